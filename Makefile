@@ -1,0 +1,84 @@
+# Viaduct: one non-recursive makefile. `make` builds ./viaduct; `make help` lists the targets.
+# MODE=release|asan|tsan chooses flags and an object tree of its own under build/.
+
+MODE ?= release
+B := build/$(MODE)
+
+# Layers, leftmost first; a folder may include only what stands before it (tests/lint.sh proves it).
+L1 := device net model jobs report
+L2 := data engine ckpt
+L3 := collectives slurm export
+FOLDERS := base $(L1) $(L2) $(L3) coordinator ps client worker agent cli
+
+CLOSURE_base := base
+$(foreach f,$(L1),$(eval CLOSURE_$f := $f base))
+$(foreach f,$(L2),$(eval CLOSURE_$f := $f $(L1) base))
+$(foreach f,$(L3),$(eval CLOSURE_$f := $f $(L2) $(L1) base))
+CLOSURE_coordinator := coordinator $(L3) $(L2) $(L1) base
+CLOSURE_ps := ps $(CLOSURE_coordinator)
+CLOSURE_client := client $(CLOSURE_ps)
+CLOSURE_worker := worker $(CLOSURE_client)
+CLOSURE_agent := agent $(CLOSURE_client)
+CLOSURE_cli := cli worker agent $(CLOSURE_client)
+
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PKGS := libuv openssl sqlite3 jansson libzstd libxxhash yaml-0.1 hdf5-serial hwloc zlib
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef
+CFLAGS_release := -O2 -g
+CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+# No fused multiply-add behind our back: every rounding that reaches a weight is written down.
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CFLAGS)
+ALL_LDFLAGS := $(CFLAGS_$(MODE)) -Wl,--as-needed -rdynamic $(LDFLAGS)
+LIBS := $(PKG_LIBS) -ldnnl -lpthread -ldl -lm
+
+.SECONDARY:
+.PHONY: all help lint unit test demo deps clean check-all bench oracle
+
+all: viaduct
+
+help:
+	@sed -n 's/^#: //p' Makefile
+
+define FOLDER_RULES
+SRC_$1 := $$(filter-out $$(wildcard $1/*_plugin.c),$$(wildcard $1/*.c))
+OBJ_$1 := $$(SRC_$1:%.c=$$B/%.o)
+$$B/lib/$1.a: $$(OBJ_$1)
+	@mkdir -p $$(@D) && rm -f $$@ && ar rcsD $$@ $$^
+UNIT_$1 := $$(patsubst tests/unit/$1/%.c,$$B/tests/unit/$1/%,$$(wildcard tests/unit/$1/*_test.c))
+$$(UNIT_$1): $$B/%: $$B/%.o $$(foreach f,$$(CLOSURE_$1),$$B/lib/$$f.a)
+	@mkdir -p $$(@D) && $$(CC) $$(ALL_LDFLAGS) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS) -lcmocka
+.PHONY: unit-$1
+unit-$1: $$(UNIT_$1)
+	@tests/run.sh $$(UNIT_$1)
+endef
+$(foreach f,$(FOLDERS),$(eval $(call FOLDER_RULES,$f)))
+
+$B/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC $<"
+	@$(CC) $(ALL_CFLAGS) $(CFLAGS_FILE_$*) -MMD -MP -c -o $@ $<
+
+-include $(shell find $B -name '*.d' 2>/dev/null)
+
+PROGRAM := $(if $(filter release,$(MODE)),viaduct,$B/viaduct)
+$(PROGRAM): $(foreach f,$(FOLDERS),$B/lib/$f.a)
+	@echo "  LD $@"
+	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(LIBS)
+
+#: unit           unit tests of every folder (unit-FOLDER: of one)
+unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
+	@tests/run.sh $^
+
+#: lint           layout, include rules, third-party headers
+lint:
+	@bash tests/lint.sh
+
+clean:
+	rm -rf build viaduct

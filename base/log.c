@@ -1,0 +1,84 @@
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+static const char *const level_name[] = {"error", "warn", "info", "debug", "trace"};
+
+void time_text(char *out)
+{
+    struct timespec now;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    size_t n = strftime(out, 24, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out + n, 8, ".%03ldZ", now.tv_nsec / 1000000 % 1000);
+}
+
+int json_quote(char *out, size_t size, const char *s)
+{
+    size_t n = 0;
+#define PUT(c) do { if (n + 1 < size) out[n] = (char)(c); n++; } while (0)
+    PUT('"');
+    for (const unsigned char *p = (const unsigned char *)s; *p; p++) {
+        char esc[8];
+        if (*p == '"' || *p == '\\')
+            snprintf(esc, sizeof esc, "\\%c", *p);
+        else if (*p == '\n')
+            snprintf(esc, sizeof esc, "\\n");
+        else if (*p < 0x20 || *p == 0x7f)
+            snprintf(esc, sizeof esc, "\\u%04x", *p);
+        else
+            snprintf(esc, sizeof esc, "%c", *p);
+        for (const char *e = esc; *e; e++)
+            PUT(*e);
+    }
+    PUT('"');
+#undef PUT
+    if (size)
+        out[n < size ? n : size - 1] = '\0';
+    return (int)n;
+}
+
+int log_open(struct log *l, const char *path, const char *who, const char *job)
+{
+    *l = (struct log){.file_level = LOG_INFO, .stderr_level = LOG_WARN};
+    pthread_mutex_init(&l->lock, NULL);
+    snprintf(l->who, sizeof l->who, "%s", who);
+    snprintf(l->job, sizeof l->job, "%s", job ? job : "");
+    if (path && !(l->file = fopen(path, "ae")))
+        return -errno;
+    return 0;
+}
+
+void log_close(struct log *l)
+{
+    if (l->file)
+        fclose(l->file);
+    l->file = NULL;
+    pthread_mutex_destroy(&l->lock);
+}
+
+void log_at(struct log *l, enum log_level level, const char *fmt, ...)
+{
+    if (!l || (level > l->stderr_level && (!l->file || level > l->file_level)))
+        return;
+    char text[1024], quoted[2100], stamp[32];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    time_text(stamp);
+    pthread_mutex_lock(&l->lock);
+    if (l->file && level <= l->file_level) {
+        json_quote(quoted, sizeof quoted, text);
+        fprintf(l->file, "{\"@timestamp\":\"%s\",\"log.level\":\"%s\",\"service.name\":\"%s\",\"job\":\"%s\",\"message\":%s}\n", stamp,
+                level_name[level], l->who, l->job, quoted);
+        fflush(l->file);
+    }
+    if (level <= l->stderr_level)
+        fprintf(stderr, "viaduct: %s: %s: %s\n", l->who, level_name[level], text);
+    pthread_mutex_unlock(&l->lock);
+}

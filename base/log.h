@@ -1,0 +1,33 @@
+/* Log: one JSON object a line to a file, and short text to stderr for warnings and errors. Passed down, never global.
+ * Log once, where an error is finally handled; below that, wrap. */
+#ifndef VIADUCT_BASE_LOG_H
+#define VIADUCT_BASE_LOG_H
+
+#include <pthread.h>
+#include <stdio.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
+
+struct log {
+    pthread_mutex_t lock;
+    FILE *file;                  /* NULL: none */
+    enum log_level file_level, stderr_level;
+    char who[64];                /* "worker onprem/0" */
+    char job[40];
+};
+
+/* path NULL: stderr only. Appends; lines are written whole. */
+int log_open(struct log *l, const char *path, const char *who, const char *job);
+void log_close(struct log *l);
+void log_at(struct log *l, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+#define log_error(l, ...) log_at((l), LOG_ERROR, __VA_ARGS__)
+#define log_warn(l, ...) log_at((l), LOG_WARN, __VA_ARGS__)
+#define log_info(l, ...) log_at((l), LOG_INFO, __VA_ARGS__)
+#define log_debug(l, ...) log_at((l), LOG_DEBUG, __VA_ARGS__)
+
+/* Appends s as a JSON string with quotes; returns bytes needed, as snprintf. */
+int json_quote(char *out, size_t size, const char *s);
+/* RFC 3339 UTC with milliseconds, e.g. 2026-11-24T12:00:00.123Z; out >= 32. */
+void time_text(char *out);
+
+#endif

@@ -1,0 +1,68 @@
+/* collectives: the ranks of one gang combine their lanes. One table, two transports: "shm" (own shared memory, one host) and "mpi" (a
+ * plugin, when the gang was launched under it). No library adds floats: all-to-all, own sum in tree order (base/lanes.h), all-gather.
+ *
+ * A gang owns a contiguous lane range; rank r of R owns part r of it (coll_rank_lanes). Of the flat arena, rank r owns the blocks with
+ * layout_shards(layout, R) == r, a contiguous run. A round is:
+ *   fill coll_lane_buffer(lane) of the own lanes -> coll_reduce: the sums over the gang's maximal tree nodes, of the own blocks
+ *   -> (the client contributes them, pulls the new version of its own blocks into coll_weights) -> coll_gather: weights whole everywhere.
+ * The bits of a node's sum depend on lanes and values only, never on ranks. A gang dies whole: after ERR_ABORTED only coll_close is left. */
+#ifndef VIADUCT_COLLECTIVES_COLLECTIVES_H
+#define VIADUCT_COLLECTIVES_COLLECTIVES_H
+
+#include <stdint.h>
+#include "base/err.h"
+#include "base/lanes.h"
+#include "base/layout.h"
+
+struct coll;
+
+struct lane_totals {                  /* rides with a contribution: sums over samples */
+    double loss_sum;
+    uint64_t correct, samples;
+    uint64_t nonfinite;
+};
+
+struct coll_config {
+    const char *transport;            /* "shm" or "mpi" */
+    const char *segment;              /* shm: name of the POSIX segment, job id, site and incarnation inside; made by whoever comes first */
+    unsigned rank, ranks, lanes;
+    struct lane_range gang;           /* may be empty: then rounds carry no lanes, weights still move */
+    const struct layout *layout;      /* kept by the caller */
+    uint64_t open_timeout_ms;         /* all ranks must have come by then */
+    uint64_t timeout_ms;              /* of one wait inside a round: a slower peer aborts the gang */
+};
+
+int coll_open(const struct coll_config *config, struct coll **out, struct err *err);
+void coll_close(struct coll *c);      /* the last one out removes the segment */
+/* Any thread, any time, also from outside by coll_abort_segment: every wait of every rank returns ERR_ABORTED soon. */
+void coll_abort(struct coll *c);
+void coll_abort_segment(const char *segment);     /* aborts and unlinks: for the agent, after a member died */
+
+struct lane_range coll_rank_lanes(const struct coll *c);
+/* layout->elems floats; valid until the round's coll_reduce. Threads may fill different lanes at the same time. */
+float *coll_lane_buffer(struct coll *c, unsigned lane);
+/* The shared weights: layout->elems floats, 4096-aligned. Written (own blocks only) between coll_reduce and coll_gather. */
+float *coll_weights(struct coll *c);
+void coll_owned_blocks(const struct coll *c, uint32_t *first, uint32_t *count);
+
+struct coll_sums {                    /* of the own blocks, valid until the next coll_reduce */
+    unsigned count;                   /* the gang's maximal nodes, in lane order */
+    struct lane_range node[LANE_NODES_MAX];
+    const float *sum[LANE_NODES_MAX];     /* [i] + (offset - first_offset): element `offset` of the arena */
+    uint64_t first_offset, elems;         /* arena run that covers the own blocks */
+    struct lane_totals totals[LANE_NODES_MAX];   /* of the node over the whole gang, the same on every rank */
+};
+/* totals: one for each own lane, in lane order. A barrier of the gang. */
+int coll_reduce(struct coll *c, const struct lane_totals *totals, struct coll_sums *out, struct err *err);
+/* After the own blocks of coll_weights were written: a barrier, then all of it may be read by everyone until the next coll_reduce. */
+int coll_gather(struct coll *c, struct err *err);
+/* Every rank gives 8 bytes and gets everyone's, by rank: agreement on versions. A barrier. */
+int coll_exchange(struct coll *c, uint64_t mine, uint64_t *all, struct err *err);
+
+/* Plugins must match exactly: ABI size, version and build id of the program. */
+struct coll_plugin_abi { uint32_t size, version; char build_id[48]; };
+
+/* All-reduce of one flat buffer per rank, for `viaduct bench allreduce`: sum in rank order by the same machinery. */
+int coll_allreduce_f32(struct coll *c, float *buffer, uint64_t n, struct err *err);
+
+#endif

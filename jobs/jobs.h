@@ -1,0 +1,124 @@
+/* jobs: the YAML job spec. One table of keys (path, type, unit, limits, default, text) drives loader, overrides, JSON Schema,
+ * `init` and the documentation; struct job_spec is what is left when every check has passed. */
+#ifndef VIADUCT_JOBS_JOBS_H
+#define VIADUCT_JOBS_JOBS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "base/arena.h"
+#include "base/err.h"
+
+#define SITES_MAX 8
+#define MODEL_INPUT_DIMS_MAX 4
+#define MODEL_CHANNELS_MAX 8
+#define RANKS_MAX 64                 /* per site, this version */
+
+enum job_family { FAMILY_MLP, FAMILY_CNN };
+enum job_optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAMW };
+enum job_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_STEP };
+enum job_loss { LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_BCE };
+enum job_via { VIA_LOCAL, VIA_MPIRUN, VIA_SLURM, VIA_JOIN };
+enum job_inside { INSIDE_ALLREDUCE, INSIDE_PS };
+enum job_export { EXPORT_ONNX = 1, EXPORT_SAFETENSORS = 2, EXPORT_TRITON = 4 };   /* bit set */
+
+struct job_dataset { const char *images, *labels; };                 /* format idx */
+
+struct job_model {
+    enum job_family family;
+    uint32_t classes;
+    uint32_t input_dim_count, input[MODEL_INPUT_DIMS_MAX];           /* [channels, height, width] for cnn */
+    uint32_t channel_count, channels[MODEL_CHANNELS_MAX];            /* cnn: default [24, 48] */
+    uint32_t hidden_count, hidden[MODEL_CHANNELS_MAX];               /* cnn: default [128]; mlp: default [128] */
+    bool batch_norm;                                                 /* norm: batch (cnn default) | none */
+};
+
+struct job_optim {
+    enum job_optimizer name;
+    double lr, weight_decay, beta1, beta2, eps, momentum;            /* momentum: sgd */
+    bool nesterov;
+    enum job_schedule schedule;
+    double final;                    /* lr at the last step as a fraction of lr */
+    double step_factor;              /* schedule step: multiply by this */
+    uint64_t step_every;             /* ... each so many steps */
+    uint64_t warmup;                 /* steps: lr * (step + 1) / warmup */
+    double clip;                     /* global norm; 0: off */
+};
+
+struct job_site {
+    const char *name;
+    enum job_via via;
+    uint32_t ranks, threads, ps_shards, nodes;
+    bool reads_data;                 /* named by data.residency */
+};
+
+struct job_spec {
+    const char *name;
+    struct job_model model;
+    struct job_dataset train, eval;
+    bool has_eval;
+    double epochs;                   /* passes; 0 when steps was given */
+    uint64_t steps;                  /* 0 when epochs was given */
+    uint32_t batch, lanes;
+    struct job_optim optimizer;
+    enum job_loss loss;
+    uint64_t seed;
+    bool deterministic;
+    const char *listen;              /* coordinator.listen, HOST:PORT */
+    const char *address;             /* coordinator.address or NULL */
+    uint32_t site_count;
+    struct job_site sites[SITES_MAX];
+    enum job_inside inside;
+    uint64_t checkpoint_every;       /* steps; 0: only at the last step */
+    uint32_t checkpoint_keep, checkpoint_replicas, ram_every;
+    bool has_export;
+    unsigned export_to;              /* enum job_export bits */
+};
+
+enum problem_level { PROBLEM_ERROR, PROBLEM_WARNING };
+struct problem {                     /* one finding; positions count from 1; 0: no position (an override or the environment) */
+    enum problem_level level;
+    const char *file;                /* file name, or "command line" */
+    uint32_t line, column, length;   /* length: characters to underline */
+    const char *path;                /* "train.optimizer.lr" */
+    const char *text;                /* what is wrong and what is allowed; names both ends of a conflict */
+    const char *hint;                /* "did you mean 'optimizer'?" or NULL */
+    const char *source_line;         /* the offending line, or NULL */
+};
+#define PROBLEMS_MAX 100
+struct problems { uint32_t count, errors; struct problem item[PROBLEMS_MAX]; };
+
+/* Where strings and problems live; freed by job_fini. */
+struct job { struct arena arena; struct job_spec spec; struct problems problems; char *resolved_yaml; };
+
+/* Loads a spec file and overrides ("key.path=value"; YAML values). Returns 0 with job->spec complete when there is no error-level
+ * problem, ERR_USAGE with job->problems filled otherwise (all problems of one pass, sorted by position), another code when the file
+ * cannot be read. The caller calls job_fini in every case. job->resolved_yaml: the spec with defaults and variables filled in, which
+ * loads again to the same spec. check_files: also look at the data files (existence, IDX header, dimensions against model.input). */
+int job_load(struct job *job, const char *file, const char *const *overrides, unsigned override_count, bool check_files,
+             struct err *err);
+/* The same from memory; `file` names it in problems. */
+int job_load_text(struct job *job, const char *file, const char *text, size_t size, const char *const *overrides,
+                  unsigned override_count, bool check_files, struct err *err);
+void job_fini(struct job *job);
+
+/* Problems for a person (file:line:column, the line, a caret, the hint) or as a JSON array. */
+void problems_print(const struct problems *p, FILE *out);
+void problems_print_json(const struct problems *p, FILE *out);
+
+/* JSON Schema (draft-07) of the spec, from the same table. */
+void job_schema_print(FILE *out);
+/* A short working spec, commented, for `viaduct init`. */
+void job_init_print(FILE *out, const char *name);
+
+/* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
+ * key with old and new value. */
+int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
+
+/* Steps of the whole run and learning rate of a step (0-based; schedule and warm-up as in the contract), for a training set of
+ * `samples`. Pure. */
+uint64_t job_steps(const struct job_spec *spec, uint64_t samples);
+double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps);
+
+#endif
