@@ -1,0 +1,282 @@
+/* Messages of the round protocol as plain structs, their limits, and one codec function for each that both encodes and decodes.
+ * Bulk data (blocks) is not in here: it follows the body as the frame's payload, in the order that the body states.
+ * The membership version is called view; epoch means a training pass everywhere. Rules: the design's round protocol. */
+#ifndef VIADUCT_NET_MSG_H
+#define VIADUCT_NET_MSG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/cursor.h"
+#include "base/lanes.h"
+
+enum {
+    SITES_LIMIT = 8,
+    SLOTS_LIMIT = 32,          /* processes that may hold shards */
+    SHARDS_LIMIT = 32,
+    COPIES_LIMIT = 4,          /* of one shard */
+    COVER_LIMIT = LANES_MAX,   /* names in one cover */
+    NAMES_LIMIT = 2 * LANES_MAX,   /* names held side by side by one shard in one round */
+    RECORDS_LIMIT = 16,        /* in one message */
+    ADDRESS_LIMIT = 160,
+    TEXT_LIMIT = 600,
+};
+
+/* ---- who ---- */
+enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI };
+struct process_id {            /* a process, or one launch of it: a restarted one has another instance and no role */
+    uint8_t role;              /* enum role */
+    uint8_t site;              /* index in the plan */
+    uint16_t index;            /* worker: rank in its gang; ps: slot */
+    uint32_t instance;         /* worker: gang incarnation; ps: launch number of the slot; else 0 */
+};
+
+/* ---- the view: who holds what; logged and synced before anybody sees it ---- */
+enum copy_role { COPY_NONE, COPY_PRIMARY, COPY_SYNC, COPY_COPYING };
+enum base_from { BASE_SEED, BASE_CHECKPOINT, BASE_RAM };
+
+struct view_shard { uint8_t copy_count; struct { uint8_t slot, role; } copy[COPIES_LIMIT]; };   /* role: enum copy_role */
+struct view_slot { uint8_t site; bool up; uint32_t instance; };        /* up: has joined; agents launch the instance when it is not running */
+struct view_gang { struct lane_range lanes; uint16_t ranks; uint32_t incarnation; bool wanted; }; /* one a site; wanted: agents keep it running */
+
+struct view {
+    uint32_t number, generation;
+    uint64_t base;             /* version at which this generation starts */
+    uint8_t base_from;         /* enum base_from */
+    uint32_t base_generation;  /* of the checkpoint or RAM segments it starts from */
+    uint64_t log_position;     /* of this view's log entry */
+    uint8_t shard_count, slot_count, site_count;
+    struct view_shard shard[SHARDS_LIMIT];
+    struct view_slot slot[SLOTS_LIMIT];
+    struct view_gang gang[SITES_LIMIT];
+};
+
+/* ---- names, records ---- */
+struct name { struct lane_range lanes; uint32_t attempt; };   /* round and generation stand beside it; attempt: gang incarnation, 0 when deterministic */
+
+struct totals { double loss_sum; uint64_t correct, samples, nonfinite; };
+
+enum record_flag { RECORD_CHECKPOINT = 1, RECORD_LAST = 2 };
+struct record {                /* commit of one round: immutable, the only truth */
+    uint64_t round;            /* applies to version `round`, makes version round + 1 */
+    uint32_t generation, view; /* in which it was made */
+    uint32_t pass;             /* ledger: samples [first, first + count) of the pass, counted from 0 */
+    uint64_t first;
+    uint32_t count;
+    float lr, clip;            /* clip: factor, 1 when off */
+    double norm;               /* of the mean gradient; -1 when not computed */
+    uint8_t flags;             /* enum record_flag */
+    struct totals totals;
+    uint16_t cover_count;
+    struct name cover[COVER_LIMIT];
+};
+
+/* ---- the job, known to everyone after joining: logged once ---- */
+struct msg_plan {
+    uint64_t rounds;           /* steps of the whole run */
+    uint64_t samples_per_pass;
+    uint32_t batch;
+    uint16_t lanes;
+    bool deterministic;
+    uint64_t seed;
+    uint32_t checkpoint_every, ram_every;
+    uint8_t shard_count, slot_count, site_count;
+    bool embedded;             /* ps_shards: 0: slot i is rank i of the only gang */
+    uint8_t slot_site[SLOTS_LIMIT];
+    char site_name[SITES_LIMIT][64];
+    uint8_t optim_kind;        /* enum optim_kind of engine.h */
+    float weight_decay, beta1, beta2, eps, momentum, state_momentum;
+    bool nesterov;
+    double clip;               /* global norm, 0 off: shards report norms always */
+    uint64_t layout_hash;      /* the encoded layout follows as payload; 0 and no payload: not known yet */
+};
+
+/* ---- messages ---- */
+enum msg_type {
+    MSG_HELLO = 1,             /* both ways, first on every link */
+    MSG_JOIN, MSG_PLAN, MSG_VIEW, MSG_HEARTBEAT, MSG_LEAVE,
+    MSG_CONTRIBUTE, MSG_REPLICATE, MSG_BLOCK, MSG_ACK,
+    MSG_PREPARED, MSG_SUM, MSG_COMMIT,
+    MSG_PULL, MSG_PULLREPLY, MSG_SEED,
+    MSG_PART, MSG_MANIFEST, MSG_PUBLISHED,
+    MSG_EXITED, MSG_LAUNCH, MSG_STOP, MSG_FAILED,
+    MSG_STATUS, MSG_STATUSREPLY,
+    MSG_TYPES
+};
+const char *msg_type_name(enum msg_type type);
+
+struct msg_join {              /* process -> coordinator, after HELLO */
+    struct process_id who;
+    uint64_t layout_hash;      /* worker: of the layout in the payload (the encoded layout), and */
+    uint64_t samples_per_pass;
+    uint64_t ram_version[2];   /* embedded worker: versions held whole in its RAM segment, + 1; 0: none */
+    uint32_t ram_generation[2];
+    char data_sha256[65];
+    char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT];   /* ps: where it listens */
+    uint16_t alive_count;      /* agent: what it supervises already (an adopting restart) */
+    struct process_id alive[SLOTS_LIMIT + LANES_MAX];
+};
+
+struct msg_view {              /* coordinator -> all */
+    struct view view;
+    char address_unix[SLOTS_LIMIT][ADDRESS_LIMIT], address_tls[SLOTS_LIMIT][ADDRESS_LIMIT];
+};
+
+struct msg_contribute {        /* rank -> primary; payload: the blocks' sums, concatenated */
+    uint32_t view, generation;
+    uint64_t round;
+    uint8_t shard;
+    struct name name;
+    struct totals totals;      /* of the whole name */
+    uint32_t block_first, block_count;   /* indices in the shard's own block order */
+};
+
+struct msg_replicate {         /* primary -> in-sync and copying copies; payload: for each name with data, the shard's blocks */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint64_t version;          /* the primary's: applied records */
+    uint64_t stable;           /* every in-sync copy holds the records below it */
+    uint64_t synced;           /* the coordinator's log is synced below it */
+    uint16_t name_count;       /* contributions to round `version` */
+    struct name name[NAMES_LIMIT];
+    struct totals totals[NAMES_LIMIT];
+    uint64_t with_data[2];     /* bit i: name i's blocks are in the payload */
+    uint8_t record_count;      /* consecutive */
+    struct record record[RECORDS_LIMIT];
+};
+
+struct msg_block {             /* primary -> copying; payload: weights, then each optimizer slot, of that block */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint64_t version;
+    uint32_t block;            /* index in the shard's own block order */
+};
+
+struct msg_ack {               /* copy -> primary */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint64_t version, records; /* records: holds all below */
+    bool complete;
+    uint16_t name_count;       /* held whole, of round `version` */
+    struct name name[NAMES_LIMIT];
+};
+
+struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint64_t version;
+    uint16_t name_count;       /* held by all in-sync copies */
+    struct name name[NAMES_LIMIT];
+    uint16_t cover_count;      /* 0: none complete; its sum is what the norms are of */
+    struct name cover[COVER_LIMIT];
+    struct totals totals;      /* of the cover */
+    uint64_t nonfinite;        /* values in the sum */
+    uint32_t nonfinite_block;  /* first such block (layout index), when nonfinite > 0 */
+    uint32_t norm_count;
+    uint8_t complete_mask;     /* bit i: copy i of the view's shard is a complete copy */
+    uint8_t record_count;      /* not yet known to be synced */
+    struct record record[RECORDS_LIMIT];
+};
+
+struct msg_sum { uint32_t view, generation; uint8_t shard; uint64_t version; uint16_t cover_count; struct name cover[COVER_LIMIT]; };
+
+struct msg_commit {            /* coordinator -> primary */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint64_t synced;           /* log synced below this round */
+    uint8_t record_count;
+    struct record record[RECORDS_LIMIT];
+};
+
+struct msg_pull {              /* rank -> primary or in-sync copy: answered when the version is published */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint64_t version;
+    uint32_t block_first, block_count;
+};
+
+enum pull_status { PULL_OK, PULL_NEED_SEED };
+struct msg_pullreply {         /* payload: weights of the parameter and state blocks asked for */
+    uint32_t view, generation;
+    uint8_t shard, status;     /* enum pull_status */
+    uint64_t version;
+    struct record record;      /* that made the version; round = UINT64_MAX when none (a base) */
+    uint32_t block_first, block_count;
+};
+
+struct msg_seed {              /* rank -> every in-sync copy: initial weights of version 0; payload as PULLREPLY */
+    uint32_t view, generation;
+    uint8_t shard;
+    uint32_t block_first, block_count;
+};
+
+struct msg_part {              /* writer -> coordinator: a checkpoint part lies in its site's folder, synced */
+    uint8_t site, shard;
+    uint32_t generation;
+    uint64_t step, size_bytes;
+    uint8_t sha256[32];
+    uint64_t record_round;     /* of the record that made the version */
+};
+
+struct msg_manifest {          /* coordinator -> agents: decided; payload: the manifest's bytes */
+    uint32_t generation;
+    uint64_t step;
+    uint64_t site_mask;        /* sites that hold all parts */
+};
+struct msg_published { uint8_t site; uint32_t generation; uint64_t step; bool ok; char text[TEXT_LIMIT]; };
+
+struct msg_exited {            /* agent -> coordinator: a child is gone */
+    struct process_id who;
+    int32_t code, signal;
+    char text[TEXT_LIMIT];     /* last error line the child reported */
+};
+
+enum launch_what { LAUNCH_EXPORT };
+struct msg_launch { uint8_t what; uint32_t attempt; uint64_t step; uint32_t generation; };
+
+enum stop_why { STOP_FINISHED, STOP_REQUESTED, STOP_FAILED };
+struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli -> coordinator: save and stop */
+struct msg_failed { struct process_id who; int32_t code; uint64_t step; char text[TEXT_LIMIT]; };   /* anyone -> coordinator: the job cannot go on */
+struct msg_heartbeat { struct process_id who; uint64_t version; };
+struct msg_hello {
+    uint16_t version_min, version_max;
+    uint64_t features;
+    struct process_id who;
+    char job[40], build[48];
+};
+
+/* ---- codec: the same function reads or writes, so both sides agree by construction ---- */
+struct codec { struct reader *r; struct writer *w; };   /* exactly one set */
+void code_hello(struct codec *c, struct msg_hello *m);
+void code_join(struct codec *c, struct msg_join *m);
+void code_plan(struct codec *c, struct msg_plan *m);
+void code_view(struct codec *c, struct view *v);               /* also the log entry */
+void code_msg_view(struct codec *c, struct msg_view *m);
+void code_record(struct codec *c, struct record *rec);         /* also the log entry */
+void code_contribute(struct codec *c, struct msg_contribute *m);
+void code_replicate(struct codec *c, struct msg_replicate *m);
+void code_block(struct codec *c, struct msg_block *m);
+void code_ack(struct codec *c, struct msg_ack *m);
+void code_prepared(struct codec *c, struct msg_prepared *m);
+void code_sum(struct codec *c, struct msg_sum *m);
+void code_commit(struct codec *c, struct msg_commit *m);
+void code_pull(struct codec *c, struct msg_pull *m);
+void code_pullreply(struct codec *c, struct msg_pullreply *m);
+void code_seed(struct codec *c, struct msg_seed *m);
+void code_part(struct codec *c, struct msg_part *m);
+void code_manifest(struct codec *c, struct msg_manifest *m);
+void code_published(struct codec *c, struct msg_published *m);
+void code_exited(struct codec *c, struct msg_exited *m);
+void code_launch(struct codec *c, struct msg_launch *m);
+void code_stop(struct codec *c, struct msg_stop *m);
+void code_failed(struct codec *c, struct msg_failed *m);
+void code_heartbeat(struct codec *c, struct msg_heartbeat *m);
+
+/* The largest encoded body of any message. */
+#define MSG_BODY_MAX 65536
+
+/* Any message by type: encodes m (of the type's struct) into w / decodes into m (msg_struct_size bytes). The only dispatch there is. */
+bool msg_encode(enum msg_type type, const void *m, struct writer *w);
+bool msg_decode(enum msg_type type, struct reader *r, void *m);   /* false: truncated, over a limit, an unknown enum value, or bytes left */
+size_t msg_struct_size(enum msg_type type);
+
+#endif
