@@ -7,6 +7,7 @@
 #include "base/checksum.h"
 #include "base/cursor.h"
 #include "base/err.h"
+#include "base/failpoint.h"
 #include "base/fs.h"
 #include "base/lanes.h"
 #include "base/layout.h"

@@ -236,7 +236,10 @@ struct msg_launch { uint8_t what; uint32_t attempt; uint64_t step; uint32_t gene
 enum stop_why { STOP_FINISHED, STOP_REQUESTED, STOP_FAILED };
 struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli -> coordinator: save and stop */
 struct msg_failed { struct process_id who; int32_t code; uint64_t step; char text[TEXT_LIMIT]; };   /* anyone -> coordinator: the job cannot go on */
-struct msg_heartbeat { struct process_id who; uint64_t version; };
+struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; };   /* wan: to other sites, since start */
+struct msg_leave { struct process_id who; };      /* an orderly end: not a death */
+struct msg_status { uint8_t what; };              /* cli -> coordinator: 0 */
+struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
 struct msg_hello {
     uint16_t version_min, version_max;
     uint64_t features;
@@ -270,6 +273,9 @@ void code_launch(struct codec *c, struct msg_launch *m);
 void code_stop(struct codec *c, struct msg_stop *m);
 void code_failed(struct codec *c, struct msg_failed *m);
 void code_heartbeat(struct codec *c, struct msg_heartbeat *m);
+void code_leave(struct codec *c, struct msg_leave *m);
+void code_status(struct codec *c, struct msg_status *m);
+void code_statusreply(struct codec *c, struct msg_statusreply *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536
