@@ -113,7 +113,7 @@ static void parent_of(const char *path, char out[PATH_MAX])
     snprintf(out, PATH_MAX, "%s", path);
     char *slash = strrchr(out, '/');
     if (!slash)
-        strcpy(out, ".");
+        snprintf(out, PATH_MAX, ".");
     else if (slash == out)
         out[1] = '\0';
     else

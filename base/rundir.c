@@ -1,0 +1,66 @@
+#include "base/rundir.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fs.h"
+
+static int own_folder(const char *path, struct err *err)
+{
+    struct stat st;
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return err_errno(err, errno, "cannot create %s", path);
+    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
+        return err_set(err, ERR_DENIED, "%s is not a folder that only you can enter; remove it", path);
+    return 0;
+}
+
+int rundir_open(struct rundir *r, const char *path, struct err *err)
+{
+    struct rundir made = {0};
+    char file[600], user[64];
+    void *bytes = NULL;
+    size_t size = 0;
+    if (snprintf(made.path, sizeof made.path, "%s", path) >= (int)sizeof made.path)
+        return err_set(err, ERR_FAILED, "the path of the run is longer than %zu bytes", sizeof made.path - 1);
+    snprintf(file, sizeof file, "%s/state/job", path);
+    if (fs_read_file(&fs_real, file, 64, &bytes, &size, err) < 0)
+        return err_wrap(err, "%s is not a run directory", path);
+    snprintf(made.job, sizeof made.job, "%.*s", (int)strcspn(bytes, "\n"), (const char *)bytes);
+    free(bytes);
+    for (const char *p = made.job; *p; p++)
+        if (!isxdigit((unsigned char)*p))
+            return err_set(err, ERR_CORRUPT, "%s does not hold a job id", file);
+    if (strlen(made.job) < 8)
+        return err_set(err, ERR_CORRUPT, "%s does not hold a job id", file);
+    snprintf(user, sizeof user, "/tmp/viaduct-%u", (unsigned)geteuid());
+    TRY(own_folder(user, err));
+    snprintf(made.sockets, sizeof made.sockets, "%s/%.12s", user, made.job);
+    TRY(own_folder(made.sockets, err));
+    *r = made;
+    return 0;
+}
+
+int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err)
+{
+    char file[600];
+    void *bytes = NULL;
+    size_t size = 0;
+    snprintf(file, sizeof file, "%s/state/coordinator.addr", r->path);
+    if (fs_read_file(&fs_real, file, 4096, &bytes, &size, err) < 0)
+        return err->code = ERR_TEMPORARY;
+    int rc = ERR_TEMPORARY;
+    char *rest = bytes;
+    for (char *line; rc < 0 && (line = strsep(&rest, "\n"));)
+        if (strncmp(line, scheme, strlen(scheme)) == 0 && line[strlen(scheme)] == ':' && strlen(line) < 160) {
+            snprintf(out, 160, "%s", line);
+            rc = 0;
+        }
+    free(bytes);
+    return rc < 0 ? err_set(err, ERR_TEMPORARY, "%s names no %s address yet", file, scheme) : 0;
+}

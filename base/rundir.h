@@ -1,0 +1,18 @@
+/* The run directory, seen by every process of a run: who the job is, where its sockets lie, where the coordinator listens. */
+#ifndef VIADUCT_BASE_RUNDIR_H
+#define VIADUCT_BASE_RUNDIR_H
+
+#include "base/err.h"
+
+struct rundir {
+    char path[512];
+    char job[40];            /* random id, RUN/state/job */
+    char sockets[80];        /* short folder of the user's, 0700: two runs on one machine do not meet */
+};
+
+int rundir_open(struct rundir *r, const char *path, struct err *err);
+/* RUN/state/coordinator.addr: one address a line, "tls:HOST:PORT" and "unix:/path"; changes when the coordinator restarts.
+ * ERR_TEMPORARY while there is none yet. out >= 160 bytes. */
+int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* Command lines: options, positionals, overrides. */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static bool is_override(const char *text)
+{
+    const char *eq = strchr(text, '=');
+    if (!eq || eq == text || !isalpha((unsigned char)text[0]))
+        return false;
+    for (const char *p = text; p < eq; p++)
+        if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
+            return false;
+    return true;
+}
+
+static int option_index(const char *const *options, const char *text, size_t length)
+{
+    for (int i = 0; options[i]; i++) {
+        size_t n = strcspn(options[i], "=");
+        if (n == length && strncmp(options[i], text, n) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static int refuse(const char *const *options, const char *text, struct err *err)
+{
+    char known[400] = "";
+    size_t n = 0;
+    for (int i = 0; options[i] && n < sizeof known - 40; i++)
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%.*s", i ? ", " : "", (int)strcspn(options[i], "="), options[i]);
+    return err_set(err, ERR_USAGE, "unknown option '%s'; this verb knows %s", text, n ? known : "none");
+}
+
+int args_parse(struct args *a, const char *const *options, int argc, char **argv, struct err *err)
+{
+    *a = (struct args){0};
+    for (int i = 1; i < argc; i++) {
+        const char *text = argv[i];
+        if (text[0] == '-' && text[1] != '\0') {
+            size_t length = strcspn(text, "=");
+            int k = option_index(options, text, length);
+            if (k < 0)
+                return refuse(options, text, err);
+            bool wants_value = strchr(options[k], '=') != NULL;
+            if (!wants_value && text[length] == '=')
+                return err_set(err, ERR_USAGE, "option %s takes no value", options[k]);
+            if (wants_value && text[length] != '=' && i + 1 >= argc)
+                return err_set(err, ERR_USAGE, "option %s needs a value", text);
+            a->value[k] = !wants_value ? "" : text[length] == '=' ? text + length + 1 : argv[++i];
+        } else if (is_override(text)) {
+            if (a->override_count == CLI_OVERRIDES_MAX)
+                return err_set(err, ERR_USAGE, "more than %d overrides", CLI_OVERRIDES_MAX);
+            a->override[a->override_count++] = text;
+        } else {
+            if (a->positional_count == CLI_POSITIONALS_MAX)
+                return err_set(err, ERR_USAGE, "too many arguments: '%s'", text);
+            a->positional[a->positional_count++] = text;
+        }
+    }
+    return 0;
+}
+
+int cli_fail(const char *verb, const struct err *err)
+{
+    fprintf(stderr, "viaduct %s: %s\n", verb, err->text);
+    return err_exit_code(err->code);
+}
+
+int cli_load_spec(const char *verb, struct job *job, const char *file, const struct args *a, bool check_files)
+{
+    struct err err = ERR_INIT;
+    int rc = job_load(job, file, a->override, a->override_count, check_files, &err);
+    if (job->problems.count)
+        problems_print(&job->problems, stderr);
+    else if (rc < 0)
+        cli_fail(verb, &err);
+    return rc;
+}
