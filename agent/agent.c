@@ -129,6 +129,17 @@ static int launch_gang(struct agent *a, const struct view_gang *gang, struct err
     return 0;
 }
 
+/* Ranks that mpirun started wait for this line; WORLD names their MPI job. */
+static int invite_gang(struct agent *a, const struct view_gang *gang, struct err *err)
+{
+    char path[700], line[200];
+    const char *world = getenv("VIADUCT_WORLD");
+    a->gang_launched = gang->incarnation;
+    snprintf(path, sizeof path, "%s/state/gang-%s", a->run.path, a->site);
+    snprintf(line, sizeof line, "%u %.150s\n", gang->incarnation, world ? world : "-");
+    return fs_publish_file(&fs_real, path, line, strlen(line), err);
+}
+
 static void follow_view(struct agent *a)
 {
     struct err err = ERR_INIT;
@@ -147,11 +158,10 @@ static void follow_view(struct agent *a)
         rc = children_launch(&a->children, who, NULL, &err);
     }
     const struct view_gang *gang = &a->view.gang[a->site_index];
-    if (!a->external_gang) {
+    if (!a->external_gang)
         kill_gang(a, gang->wanted ? gang->incarnation : UINT32_MAX);
-        if (rc == 0 && gang->wanted && gang->incarnation > a->gang_launched)
-            rc = launch_gang(a, gang, &err);
-    }
+    if (rc == 0 && gang->wanted && gang->incarnation > a->gang_launched)
+        rc = a->external_gang ? invite_gang(a, gang, &err) : launch_gang(a, gang, &err);
     if (rc < 0) {
         struct msg_failed m = {.who = a->hello.who, .code = rc};
         snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, err.text);

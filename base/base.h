@@ -13,6 +13,7 @@
 #include "base/layout.h"
 #include "base/log.h"
 #include "base/philox.h"
+#include "base/protobuf.h"
 #include "base/rundir.h"
 #include "base/sm.h"
 

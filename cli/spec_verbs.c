@@ -1,0 +1,71 @@
+/* Verbs about the spec and the program itself: init, validate, schema, version. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "cli/cli.h"
+#include "net/net.h"
+
+int verb_init(int argc, char **argv)
+{
+    static const char *const options[] = {NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, options, argc, argv, &err) < 0)
+        return cli_fail("init", &err);
+    job_init_print(stdout, a.positional_count ? a.positional[0] : "my-job");
+    return 0;
+}
+
+int verb_validate(int argc, char **argv)
+{
+    static const char *const options[] = {"--json", NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, options, argc, argv, &err) < 0)
+        return cli_fail("validate", &err);
+    if (a.positional_count != 1) {
+        err_set(&err, ERR_USAGE, "one spec is needed: viaduct validate SPEC [key.path=value ...]");
+        return cli_fail("validate", &err);
+    }
+    struct job *job = calloc(1, sizeof *job);
+    CHECK(job != NULL);
+    int rc = job_load(job, a.positional[0], a.override, a.override_count, true, &err);
+    if (a.value[0])
+        problems_print_json(&job->problems, stdout);
+    else if (job->problems.count)
+        problems_print(&job->problems, stderr);
+    else if (rc < 0)
+        cli_fail("validate", &err);
+    if (rc == 0 && !a.value[0])
+        printf("%s: valid\n", a.positional[0]);
+    job_fini(job);
+    free(job);
+    return err_exit_code(rc);
+}
+
+int verb_schema(int argc, char **argv)
+{
+    static const char *const options[] = {NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, options, argc, argv, &err) < 0)
+        return cli_fail("schema", &err);
+    job_schema_print(stdout);
+    return 0;
+}
+
+int verb_version(int argc, char **argv)
+{
+    static const char *const options[] = {"--json", NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, options, argc, argv, &err) < 0)
+        return cli_fail("version", &err);
+    if (a.value[0])
+        printf("{\"version\":\"%s\",\"frame_version\":%d,\"spec\":\"v1\"}\n", VIADUCT_VERSION, FRAME_VERSION);
+    else
+        printf("viaduct %s (frames %d, spec v1)\n", VIADUCT_VERSION, FRAME_VERSION);
+    return 0;
+}
