@@ -21,13 +21,16 @@ enum shard_state { SHARD_NONE, SHARD_LOADING, SHARD_COPYING, SHARD_SERVING };
 
 enum shard_action_kind {
     SHARD_LOAD_BASE,        /* load blocks of version `version` as the view says (checkpoint, RAM); then call shard_loaded. BASE_SEED: wait for shard_on_seed */
-    SHARD_APPLY,            /* apply `record`: sum its cover over the stored names in tree order, run the optimizer on every block */
-    SHARD_DROP,             /* forget the stored contribution `index` */
+    SHARD_APPLY,            /* apply `record`: sum its cover over the stored names in tree order, run the optimizer on every block; name_index[i]: where
+                               contribution record.cover[i] is stored. A copying copy may hold blocks without value yet: what becomes of them does not matter */
+    SHARD_DROP,             /* forget the stored contribution `index`; SHARD_ALL: every one */
     SHARD_PUBLISH,          /* version is visible now: answer waiting pulls; snapshot when record.flags says checkpoint */
-    SHARD_SEND_REPLICATE,   /* to slot: `replicate`, with the data of the names in replicate.with_data */
+    SHARD_SEND_REPLICATE,   /* to slot: `replicate`, with the data of the names in replicate.with_data (one at most), stored at name_index[i].
+                               A copy that knows more records than a new primary sends it one too, without names */
     SHARD_SEND_ACK,         /* to slot: `ack` */
     SHARD_SEND_BLOCK,       /* to slot: block `block` at `version` */
-    SHARD_SEND_PREPARED,    /* to the coordinator: `prepared`; the shell sums prepared.cover, adds norms, non-finite counts */
+    SHARD_SEND_PREPARED,    /* to the coordinator: `prepared`; the shell sums prepared.cover (stored at name_index[i]), adds norms, non-finite counts;
+                               sent again when unanswered, so the shell keeps the norms of the last cover. State blocks have norm 0 */
     SHARD_FAIL,             /* the job cannot go on: text */
 };
 
@@ -37,9 +40,11 @@ struct shard_action {
     uint16_t index;
     uint32_t block;
     uint64_t version;
+    uint16_t name_index[NAMES_LIMIT];   /* of record.cover, replicate.name or prepared.cover */
     union { struct record record; struct msg_replicate replicate; struct msg_ack ack; struct msg_prepared prepared; char text[TEXT_LIMIT]; } u;
 };
 #define SHARD_ACTIONS_MAX 64
+#define SHARD_ALL UINT16_MAX
 struct shard_out { uint16_t count; struct shard_action action[SHARD_ACTIONS_MAX]; };   /* large: keep one, reuse it */
 
 struct shard_config {
