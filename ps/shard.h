@@ -77,7 +77,7 @@ enum shard_verdict shard_on_replicate(struct shard *s, uint8_t from_slot, uint32
 void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const struct msg_replicate *m,
                       const uint16_t index[NAMES_LIMIT], struct shard_out *out);
 enum shard_verdict shard_on_block(struct shard *s, uint8_t from_slot, uint32_t from_instance, const struct msg_block *m);
-void shard_block_stored(struct shard *s, uint64_t now_ms, uint32_t block, struct shard_out *out);
+void shard_block_stored(struct shard *s, uint64_t now_ms, uint32_t block, struct shard_out *out);   /* on SHARD_DUPLICATE too: it acknowledges */
 void shard_on_ack(struct shard *s, uint64_t now_ms, uint8_t from_slot, uint32_t from_instance, const struct msg_ack *m, struct shard_out *out);
 void shard_on_sum(struct shard *s, uint64_t now_ms, const struct msg_sum *m, struct shard_out *out);
 void shard_on_commit(struct shard *s, uint64_t now_ms, const struct msg_commit *m, struct shard_out *out);
