@@ -25,7 +25,63 @@ struct model_config {                /* plain data, printable, embedded in manif
     float mean[4], deviation[4];                            /* per input channel, of pixels in [0, 1]; constants of the graph */
 };
 
-struct graph;                        /* opaque; private header model/graph.h is read by engine and export through accessors below */
+/* ---- the graph: nodes in execution order, edges between them; open data, owned by graph_free ---- */
+enum dtype { DTYPE_F32, DTYPE_U8 };
+enum sharding { SHARD_REPLICATED, SHARD_SPLIT, SHARD_PARTIAL };     /* of an edge over ranks; everything is replicated in this version */
+enum edge_kind { EDGE_VALUE, EDGE_PARAMETER, EDGE_STATE, EDGE_PIXELS, EDGE_LABELS };
+
+enum op {
+    OP_NORMALIZE,     /* pixels -> x: (pixel / 255 - mean) / deviation per channel */
+    OP_CONV,          /* x, w -> y: 3 x 3, stride 1, padding 1, no bias */
+    OP_BATCHNORM,     /* x, gamma, beta, running mean, running variance -> y */
+    OP_RELU,          /* x -> y */
+    OP_MAXPOOL,       /* x -> y: 2 x 2, stride 2, odd edges dropped */
+    OP_FLATTEN,       /* x [C, H, W] -> y [C*H*W] */
+    OP_DENSE,         /* x, w [out, in], b -> y */
+    OP_XENT,          /* logits, labels -> loss: softmax cross-entropy, summed over samples */
+    /* backward: d* are gradients of the sum of losses */
+    OP_XENT_GRAD,     /* logits, labels -> dlogits */
+    OP_DENSE_DX,      /* dy, w -> dx */
+    OP_DENSE_DW,      /* dy, x -> dw, db */
+    OP_FLATTEN_GRAD,  /* dy -> dx */
+    OP_MAXPOOL_GRAD,  /* dy, x -> dx */
+    OP_RELU_GRAD,     /* dy, y -> dx */
+    OP_BATCHNORM_GRAD,/* dy, x, gamma -> dx, dgamma, dbeta, count * mean, count * variance */
+    OP_CONV_DX,       /* dy, w -> dx */
+    OP_CONV_DW,       /* dy, x -> dw */
+    OPS
+};
+
+#define NODE_EDGES_MAX 6
+#define GRAPH_NODES_MAX 512
+#define GRAPH_EDGES_MAX 1024
+#define NO_EDGE UINT16_MAX
+
+struct edge {
+    char name[TENSOR_NAME_MAX];
+    enum edge_kind kind;
+    enum dtype dtype;
+    enum sharding sharding;
+    uint32_t dim_count, dims[4];      /* values: per sample (the batch is symbolic), [C, H, W] or [features] */
+    int tensor;                       /* parameters and states: index in the layout; gradients of them: the same index; else -1 */
+    bool is_gradient;                 /* of tensor `tensor` */
+    int producer;                     /* node, or -1 */
+};
+
+struct node { enum op op; uint8_t in_count, out_count; uint16_t in[NODE_EDGES_MAX], out[NODE_EDGES_MAX]; };
+
+struct graph {
+    struct model_config config;
+    uint32_t node_count, edge_count;
+    uint32_t forward_count;           /* nodes before the first backward one */
+    uint16_t pixels, labels, logits;  /* edges */
+    struct node node[GRAPH_NODES_MAX];
+    struct edge edge[GRAPH_EDGES_MAX];
+};
+const char *op_name(enum op op);
+/* Appends the backward pass: for each forward node in reverse, the gradient nodes of its table row; a value with several consumers is refused
+ * (no family of this version has one). Called by graph_build. */
+int graph_differentiate(struct graph *g, struct err *err);
 
 /* Builds the forward graph with its loss; shapes are symbolic in the batch only. */
 int graph_build(const struct model_config *config, struct graph **out, struct err *err);
