@@ -41,7 +41,7 @@ enum core_action_kind {
     CORE_APPEND_SYNC,     /* write and sync before any later action */
     CORE_SEND_VIEW,       /* the present view to every joined process (to.role == ROLE_NONE) or to one */
     CORE_SEND_PLAN,       /* likewise */
-    CORE_SEND_COMMIT,     /* `commit` to `to` (a ps slot) */
+    CORE_SEND_COMMIT,     /* `commit` to `to` (a ps slot; with embedded shards the rank of that number) */
     CORE_SEND_SUM,
     CORE_SEND_MANIFEST,   /* the decided checkpoint `checkpoint` to every agent */
     CORE_SEND_LAUNCH,     /* `launch` to the agent `to` */
@@ -96,6 +96,7 @@ void core_start(struct core *c, uint64_t now_ms, struct core_out *out);
 void core_on_join(struct core *c, uint64_t now_ms, const struct msg_join *m, struct core_out *out);
 void core_on_gone(struct core *c, uint64_t now_ms, struct process_id who, struct core_out *out);      /* the link closed: the lease decides, unless the agent says dead */
 void core_on_exited(struct core *c, uint64_t now_ms, const struct msg_exited *m, struct core_out *out); /* from the agent: dead at once */
+void core_on_leave(struct core *c, uint64_t now_ms, const struct msg_leave *m, struct core_out *out);   /* an orderly end: a worker after the last version */
 void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbeat *m, struct core_out *out);
 /* norms2: m->norm_count doubles of the shard's blocks in block-id order; block_first is implied by the shard map. */
 void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, struct core_out *out);

@@ -48,11 +48,15 @@ void send_records_to_primary(struct shard *s, uint64_t from_round, struct shard_
     replicate_to(s, s->primary_slot, from_round, out);
 }
 
-/* A copying copy may have to skip ahead: then it takes over all records that the log may lack. */
+/* A copying copy may have to skip ahead: then it takes over all records that the log may lack, and the one that made the version. */
 static uint64_t first_record_for(const struct shard *s, const struct peer *p)
 {
     uint64_t known = p->heard ? p->version : s->synced;
-    return p->role == COPY_COPYING && s->synced < known ? s->synced : known;
+    if (p->role == COPY_COPYING && p->version < s->version) {
+        known = s->synced < known ? s->synced : known;
+        known = known >= s->version && s->version > 0 ? s->version - 1 : known;
+    }
+    return known;
 }
 
 static void send_to_peer(struct shard *s, uint64_t now_ms, struct peer *p, struct shard_out *out)

@@ -1,0 +1,53 @@
+/* Rules of the round protocol that the coordinator enforces, as constants that are true in every product build; see ps/rules.h. */
+#ifndef VIADUCT_COORDINATOR_RULES_H
+#define VIADUCT_COORDINATOR_RULES_H
+
+#include <stdbool.h>
+
+#ifdef RULE_OFF_RECOV
+#define RULE_RECOV false
+#else
+#define RULE_RECOV true       /* the log is completed from what the shards report */
+#endif
+#ifdef RULE_OFF_CHAIN
+#define RULE_CHAIN false
+#else
+#define RULE_CHAIN true       /* a record goes to the primary only */
+#endif
+#ifdef RULE_OFF_REPORT
+#define RULE_REPORT false
+#else
+#define RULE_REPORT true      /* a round is committed on reports of this view only */
+#endif
+#ifdef RULE_OFF_GENREC
+#define RULE_GENREC false
+#else
+#define RULE_GENREC true      /* reports and records of an older generation are not taken */
+#endif
+#ifdef RULE_OFF_CKGEN
+#define RULE_CKGEN false
+#else
+#define RULE_CKGEN true       /* checkpoint parts are of one generation; a rollback drops open ones */
+#endif
+#ifdef RULE_OFF_CKLOG
+#define RULE_CKLOG false
+#else
+#define RULE_CKLOG true       /* a checkpoint is decided only when the log holds every commit below it, and both are synced together */
+#endif
+#ifdef RULE_OFF_SUM
+#define RULE_SUM false
+#else
+#define RULE_SUM true         /* all shards sum one cover before a round is committed */
+#endif
+#ifdef RULE_OFF_COMPLETE
+#define RULE_COMPLETE false
+#else
+#define RULE_COMPLETE true    /* a copying copy joins the in-sync set only when its primary calls it complete */
+#endif
+#ifdef RULE_OFF_ROLLRAM
+#define RULE_ROLLRAM false
+#else
+#define RULE_ROLLRAM true     /* a RAM segment counts only when no rollback has annulled it and the log holds its records */
+#endif
+
+#endif
