@@ -38,6 +38,13 @@ ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hi
 ALL_LDFLAGS := $(CFLAGS_$(MODE)) -Wl,--as-needed -rdynamic $(LDFLAGS)
 LIBS := $(PKG_LIBS) -ldnnl -lpthread -ldl -lm
 
+# Kernels: one object per instruction set, chosen at run time. Fused multiply-add is wanted here: their bits may differ between sets, and are
+# tested against double references; weights change only in engine/optim.c, which rounds step by step.
+CFLAGS_FILE_engine/kernels_avx512 := -O3 -ffp-contract=fast -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512 -fno-math-errno
+CFLAGS_FILE_engine/kernels_avx2 := -O3 -ffp-contract=fast -mavx2 -mfma -fno-math-errno
+CFLAGS_FILE_engine/kernels_base := -O3 -ffp-contract=fast -fno-math-errno -Wno-psabi
+CFLAGS_FILE_engine/optim := -O3 -fno-math-errno
+
 .SECONDARY:
 .PHONY: all help lint unit test demo deps clean check-all bench oracle
 

@@ -38,8 +38,11 @@ int graph_apply(struct graph *g, enum op op, const char *name, const uint16_t *i
     snprintf(e.name, sizeof e.name, "%s", name);
     if (op_table[op].shape(g, in, &e.dim_count, e.dims, err) < 0)
         return err_wrap(err, "%s", name);
-    TRY(graph_edge(g, &e, out, err));
-    return graph_node(g, op, in, in_count, out, 1, err);
+    uint16_t made;   /* callers may pass the same variable as input and output */
+    TRY(graph_edge(g, &e, &made, err));
+    TRY(graph_node(g, op, in, in_count, &made, 1, err));
+    *out = made;
+    return 0;
 }
 
 /* Consumers of an edge among the forward nodes. */
