@@ -1,0 +1,287 @@
+/* Rules over several keys; both ends of a conflict are named with their lines. */
+#include "jobs/check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "jobs/keys.h"
+
+/* ---- reading by path; defaults come from the table ---- */
+static struct tree *at(const struct tree *root, const char *path)
+{
+    char copy[128], *rest = copy;
+    snprintf(copy, sizeof copy, "%s", path);
+    const struct tree *here = root;
+    for (char *part; here && (part = strsep(&rest, "."));)
+        here = tree_get(here, part);
+    return here && !tree_is_null(here) ? (struct tree *)(uintptr_t)here : NULL;
+}
+
+static double number_at(const struct tree *root, const char *path)
+{
+    const struct tree *t = at(root, path);
+    double v = 0;
+    if (t && (scalar_number(t, &v) || scalar_steps(t, &v)))
+        return v;
+    const struct key *k = key_find(path);
+    return k && k->fallback ? strtod(k->fallback, NULL) : 0;
+}
+
+static const char *text_at(const struct tree *root, const char *path)
+{
+    const struct tree *t = at(root, path);
+    return t && t->kind == TREE_SCALAR ? t->text : key_find(path)->fallback;
+}
+
+static bool bool_at(const struct tree *root, const char *path)
+{
+    const struct tree *t = at(root, path);
+    bool v;
+    return t && scalar_bool(t, &v) ? v : strcmp(key_find(path)->fallback, "true") == 0;
+}
+
+static uint32_t ints_at(const struct tree *root, const char *path, uint32_t *out, uint32_t max)
+{
+    const struct tree *t = at(root, path);
+    double v;
+    if (t && t->kind == TREE_SCALAR && scalar_number(t, &v)) {
+        out[0] = (uint32_t)v;
+        return 1;
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; t && t->kind == TREE_LIST && i < t->count && n < max; i++)
+        if (scalar_number(t->item[i], &v))
+            out[n++] = (uint32_t)v;
+    return n;
+}
+
+static const char *line_of(struct job *job, const struct tree *t)
+{
+    return t && t->line ? job_text(job, "line %u", t->line) : t ? "the command line" : "the default";
+}
+
+/* ---- sites ---- */
+static void read_sites(struct job *job, const struct tree *root)
+{
+    struct job_spec *s = &job->spec;
+    const struct tree *list = at(root, "sites");
+    if (!list || list->kind != TREE_LIST) {
+        s->site_count = 1;
+        s->sites[0] = (struct job_site){.name = "local", .via = VIA_LOCAL, .ranks = 1, .threads = 1, .ps_shards = 0, .nodes = 1, .reads_data = true};
+        return;
+    }
+    s->site_count = MIN(list->count, (uint32_t)SITES_MAX);
+    for (uint32_t i = 0; i < s->site_count; i++) {
+        const struct tree *t = list->item[i], *shards = tree_get(t, "ps_shards"), *name = tree_get(t, "name"), *via = tree_get(t, "via");
+        double v;
+        struct job_site *site = &s->sites[i];
+        *site = (struct job_site){.name = name && name->kind == TREE_SCALAR ? name->text : "", .ranks = 1, .threads = 1, .nodes = 1, .reads_data = true};
+        site->via = via && via->kind == TREE_SCALAR && strcmp(via->text, "mpirun") == 0 ? VIA_MPIRUN : VIA_LOCAL;
+        if (tree_get(t, "ranks") && scalar_number(tree_get(t, "ranks"), &v))
+            site->ranks = (uint32_t)v;
+        if (tree_get(t, "threads") && scalar_number(tree_get(t, "threads"), &v))
+            site->threads = (uint32_t)v;
+        site->ps_shards = list->count > 1 ? 1 : 0;
+        if (shards && !tree_is_null(shards) && scalar_number(shards, &v))
+            site->ps_shards = (uint32_t)v;
+    }
+}
+
+static void check_sites(struct job *job, const struct tree *root)
+{
+    struct job_spec *s = &job->spec;
+    const struct tree *list = at(root, "sites");
+    uint32_t ranks = 0;
+    for (uint32_t i = 0; i < s->site_count; i++) {
+        const struct tree *t = list ? list->item[i] : NULL, *name = t ? tree_get(t, "name") : NULL, *shards = t ? tree_get(t, "ps_shards") : NULL;
+        ranks += s->sites[i].ranks;
+        for (uint32_t k = 0; k < i; k++)
+            if (name && *s->sites[i].name && strcmp(s->sites[k].name, s->sites[i].name) == 0)
+                problem_at(job, name, job_text(job, "sites[%u].name", i), NULL, "'%s' is the name of sites[%u] too (%s); names of sites must differ",
+                           s->sites[i].name, k, line_of(job, tree_get(list->item[k], "name")));
+        if (s->site_count > 1 && s->sites[i].ps_shards == 0)
+            problem_at(job, shards ? shards : t, job_text(job, "sites[%u].ps_shards", i), NULL,
+                       "a job over %u sites (%s) needs at least one parameter-server shard at each", s->site_count, line_of(job, list));
+        if (s->site_count == 1 && s->sites[i].ps_shards > 0)
+            problem_at(job, shards, job_text(job, "sites[%u].ps_shards", i), NULL, "shards at the only site are not in this version; leave it out or use 0");
+    }
+    const struct tree *lanes = at(root, "train.lanes");
+    if (ranks > s->lanes)
+        problem_at(job, lanes ? lanes : list, lanes ? "train.lanes" : "sites", NULL, "%u ranks over all sites (%s) need at least as many lanes, and train.lanes is %u (%s)",
+                   ranks, line_of(job, list), s->lanes, line_of(job, lanes));
+    if (s->lanes > s->batch)
+        problem_at(job, lanes, "train.lanes", NULL, "%u lanes (%s) need a batch of at least as many samples, and train.batch is %u (%s)", s->lanes,
+                   line_of(job, lanes), s->batch, line_of(job, at(root, "train.batch")));
+    const struct tree *replicas = at(root, "checkpoint.replicas");
+    if (replicas && s->checkpoint_replicas > s->site_count)
+        problem_at(job, replicas, "checkpoint.replicas", NULL, "%u replicas need as many sites, and there are %u (%s)", s->checkpoint_replicas, s->site_count,
+                   line_of(job, list));
+}
+
+static void check_residency(struct job *job, const struct tree *root)
+{
+    const struct tree *list = at(root, "data.residency");
+    const char *names[SITES_MAX];
+    struct job_spec *s = &job->spec;
+    if (!list || list->kind != TREE_LIST)
+        return;
+    for (uint32_t i = 0; i < s->site_count; i++) {
+        names[i] = s->sites[i].name;
+        s->sites[i].reads_data = false;
+    }
+    for (uint32_t k = 0; k < list->count; k++) {
+        bool known = false;
+        for (uint32_t i = 0; i < s->site_count; i++)
+            if (list->item[k]->kind == TREE_SCALAR && strcmp(list->item[k]->text, s->sites[i].name) == 0)
+                known = s->sites[i].reads_data = true;
+        if (!known && list->item[k]->kind == TREE_SCALAR) {
+            const char *near = nearest_name(list->item[k]->text, names, s->site_count);
+            problem_at(job, list->item[k], job_text(job, "data.residency[%u]", k), near ? job_text(job, "did you mean '%s'?", near) : NULL,
+                       "there is no site named '%.60s'", list->item[k]->text);
+        }
+    }
+    for (uint32_t i = 0; i < s->site_count; i++)
+        if (!s->sites[i].reads_data)
+            problem_at(job, list, "data.residency", NULL, "site '%s' may not read the data, so it can hold no lanes; ranks without data are not in this version",
+                       s->sites[i].name);
+}
+
+/* ---- the rest ---- */
+static void read_model(struct job *job, const struct tree *root)
+{
+    struct job_model *m = &job->spec.model;
+    const struct tree *channels = at(root, "model.channels"), *norm = at(root, "model.norm");
+    const char *family = text_at(root, "model.family");
+    m->family = family && strcmp(family, "mlp") == 0 ? FAMILY_MLP : FAMILY_CNN;
+    m->classes = (uint32_t)number_at(root, "model.classes");
+    m->input_dim_count = ints_at(root, "model.input", m->input, 3);
+    m->channel_count = ints_at(root, "model.channels", m->channels, MODEL_CHANNELS_MAX);
+    m->hidden_count = ints_at(root, "model.hidden", m->hidden, MODEL_CHANNELS_MAX);
+    m->batch_norm = m->family == FAMILY_CNN && strcmp(text_at(root, "model.norm"), "batch") == 0;
+    if (!m->hidden_count)
+        m->hidden[m->hidden_count++] = 128;
+    if (m->family == FAMILY_CNN && !channels) {
+        m->channels[m->channel_count++] = 24;
+        m->channels[m->channel_count++] = 48;
+    }
+    for (unsigned i = 0; family && m->family == FAMILY_MLP && i < 2; i++) {
+        const struct tree *t = i ? norm : channels;
+        if (t)
+            problem_at(job, t, i ? "model.norm" : "model.channels", NULL, "this key belongs to family cnn, and model.family is mlp (%s)",
+                       line_of(job, at(root, "model.family")));
+    }
+    uint32_t side = m->input_dim_count == 3 ? MIN(m->input[1], m->input[2]) : 0;
+    if (m->family == FAMILY_CNN && side && side >> m->channel_count == 0)
+        problem_at(job, channels ? channels : at(root, "model.input"), "model.channels", NULL,
+                   "%u stages halve the image %u times, and model.input is %u x %u (%s)", m->channel_count, m->channel_count, m->input[1], m->input[2],
+                   line_of(job, at(root, "model.input")));
+    if (m->input_dim_count == 3 && m->input[0] > 4)
+        problem_at(job, at(root, "model.input"), "model.input", NULL, "%u channels; 1 to 4 are allowed", m->input[0]);
+}
+
+static void read_optimizer(struct job *job, const struct tree *root)
+{
+    static const char *const adamw_only[] = {"train.optimizer.beta1", "train.optimizer.beta2", "train.optimizer.eps"};
+    static const char *const sgd_only[] = {"train.optimizer.momentum", "train.optimizer.nesterov"};
+    struct job_optim *o = &job->spec.optimizer;
+    const char *schedule = text_at(root, "train.optimizer.schedule");
+    o->name = strcmp(text_at(root, "train.optimizer.name"), "sgd") == 0 ? OPTIMIZER_SGD : OPTIMIZER_ADAMW;
+    o->lr = number_at(root, "train.optimizer.lr");
+    o->weight_decay = number_at(root, "train.optimizer.weight_decay");
+    o->beta1 = number_at(root, "train.optimizer.beta1");
+    o->beta2 = number_at(root, "train.optimizer.beta2");
+    o->eps = number_at(root, "train.optimizer.eps");
+    o->momentum = number_at(root, "train.optimizer.momentum");
+    o->nesterov = bool_at(root, "train.optimizer.nesterov");
+    o->schedule = strcmp(schedule, "linear") == 0   ? SCHEDULE_LINEAR
+                  : strcmp(schedule, "cosine") == 0 ? SCHEDULE_COSINE
+                  : strcmp(schedule, "step") == 0   ? SCHEDULE_STEP
+                                                    : SCHEDULE_CONSTANT;
+    o->final = number_at(root, "train.optimizer.final");
+    o->step_factor = number_at(root, "train.optimizer.factor");
+    o->step_every = (uint64_t)number_at(root, "train.optimizer.every");
+    o->warmup = (uint64_t)number_at(root, "train.optimizer.warmup");
+    o->clip = number_at(root, "train.optimizer.clip");
+    bool adamw = o->name == OPTIMIZER_ADAMW;
+    for (unsigned i = 0; i < (adamw ? 2 : 3); i++) {
+        const char *path = adamw ? sgd_only[i] : adamw_only[i];
+        if (at(root, path))
+            problem_at(job, at(root, path), path, NULL, "this key belongs to %s, and train.optimizer.name is %s (%s)", adamw ? "sgd" : "adamw",
+                       adamw ? "adamw" : "sgd", line_of(job, at(root, "train.optimizer.name")));
+    }
+    if (!adamw && o->nesterov && o->momentum == 0)
+        problem_at(job, at(root, "train.optimizer.nesterov"), "train.optimizer.nesterov", NULL, "nesterov needs train.optimizer.momentum greater than 0");
+}
+
+static void check_address(struct job *job, const struct tree *root, const char *path)
+{
+    const struct tree *t = at(root, path);
+    const char *text = text_at(root, path), *colon = text ? strrchr(text, ':') : NULL;
+    if (!text)
+        return;
+    char *end = NULL;
+    unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+    if (!colon || colon == text || !colon[1] || *end || port > 65535)
+        problem_at(job, t, path, NULL, "'%.80s' is no HOST:PORT with a port from 0 to 65535", text);
+}
+
+static void read_train(struct job *job, const struct tree *root)
+{
+    struct job_spec *s = &job->spec;
+    const struct tree *epochs = at(root, "train.epochs"), *steps = at(root, "train.steps");
+    if (epochs && steps)
+        problem_at(job, steps->line >= epochs->line ? steps : epochs, steps->line >= epochs->line ? "train.steps" : "train.epochs", NULL,
+                   "give train.epochs (%s) or train.steps (%s), not both", line_of(job, epochs), line_of(job, steps));
+    s->epochs = number_at(root, "train.epochs");
+    s->steps = (uint64_t)number_at(root, "train.steps");
+    if (!epochs && !steps)
+        s->epochs = 1;
+    s->batch = (uint32_t)number_at(root, "train.batch");
+    s->lanes = (uint32_t)number_at(root, "train.lanes");
+    s->seed = (uint64_t)number_at(root, "train.seed");
+    s->deterministic = bool_at(root, "train.deterministic");
+    s->loss = LOSS_CROSS_ENTROPY;
+}
+
+static void read_rest(struct job *job, const struct tree *root)
+{
+    struct job_spec *s = &job->spec;
+    const struct tree *to = at(root, "export.to"), *export = tree_get(root, "export");
+    s->name = text_at(root, "name");
+    s->train = (struct job_dataset){text_at(root, "data.train.images"), text_at(root, "data.train.labels")};
+    s->has_eval = at(root, "data.eval") != NULL;
+    if (s->has_eval)
+        s->eval = (struct job_dataset){text_at(root, "data.eval.images"), text_at(root, "data.eval.labels")};
+    s->listen = text_at(root, "coordinator.listen");
+    s->address = text_at(root, "coordinator.address");
+    s->inside = INSIDE_ALLREDUCE;
+    s->checkpoint_every = (uint64_t)number_at(root, "checkpoint.every");
+    s->checkpoint_keep = (uint32_t)number_at(root, "checkpoint.keep");
+    s->checkpoint_replicas = at(root, "checkpoint.replicas") ? (uint32_t)number_at(root, "checkpoint.replicas") : MIN(2u, s->site_count);
+    s->ram_every = (uint32_t)number_at(root, "checkpoint.ram_every");
+    s->has_export = !(export && tree_is_null(export));
+    for (uint32_t i = 0; to && to->kind == TREE_LIST && i < to->count; i++)
+        if (to->item[i]->kind == TREE_SCALAR)
+            s->export_to |= strcmp(to->item[i]->text, "onnx") == 0 ? EXPORT_ONNX : EXPORT_SAFETENSORS;
+    if (s->has_export && !s->export_to)
+        s->export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
+}
+
+void check_whole(struct job *job, const struct tree *root, bool check_files)
+{
+    read_train(job, root);
+    read_sites(job, root);
+    check_sites(job, root);
+    check_residency(job, root);
+    read_model(job, root);
+    read_optimizer(job, root);
+    check_address(job, root, "coordinator.listen");
+    check_address(job, root, "coordinator.address");
+    read_rest(job, root);
+    if (check_files && !job->problems.errors)
+        check_data_files(job, root);
+    if (!job->problems.errors)
+        resolve_text(job);
+}

@@ -1,0 +1,122 @@
+#include "jobs/keys.h"
+
+#include <string.h>
+
+#define BIG 1e15
+const struct key keys[] = {
+    {"viaduct", KEY_ENUM, .required = true, .choices = "v1", .doc = "version of this format"},
+    {"name", KEY_NAME, .required = true, .doc = "name of the job: small letters, digits and dashes; names the run directory"},
+
+    {"model", KEY_MAP, .required = true, .doc = "what is trained"},
+    {"model.family", KEY_ENUM, .required = true, .choices = "mlp|cnn", .later = "resnet|vit|gpt|onnx", .doc = "family of models"},
+    {"model.classes", KEY_INT, 2, 256, .required = true, .doc = "number of classes"},
+    {"model.input", KEY_INTS, 3, 3, .required = true, .doc = "shape of a sample: [channels, height, width]"},
+    {"model.channels", KEY_INTS, 1, 8, .doc = "cnn: output channels of each convolution stage, default [24, 48]"},
+    {"model.hidden", KEY_INTS, 1, 8, .doc = "widths of the hidden dense layers, default [128]; one number is a list of one"},
+    {"model.norm", KEY_ENUM, .choices = "batch|none", .fallback = "batch", .doc = "cnn: normalization after each convolution"},
+    {"model.file", KEY_PATH, .later = "*", .doc = "ONNX file to train"},
+
+    {"data", KEY_MAP, .required = true, .doc = "what it is trained on"},
+    {"data.train", KEY_MAP, .required = true, .doc = "training set"},
+    {"data.train.format", KEY_ENUM, .choices = "idx", .later = "hdf5|tokens|text|jpeg", .fallback = "idx", .doc = "file format"},
+    {"data.train.images", KEY_PATH, .required = true, .doc = "IDX file of images, plain or gzip"},
+    {"data.train.labels", KEY_PATH, .required = true, .doc = "IDX file of labels, plain or gzip"},
+    {"data.eval", KEY_MAP, .doc = "held-out set for loss and accuracy"},
+    {"data.eval.format", KEY_ENUM, .choices = "idx", .later = "hdf5|tokens|text|jpeg", .fallback = "idx", .doc = "file format"},
+    {"data.eval.images", KEY_PATH, .required = true, .doc = "IDX file of images, plain or gzip"},
+    {"data.eval.labels", KEY_PATH, .required = true, .doc = "IDX file of labels, plain or gzip"},
+    {"data.augment", KEY_ENUM, .choices = "none", .fallback = "none", .doc = "augmentation of training samples"},
+    {"data.residency", KEY_LIST, 1, SITES_MAX, .doc = "sites that may read the data, default all"},
+    {"data.residency[]", KEY_NAME, .doc = "a site's name"},
+
+    {"train", KEY_MAP, .doc = "how it is trained"},
+    {"train.epochs", KEY_NUMBER, 0, 1e6, .exclusive_min = true, .doc = "passes over the training set; or steps"},
+    {"train.steps", KEY_INT, 1, 1e12, .doc = "steps in all; or epochs"},
+    {"train.batch", KEY_INT, 1, 1048576, .fallback = "256", .doc = "global batch: samples a step over all sites"},
+    {"train.lanes", KEY_INT, 1, 64, .fallback = "8", .doc = "micro-batch slots of the global batch; never derived from ranks"},
+    {"train.optimizer", KEY_MAP, .doc = "optimizer and learning rate schedule"},
+    {"train.optimizer.name", KEY_ENUM, .choices = "sgd|adamw", .fallback = "adamw", .doc = "optimizer"},
+    {"train.optimizer.lr", KEY_NUMBER, 0, 1e6, .exclusive_min = true, .fallback = "1e-3", .doc = "highest learning rate"},
+    {"train.optimizer.weight_decay", KEY_NUMBER, 0, 1e6, .fallback = "0", .doc = "decay, on all parameters"},
+    {"train.optimizer.beta1", KEY_NUMBER, 0, 0.999999, .fallback = "0.9", .doc = "adamw"},
+    {"train.optimizer.beta2", KEY_NUMBER, 0, 0.9999999, .fallback = "0.999", .doc = "adamw"},
+    {"train.optimizer.eps", KEY_NUMBER, 0, 1, .exclusive_min = true, .fallback = "1e-8", .doc = "adamw"},
+    {"train.optimizer.momentum", KEY_NUMBER, 0, 0.999999, .fallback = "0", .doc = "sgd"},
+    {"train.optimizer.nesterov", KEY_BOOL, .fallback = "false", .doc = "sgd"},
+    {"train.optimizer.schedule", KEY_ENUM, .choices = "constant|linear|cosine|step", .fallback = "constant", .doc = "course of the learning rate"},
+    {"train.optimizer.final", KEY_NUMBER, 0, 1, .fallback = "0", .doc = "linear, cosine: rate at the last step as a fraction of lr"},
+    {"train.optimizer.factor", KEY_NUMBER, 0, 1, .exclusive_min = true, .fallback = "0.1", .doc = "step: the rate is multiplied by this"},
+    {"train.optimizer.every", KEY_INT, 1, 1e12, .fallback = "1000", .doc = "step: ... after each so many steps"},
+    {"train.optimizer.warmup", KEY_INT, 0, 1e12, .fallback = "0", .doc = "steps of warm-up: lr * (step + 1) / warmup"},
+    {"train.optimizer.clip", KEY_NUMBER, 0, 1e12, .fallback = "0", .doc = "largest global norm of the gradient; 0: off"},
+    {"train.loss", KEY_ENUM, .choices = "cross_entropy", .later = "mse|bce", .fallback = "cross_entropy", .doc = "on the model's first output"},
+    {"train.precision", KEY_ENUM, .choices = "fp32", .later = "bf16", .fallback = "fp32", .doc = "arithmetic"},
+    {"train.seed", KEY_INT, 0, BIG, .fallback = "1", .doc = "names every random number of the run"},
+    {"train.deterministic", KEY_BOOL, .fallback = "true", .doc = "same weights for any number of ranks, threads and sites"},
+
+    {"coordinator", KEY_MAP, .doc = "the process that decides"},
+    {"coordinator.listen", KEY_TEXT, .fallback = "127.0.0.1:0", .doc = "HOST:PORT; port 0 takes a free one"},
+    {"coordinator.address", KEY_TEXT, .doc = "HOST:PORT that other hosts dial; required for several sites that are not local"},
+    {"coordinator.log", KEY_ENUM, .choices = "sqlite", .later = "etcd", .fallback = "sqlite", .doc = "where decisions are kept"},
+
+    {"sites", KEY_LIST, 1, SITES_MAX, .doc = "sites, default one local site with one rank"},
+    {"sites[]", KEY_MAP, .doc = "a site: nodes joined by a fast network, one failure domain"},
+    {"sites[].name", KEY_NAME, .required = true, .doc = "name, unique"},
+    {"sites[].via", KEY_ENUM, .choices = "local|mpirun", .later = "slurm|join", .fallback = "local", .doc = "how its processes start"},
+    {"sites[].ranks", KEY_INT, 1, RANKS_MAX, .fallback = "1", .doc = "worker processes"},
+    {"sites[].threads", KEY_INT, 1, 64, .fallback = "1", .doc = "lanes that a rank computes at the same time"},
+    {"sites[].ps_shards", KEY_INT, 0, 16, .doc = "parameter-server processes, default 1 at several sites, 0 at one"},
+    {"sites[].nodes", KEY_INT, 1, 1, .fallback = "1", .doc = "hosts; more than one is not in this version"},
+
+    {"parallel", KEY_ENUM, .choices = "auto", .fallback = "auto", .doc = "data parallel in this version"},
+    {"sync", KEY_MAP, .doc = "how gradients meet"},
+    {"sync.inside", KEY_ENUM, .choices = "allreduce", .later = "ps", .fallback = "allreduce", .doc = "inside a site"},
+    {"sync.between", KEY_MAP, .doc = "between sites"},
+    {"sync.between.mode", KEY_ENUM, .choices = "sync", .later = "ssp|async|local", .fallback = "sync", .doc = "when a round closes"},
+    {"sync.between.codec", KEY_ENUM, .choices = "none", .later = "bf16|int8|int4|top-k", .fallback = "none", .doc = "compression"},
+
+    {"checkpoint", KEY_MAP, .doc = "durable state"},
+    {"checkpoint.every", KEY_STEPS, 1, 1e12, .fallback = "1000 steps", .doc = "one each so many steps, and one at the last"},
+    {"checkpoint.keep", KEY_INT, 1, 1000, .fallback = "3", .doc = "newest ones that stay at each site"},
+    {"checkpoint.replicas", KEY_INT, 1, SITES_MAX, .doc = "sites that must hold it before it is durable, default min(2, sites)"},
+    {"checkpoint.ram_every", KEY_INT, 1, 1000000, .fallback = "1", .doc = "commits between copies in memory"},
+
+    {"export", KEY_MAP, .nullable = true, .doc = "what is made of the trained model; null: nothing"},
+    {"export.to", KEY_LIST, 1, 3, .doc = "formats, default [onnx, safetensors]"},
+    {"export.to[]", KEY_ENUM, .choices = "onnx|safetensors", .later = "triton", .doc = "format"},
+    {"export.prune", KEY_MAP, .later = "*", .doc = "pruning"},
+    {"export.quantize", KEY_MAP, .later = "*", .doc = "quantization"},
+    {"export.gate", KEY_MAP, .later = "*", .doc = "largest drop"},
+    {.path = NULL},
+};
+
+const struct key *key_find(const char *path)
+{
+    for (const struct key *k = keys; k->path; k++)
+        if (strcmp(k->path, path) == 0)
+            return k;
+    return NULL;
+}
+
+const char *key_last(const struct key *k)
+{
+    const char *dot = strrchr(k->path, '.');
+    return dot ? dot + 1 : k->path;
+}
+
+unsigned key_children(const char *path, const struct key **out, unsigned max)
+{
+    unsigned n = 0;
+    size_t length = strlen(path);
+    for (const struct key *k = keys; k->path && n < max; k++) {
+        const char *rest = k->path;
+        if (length) {
+            if (strncmp(k->path, path, length) != 0 || k->path[length] != '.')
+                continue;
+            rest += length + 1;
+        }
+        if (!strchr(rest, '.') && !strstr(rest, "[]"))
+            out[n++] = k;
+    }
+    return n;
+}

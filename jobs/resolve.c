@@ -1,0 +1,175 @@
+/* What is left of a spec: its resolved text, steps, learning rates, and what a resume may change. */
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "jobs/check.h"
+
+#define RESOLVED_MAX 16384
+
+struct text { char *at; size_t size, used; };
+static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add(struct text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(t->at + t->used, t->size - t->used, fmt, ap);
+    va_end(ap);
+    t->used += (size_t)n;
+    CHECK(t->used < t->size);
+}
+
+static void add_list(struct text *t, const char *key, const uint32_t *v, uint32_t n)
+{
+    add(t, ", %s: [", key);
+    for (uint32_t i = 0; i < n; i++)
+        add(t, "%s%u", i ? ", " : "", v[i]);
+    add(t, "]");
+}
+
+/* A dollar in a path must survive the next load. */
+static void add_quoted(struct text *t, const char *s)
+{
+    add(t, "\"");
+    for (; *s; s++)
+        add(t, *s == '"' || *s == '\\' ? "\\%c" : *s == '$' ? "$%c" : "%c", *s);
+    add(t, "\"");
+}
+
+static void add_set(struct text *t, const char *name, const struct job_dataset *d)
+{
+    add(t, "  %s: {format: idx, images: ", name);
+    add_quoted(t, d->images);
+    add(t, ", labels: ");
+    add_quoted(t, d->labels);
+    add(t, "}\n");
+}
+
+static void add_optimizer(struct text *t, const struct job_optim *o)
+{
+    static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
+    bool adamw = o->name == OPTIMIZER_ADAMW;
+    add(t, "  optimizer: {name: %s, lr: %.17g, weight_decay: %.17g", adamw ? "adamw" : "sgd", o->lr, o->weight_decay);
+    if (adamw)
+        add(t, ", beta1: %.17g, beta2: %.17g, eps: %.17g", o->beta1, o->beta2, o->eps);
+    else
+        add(t, ", momentum: %.17g, nesterov: %s", o->momentum, o->nesterov ? "true" : "false");
+    add(t, ", schedule: %s, final: %.17g, factor: %.17g, every: %llu, warmup: %llu, clip: %.17g}\n", schedules[o->schedule], o->final, o->step_factor,
+        (unsigned long long)o->step_every, (unsigned long long)o->warmup, o->clip);
+}
+
+void resolve_text(struct job *job)
+{
+    const struct job_spec *s = &job->spec;
+    struct text t = {arena_alloc(&job->arena, RESOLVED_MAX, 1), RESOLVED_MAX, 0};
+    CHECK(t.at != NULL);
+    add(&t, "viaduct: v1\nname: %s\nmodel: {family: %s, classes: %u", s->name, s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
+    add_list(&t, "input", s->model.input, s->model.input_dim_count);
+    if (s->model.family == FAMILY_CNN)
+        add_list(&t, "channels", s->model.channels, s->model.channel_count);
+    add_list(&t, "hidden", s->model.hidden, s->model.hidden_count);
+    if (s->model.family == FAMILY_CNN)
+        add(&t, ", norm: %s", s->model.batch_norm ? "batch" : "none");
+    add(&t, "}\ndata:\n");
+    add_set(&t, "train", &s->train);
+    if (s->has_eval)
+        add_set(&t, "eval", &s->eval);
+    add(&t, "train:\n");
+    if (s->steps)
+        add(&t, "  steps: %llu\n", (unsigned long long)s->steps);
+    else
+        add(&t, "  epochs: %.17g\n", s->epochs);
+    add(&t, "  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
+    add_optimizer(&t, &s->optimizer);
+    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {listen: \"%s\"", (unsigned long long)s->seed,
+        s->deterministic ? "true" : "false", s->listen);
+    if (s->address)
+        add(&t, ", address: \"%s\"", s->address);
+    add(&t, "}\nsites:\n");
+    for (uint32_t i = 0; i < s->site_count; i++)
+        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", s->sites[i].name, s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
+            s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
+    add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
+        s->checkpoint_replicas, s->ram_every);
+    if (!s->has_export)
+        add(&t, "export: null\n");
+    else
+        add(&t, "export: {to: [%s%s%s]}\n", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
+            s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+    job->resolved_yaml = t.at;
+}
+
+/* ---- steps and rates ---- */
+uint64_t job_steps(const struct job_spec *s, uint64_t samples)
+{
+    if (s->steps)
+        return s->steps;
+    uint64_t per_pass = (samples + s->batch - 1) / s->batch;
+    double whole = floor(s->epochs), part = s->epochs - whole;
+    uint64_t steps = (uint64_t)whole * per_pass + (uint64_t)ceil(part * (double)per_pass);
+    return steps ? steps : 1;
+}
+
+double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
+{
+    double lr = o->lr, at = total_steps > 1 ? (double)step / (double)(total_steps - 1) : 0;
+    if (o->schedule == SCHEDULE_LINEAR)
+        lr = o->lr * (1 + (o->final - 1) * at);
+    else if (o->schedule == SCHEDULE_COSINE)
+        lr = o->lr * (o->final + (1 - o->final) * 0.5 * (1 + cos(3.14159265358979323846 * at)));
+    else if (o->schedule == SCHEDULE_STEP)
+        lr = o->lr * pow(o->step_factor, (double)(step / o->step_every));
+    if (step < o->warmup) {
+        double warm = o->lr * (double)(step + 1) / (double)o->warmup;
+        lr = warm < lr ? warm : lr;
+    }
+    return lr;
+}
+
+/* ---- resume ---- */
+#define SAME(field, path, format, type)                                                                                                             \
+    if (a->field != b->field)                                                                                                                       \
+    return err_set(err, ERR_USAGE, path " was " format " and is " format " now; a resume must keep it", (type)a->field, (type)b->field)
+
+static int same_text(const char *path, const char *a, const char *b, struct err *err)
+{
+    if (strcmp(a, b) != 0)
+        return err_set(err, ERR_USAGE, "%s was %s and is %s now; a resume must keep it", path, a, b);
+    return 0;
+}
+
+int job_resume_check(const struct job_spec *a, const struct job_spec *b, struct err *err)
+{
+    SAME(model.family, "model.family", "%d", int);
+    SAME(model.classes, "model.classes", "%u", unsigned);
+    SAME(model.batch_norm, "model.norm", "%d", int);
+    SAME(model.channel_count, "the length of model.channels", "%u", unsigned);
+    SAME(model.hidden_count, "the length of model.hidden", "%u", unsigned);
+    for (uint32_t i = 0; i < a->model.channel_count; i++)
+        SAME(model.channels[i], "an entry of model.channels", "%u", unsigned);
+    for (uint32_t i = 0; i < a->model.hidden_count; i++)
+        SAME(model.hidden[i], "an entry of model.hidden", "%u", unsigned);
+    for (uint32_t i = 0; i < 3; i++)
+        SAME(model.input[i], "an entry of model.input", "%u", unsigned);
+    TRY(same_text("data.train.images", a->train.images, b->train.images, err));
+    TRY(same_text("data.train.labels", a->train.labels, b->train.labels, err));
+    SAME(batch, "train.batch", "%u", unsigned);
+    SAME(lanes, "train.lanes", "%u", unsigned);
+    SAME(seed, "train.seed", "%llu", unsigned long long);
+    SAME(deterministic, "train.deterministic", "%d", int);
+    SAME(loss, "train.loss", "%d", int);
+    SAME(optimizer.name, "train.optimizer.name", "%d", int);
+    SAME(optimizer.lr, "train.optimizer.lr", "%g", double);
+    SAME(optimizer.weight_decay, "train.optimizer.weight_decay", "%g", double);
+    SAME(optimizer.beta1, "train.optimizer.beta1", "%g", double);
+    SAME(optimizer.beta2, "train.optimizer.beta2", "%g", double);
+    SAME(optimizer.eps, "train.optimizer.eps", "%g", double);
+    SAME(optimizer.momentum, "train.optimizer.momentum", "%g", double);
+    SAME(optimizer.nesterov, "train.optimizer.nesterov", "%d", int);
+    SAME(optimizer.schedule, "train.optimizer.schedule", "%d", int);
+    SAME(optimizer.final, "train.optimizer.final", "%g", double);
+    SAME(optimizer.warmup, "train.optimizer.warmup", "%llu", unsigned long long);
+    SAME(optimizer.clip, "train.optimizer.clip", "%g", double);
+    return 0;
+}
