@@ -14,18 +14,11 @@ struct verb {
 };
 extern const struct verb verbs[];     /* ends with name NULL */
 
-int verb_run(int argc, char **argv);
-int verb_status(int argc, char **argv);
-int verb_stop(int argc, char **argv);
 int verb_validate(int argc, char **argv);
-int verb_plan(int argc, char **argv);
 int verb_init(int argc, char **argv);
 int verb_schema(int argc, char **argv);
 int verb_version(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
-int verb_ckpt(int argc, char **argv);
-int verb_eval(int argc, char **argv);
-int verb_export(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 
 /* ---- shared by the verbs ---- */

@@ -110,7 +110,8 @@ static void begin_generation(struct core *c)
     if (RULE_CKGEN)
         memset(c->open, 0, sizeof c->open);
     c->wants_ram_base = false;
-    if (c->stopping && c->stop_step > c->next.base)
+    bool stop_is_safe = c->decided_count > 0 && c->decided[c->decided_count - 1].step >= c->stop_step;
+    if (c->stopping && !stop_is_safe)
         c->stop_step = UINT64_MAX;
     c->end_ms = 0;
     if (c->phase == CORE_FINISHING)
@@ -218,7 +219,8 @@ static bool ram_counts(const struct core *c, uint64_t version, uint32_t generati
 {
     if (!RULE_ROLLRAM)
         return version > 0;
-    if (version == 0 || version > c->round || generation > c->view.generation)
+    /* Not the last version either: its checkpoint is cut when it is made, and a generation that starts there makes nothing. */
+    if (version == 0 || version > c->round || version >= c->plan.rounds || generation > c->view.generation)
         return false;
     bool known = false;
     for (unsigned i = 0; i < c->base_count; i++) {

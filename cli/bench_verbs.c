@@ -1,0 +1,141 @@
+/* `viaduct bench train`: one process trains a spec and measures itself. With --full it trains the whole run, evaluates, and prints the hash of the
+ * weights, which is the same for every number of threads. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/base.h"
+#include "cli/cli.h"
+#include "worker/worker.h"
+
+#define WARMUP_STEPS 5
+#define STEPS_MAX 1000000
+
+struct bench { uint64_t steps, warmup; unsigned threads; bool full, json; };
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* As in the contract: fp32 little-endian, tensors sorted bytewise by name. */
+static void hash_weights(const struct layout *l, const float *arena, enum tensor_kind kind, char out[SHA256_HEX])
+{
+    uint8_t digest[SHA256_BYTES];
+    struct sha256 *h = sha256_new();
+    const char *last = "";
+    for (;;) {
+        const struct tensor_desc *next = NULL;
+        for (uint32_t t = 0; t < l->tensor_count; t++) {
+            const struct tensor_desc *d = &l->tensors[t];
+            if (d->kind == kind && strcmp(d->name, last) > 0 && (!next || strcmp(d->name, next->name) < 0))
+                next = d;
+        }
+        if (!next)
+            break;
+        sha256_add(h, arena + next->offset, next->elems * sizeof(float));
+        last = next->name;
+    }
+    sha256_end(h, digest);
+    hex_of(digest, sizeof digest, out);
+}
+
+static int measure(struct solo *s, const struct trainee *t, const struct bench *b, struct err *err)
+{
+    uint64_t steps = b->full ? solo_steps(s) : b->steps, samples = 0;
+    double *ms = malloc(steps * sizeof *ms), loss = 0;
+    if (!ms)
+        return err_set(err, ERR_NO_MEMORY, "no memory for %" PRIu64 " timings", steps);
+    int rc = 0;
+    struct lane_metrics m;
+    for (uint64_t i = 0; i < (b->full ? 0 : b->warmup) && rc == 0; i++)
+        rc = solo_step(s, &m, err);
+    uint64_t begin = clock_now_ns();
+    for (uint64_t i = 0; i < steps && rc == 0; i++) {
+        uint64_t start = clock_now_ns();
+        rc = solo_step(s, &m, err);
+        ms[i] = (double)(clock_now_ns() - start) / 1e6;
+        samples += m.samples;
+        loss = m.loss_sum / (double)m.samples;
+        if (rc == 0 && b->full && !b->json && (i + 1) % 100 == 0)
+            fprintf(stderr, "step %" PRIu64 "/%" PRIu64 "  loss %.4f\n", i + 1, steps, loss);
+    }
+    double seconds = (double)(clock_now_ns() - begin) / 1e9;
+    if (rc == 0) {
+        qsort(ms, steps, sizeof *ms, by_value);
+        struct rusage use;
+        getrusage(RUSAGE_SELF, &use);
+        double rate = (double)samples / seconds, gflops = rate * solo_flops_per_sample(s) / 1e9;
+        printf(b->json ? "{\"samples_per_second\": %.1f, \"step_ms_median\": %.3f, \"peak_rss_bytes\": %llu, \"loss\": %.6f, \"gflops\": %.2f"
+                       : "samples_per_second: %.1f\nstep_ms_median: %.3f\npeak_rss_bytes: %llu\nloss: %.6f\ngflops: %.2f\n",
+               rate, ms[steps / 2], (unsigned long long)use.ru_maxrss * 1024, loss, gflops);
+        char hash[SHA256_HEX];
+        hash_weights(&t->layout, solo_weights(s), TENSOR_PARAMETER, hash);
+        printf(b->json ? ", \"weights_sha256\": \"%s\"" : "weights_sha256: %s\n", hash);
+        if (b->full && t->eval.count && (rc = solo_eval(s, &m, err)) == 0)
+            printf(b->json ? ", \"eval_loss\": %.6f, \"eval_accuracy\": %.4f" : "eval_loss: %.6f\neval_accuracy: %.4f\n", m.loss_sum / (double)m.samples,
+                   (double)m.correct / (double)m.samples);
+        if (b->json)
+            printf("}\n");
+    }
+    free(ms);
+    return rc;
+}
+
+static int train(const struct job *job, const struct bench *b, struct err *err)
+{
+    struct trainee t;
+    struct solo *s;
+    TRY(trainee_open(&t, &job->spec, err));
+    int rc = solo_open(&t, &job->spec, b->threads, &s, err);
+    if (rc == 0) {
+        rc = measure(s, &t, b, err);
+        solo_close(s);
+    }
+    trainee_close(&t);
+    return rc;
+}
+
+static int number(const char *text, const char *option, uint64_t max, uint64_t *out, struct err *err)
+{
+    char *end;
+    if (!text)
+        return 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (!*text || *end || v < 1 || v > max)
+        return err_set(err, ERR_USAGE, "%s takes a whole number from 1 to %llu, not '%s'", option, (unsigned long long)max, text);
+    *out = v;
+    return 0;
+}
+
+int verb_bench(int argc, char **argv)
+{
+    static const char *const options[] = {"--steps=", "--threads=", "--full", "--json", NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    uint64_t steps = 50, threads = 1;
+    int rc = args_parse(&a, options, argc, argv, &err);
+    if (rc == 0 && (a.positional_count != 2 || strcmp(a.positional[0], "train") != 0))
+        rc = err_set(&err, ERR_USAGE, "use: viaduct bench train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...]");
+    if (rc == 0)
+        rc = number(a.value[0], "--steps", STEPS_MAX, &steps, &err);
+    if (rc == 0)
+        rc = number(a.value[1], "--threads", 64, &threads, &err);
+    if (rc < 0)
+        return cli_fail("bench", &err);
+    struct job *job = calloc(1, sizeof *job);
+    CHECK(job != NULL);
+    rc = cli_load_spec("bench", job, a.positional[1], &a, true);
+    if (rc == 0) {
+        struct bench b = {.steps = steps, .warmup = WARMUP_STEPS, .threads = (unsigned)threads, .full = a.value[2] != NULL, .json = a.value[3] != NULL};
+        rc = train(job, &b, &err);
+        if (rc < 0)
+            cli_fail("bench", &err);
+    }
+    job_fini(job);
+    free(job);
+    return err_exit_code(rc);
+}

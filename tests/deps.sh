@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what building, testing and the demo need (Debian). Does nothing when all of it is there. Asks once on a terminal, never otherwise.
+set -u
+build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev libzstd-dev libxxhash-dev libyaml-dev libhdf5-dev libhwloc-dev zlib1g-dev
+ libdnnl-dev libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
+test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck"
+wanted="$build"
+[ "${1:-build}" = test ] && wanted="$build $test"
+missing=""
+for p in $wanted; do
+    dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $p"
+done
+[ -z "$missing" ] && exit 0
+if ! command -v apt-get >/dev/null; then
+    echo "viaduct: this machine has no apt-get; install the equivalents of:$missing" >&2
+    exit 1
+fi
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root=sudo
+echo "viaduct: installing:$missing" >&2
+if [ -t 0 ] && [ -t 2 ] && [ -z "${CI:-}" ]; then
+    read -r -p "go on? [Y/n] " answer
+    case "$answer" in n*|N*) exit 1 ;; esac
+fi
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086
+$as_root apt-get update -qq >/dev/null 2>&1
+# shellcheck disable=SC2086
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null || { echo "viaduct: apt-get could not install:$missing" >&2; exit 1; }

@@ -1,0 +1,33 @@
+/* worker: the built-in training process. In this version its parts serve a process that trains alone (`viaduct bench train`): model and data
+ * of a spec, a pool of lanes, and one training step with the same lanes, summation tree, order of samples and optimizer that a gang uses. */
+#ifndef VIADUCT_WORKER_WORKER_H
+#define VIADUCT_WORKER_WORKER_H
+
+#include "data/data.h"
+#include "engine/engine.h"
+#include "jobs/jobs.h"
+
+struct trainee {                      /* what a spec trains: data, graph, layout; owned, trainee_close frees */
+    struct dataset train, eval;       /* eval.count 0: none */
+    struct model_config model;
+    struct graph *graph;
+    struct layout layout;
+    struct device *device;
+    struct optim_config optim;
+};
+int trainee_open(struct trainee *t, const struct job_spec *spec, struct err *err);
+void trainee_close(struct trainee *t);
+
+/* One process that trains alone. */
+struct solo;
+int solo_open(const struct trainee *t, const struct job_spec *spec, unsigned threads, struct solo **out, struct err *err);
+void solo_close(struct solo *s);
+/* One step: every lane, the sum in tree order, the optimizer. ERR_JOB naming step and lane when the loss is not finite. */
+int solo_step(struct solo *s, struct lane_metrics *out, struct err *err);
+int solo_eval(struct solo *s, struct lane_metrics *out, struct err *err);
+uint64_t solo_steps(const struct solo *s);         /* of the whole run by the spec */
+uint64_t solo_step_now(const struct solo *s);
+const float *solo_weights(const struct solo *s);
+double solo_flops_per_sample(const struct solo *s);
+
+#endif
