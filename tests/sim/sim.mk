@@ -1,0 +1,29 @@
+# The simulator: the cores of ps/ and coordinator/ behind simulated shells. $B/tests/sim/sim is the real thing; $B/tests/sim/off-NAME are the
+# same sources with one rule of the protocol taken out, for tests/sim/rules.sh.
+
+SIM_SRC := $(wildcard tests/sim/*.c) ps/shard.c ps/shard_names.c ps/shard_send.c $(wildcard coordinator/core*.c)
+SIM_LIBS := $B/lib/net.a $B/lib/base.a
+SIM_RULES := STAB CHAIN TELL EPMSG EPPULL GENPULL KEEP NEST GENHELD GENREC COPYSYNC COPYVER ATT INST ENV WIPE CKGEN CKLOG RECOV REPORT HELD LAG SUM COMPLETE ROLLRAM
+
+SIM_OBJ := $(SIM_SRC:%.c=$B/%.o)
+$B/tests/sim/sim: $(SIM_OBJ) $(SIM_LIBS)
+	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $(SIM_OBJ) -Wl,--start-group $(SIM_LIBS) -Wl,--end-group $(LIBS)
+
+define SIM_RULE
+SIM_OBJ_$1 := $$(SIM_SRC:%.c=$$B/tests/sim/off/$1/%.o)
+$$B/tests/sim/off/$1/%.o: %.c
+	@mkdir -p $$(@D)
+	@$$(CC) $$(ALL_CFLAGS) -DRULE_OFF_$1 -MMD -MP -c -o $$@ $$<
+$$B/tests/sim/off-$1: $$(SIM_OBJ_$1) $$(SIM_LIBS)
+	@echo "  LD $$@"
+	@$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(SIM_OBJ_$1) -Wl,--start-group $$(SIM_LIBS) -Wl,--end-group $$(LIBS)
+endef
+$(foreach r,$(SIM_RULES),$(eval $(call SIM_RULE,$r)))
+
+.PHONY: sim sim-rules
+#: sim            the protocol's simulator: fixed and fresh seeds
+sim: $B/tests/sim/sim
+	@tests/run.sh $B/tests/sim/sim
+#: sim-rules      each rule of the protocol taken out must be caught by the simulator or a unit test
+sim-rules: $(SIM_RULES:%=$B/tests/sim/off-%)
+	@B=$B bash tests/sim/rules.sh $(SIM_RULES)
