@@ -89,3 +89,12 @@ lint:
 
 clean:
 	rm -rf build viaduct
+
+# ---- oracles: small drivers linked with everything the program has ----
+ORACLE := $(patsubst tests/oracle/%.c,$B/tests/oracle/%,$(wildcard tests/oracle/*.c))
+$(ORACLE): $B/%: $B/%.o $(foreach f,$(CLOSURE_cli),$(if $(filter-out cli,$f),$B/lib/$f.a))
+	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+#: oracle         compares with PyTorch (installs it into build/)
+oracle: $(ORACLE) viaduct
+	@tests/run.sh tests/oracle/parity.sh

@@ -18,7 +18,11 @@ const char *optim_slot_name(const struct optim_config *c, unsigned slot)
     return slot == 0 ? "exp_avg" : "exp_avg_sq";
 }
 
+#ifdef __SANITIZE_THREAD__   /* its runtime is not there yet when clones are chosen */
+#define WIDTHS
+#else
 #define WIDTHS __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 
 WIDTHS static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict sum, uint64_t n, float scale, float keep, float b1,
                          float b2, float step_size, float root, float eps)

@@ -78,6 +78,7 @@ static void check_gradient(struct model_config c, uint32_t samples, uint64_t see
     double loss = twin_loss(&r.c, &r.l, w, r.pixels, r.labels, (int)samples, state);
     assert_true(fabs(loss - m.loss_sum) < 2e-6 * fabs(loss));
     assert_int_equal(m.samples, samples);
+    unsigned checked = 0, bent = 0;
     for (uint32_t t = 0; t < r.l.tensor_count; t++) {
         const struct tensor_desc *d = &r.l.tensors[t];
         double scale = 0;
@@ -91,17 +92,24 @@ static void check_gradient(struct model_config c, uint32_t samples, uint64_t see
         scale = sqrt(scale / (double)d->elems);
         for (int k = 0; d->kind == TENSOR_PARAMETER && k < 12; k++) {
             uint64_t i = d->offset + test_u32(&random) % d->elems;
-            double was = w[i], h = 1e-5 * (1 + fabs(was));
+            double was = w[i], h = 1e-6 * (1 + fabs(was));
             w[i] = was + h;
             double up = twin_loss(&r.c, &r.l, w, r.pixels, r.labels, (int)samples, NULL);
             w[i] = was - h;
             double down = twin_loss(&r.c, &r.l, w, r.pixels, r.labels, (int)samples, NULL);
             w[i] = was;
             double numeric = (up - down) / (2 * h), got = (double)r.grad[i];
+            /* ReLU and pooling bend: where the slopes of both sides differ there is no derivative to compare with. */
+            checked++;
+            if (fabs((up - loss) - (loss - down)) > 1e-3 * (fabs(up - loss) + h * scale)) {
+                bent++;
+                continue;
+            }
             if (fabs(numeric - got) > 2e-4 * (scale + fabs(numeric)) + 1e-6)
                 fail_msg("%s[%llu]: gradient %.9g, central difference %.9g", d->name, (unsigned long long)(i - d->offset), got, numeric);
         }
     }
+    assert_true(bent * 5 < checked);
     free(w);
     free(state);
     rig_close(&r);
