@@ -87,6 +87,12 @@ static void replay_view(struct core *c, const struct view *view)
         return;
     rounds_reset(c, view->base);
     ckpt_forget_above(c, view->base);
+    /* A resume may have started from a checkpoint that an older log decided. */
+    bool known = c->decided_count > 0 && c->decided[c->decided_count - 1].step == view->base;
+    if (view->base_from == BASE_CHECKPOINT && !known) {
+        struct checkpoint_entry e = {.generation = view->base_generation, .step = view->base, .site_mask = ~0ull};
+        ckpt_remember(c, &e);
+    }
     if (c->base_count == BASES_LIMIT) {
         memmove(c->bases, c->bases + 1, sizeof c->bases - sizeof c->bases[0]);
         c->base_count--;
@@ -102,8 +108,10 @@ void core_replay(struct core *c, const struct log_entry *entry)
     case LOG_JOB:
         if (!c->config.fresh)
             c->plan = entry->u.job;
+        c->unstarted = entry->u.job.layout_hash == 0;
         break;
     case LOG_VIEW:
+        c->unstarted = false;
         replay_view(c, &entry->u.view);
         break;
     case LOG_COMMIT:
@@ -133,11 +141,15 @@ void core_start(struct core *c, uint64_t now_ms, struct core_out *out)
         core_act(out, CORE_SEND_STOP)->u.stop.why = c->end_why;
         return;
     }
-    bool first = c->config.fresh || c->view.number == 0;
-    if (first)
+    /* A start logs its plan, then its first view; one that died between them never showed anything to anyone. */
+    bool first = c->config.fresh || c->view.number == 0 || c->unstarted;
+    if (first) {
+        struct log_entry entry = {.kind = LOG_JOB, .u.job = c->plan};
+        core_append(c, out, &entry, true);
         view_first(c);
-    else
+    } else {
         view_again(c);
+    }
     for (unsigned s = 0; first && s < c->next.slot_count; s++)
         c->slot[s].deadline_ms = now_ms + c->config.relaunch_ms;
     for (unsigned i = 0; first && i < c->next.site_count; i++) {
@@ -406,8 +418,8 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
 void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, struct core_out *out)
 {
     begin(c, now_ms, out);
-    bool other_view = m->view != c->view.number && RULE_REPORT, other_generation = m->generation != c->view.generation && RULE_GENREC;
-    if (!c->started || core_over(c) || m->shard >= c->view.shard_count || other_view || other_generation)
+    bool other_view = m->view != c->view.number && RULE_REPORT;
+    if (!c->started || core_over(c) || m->shard >= c->view.shard_count || other_view || m->generation != c->view.generation)
         return;
     bool sends = false;
     for (unsigned i = 0; i < c->view.shard[m->shard].copy_count; i++) {

@@ -27,7 +27,7 @@ struct log_entry {
     enum log_kind kind;
     uint64_t position;                /* set by the log: 0, 1, 2, ... */
     union {
-        struct msg_plan job;          /* the encoded layout is stored beside it by the shell */
+        struct msg_plan job;          /* at each fresh start, layout_hash 0, and again once a worker declared it: then the shell stores the encoded layout beside it */
         struct view view;             /* a rollback is a view with a newer generation */
         struct record record;
         struct checkpoint_entry checkpoint;

@@ -65,7 +65,7 @@ struct core {
     struct core_config config;
     struct msg_plan plan;
     enum core_phase phase;
-    bool started, ended;                  /* ended: LOG_END is the newest entry */
+    bool started, ended, unstarted;       /* ended: LOG_END is the newest entry; unstarted: a plan was logged and no view after it */
     uint64_t now_ms;
 
     struct view view, next;               /* next becomes view when `dirty` */

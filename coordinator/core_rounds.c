@@ -286,7 +286,7 @@ static bool complete_log(struct core *c, struct core_out *out, const struct msg_
                          m->shard, (unsigned long long)theirs->round);
             return false;
         }
-        if (!ours && theirs->round == c->round && RULE_RECOV && (theirs->generation == c->view.generation || !RULE_GENREC))
+        if (!ours && theirs->round == c->round && RULE_RECOV && theirs->generation == c->view.generation)
             take(c, out, theirs);
     }
     if (m->version > c->round && RULE_RECOV) {
@@ -320,6 +320,13 @@ void rounds_report(struct core *c, struct core_out *out, const struct msg_prepar
         return;
     if (r->have && m->version < r->version)
         return;                            /* overtaken on the way */
+    if (m->version < c->round) {
+        r->have = true;
+        r->version = m->version;
+        r->cover_count = 0;
+        send_records(c, out, m->shard, m->version);
+        return;
+    }
     bool asked = c->asked.version == m->version && c->asked.view == c->view.number;
     /* A report made before SUM came must not undo the answer to it. */
     if (asked && r->have && r->version == m->version && same_cover(r->cover, r->cover_count, c->asked.cover, c->asked.cover_count) &&
@@ -335,9 +342,7 @@ void rounds_report(struct core *c, struct core_out *out, const struct msg_prepar
     r->nonfinite = m->nonfinite;
     r->nonfinite_block = m->nonfinite_block;
     keep_norms(c, m, norms2);
-    if (m->version < c->round)
-        send_records(c, out, m->shard, m->version);
-    else if (asked && m->cover_count && !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count))
+    if (asked && m->cover_count && !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count))
         memset(&c->asked, 0, sizeof c->asked);   /* SUM was lost: ask again */
     rounds_commit(c, out);
 }

@@ -19,11 +19,6 @@
 #else
 #define RULE_REPORT true      /* a round is committed on reports of this view only */
 #endif
-#ifdef RULE_OFF_GENREC
-#define RULE_GENREC false
-#else
-#define RULE_GENREC true      /* reports and records of an older generation are not taken */
-#endif
 #ifdef RULE_OFF_CKGEN
 #define RULE_CKGEN false
 #else

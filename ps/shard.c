@@ -379,8 +379,10 @@ enum shard_verdict shard_on_replicate(struct shard *s, uint8_t from_slot, uint32
         const struct peer *p = peer_at(s, from_slot, from_instance);
         return p && p->role == COPY_SYNC && s->state == SHARD_SERVING ? SHARD_STORE : SHARD_STALE;
     }
-    if (!from_primary(s, from_slot, from_instance) || (s->state != SHARD_SERVING && s->state != SHARD_COPYING))
+    if (!from_primary(s, from_slot, from_instance) || (s->state != SHARD_SERVING && s->state != SHARD_COPYING && !shard_needs_seed(s)))
         return SHARD_STALE;
+    if (s->state == SHARD_LOADING)
+        return SHARD_STORE;                /* nothing to store; the ACK says that blocks are missing */
     for (uint16_t i = 0; i < m->name_count; i++) {
         bool data = bit_get(m->with_data, i);
         if (!data || m->version != s->version || !lane_is_node(s->config.lanes, m->name[i].lanes))
@@ -417,6 +419,10 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
     for (uint16_t i = 0; i < m->name_count; i++)
         if (index[i] != UINT16_MAX)
             names_piece(s, index[i], 0, s->config.block_count);
+    if (s->state == SHARD_LOADING) {
+        send_ack(s, out);
+        return;
+    }
     if (!take_records(s, m->record, m->record_count, out))
         return;
     if (s->role == COPY_PRIMARY) {
@@ -441,7 +447,8 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
 
 enum shard_verdict shard_on_block(struct shard *s, uint8_t from_slot, uint32_t from_instance, const struct msg_block *m)
 {
-    if (fenced(s, m->view, m->generation) || s->state != SHARD_COPYING || !from_primary(s, from_slot, from_instance))
+    /* An in-sync copy that waits for seeds may have missed them: its primary, which waits for it at this very version, has the blocks. */
+    if (fenced(s, m->view, m->generation) || (s->state != SHARD_COPYING && !shard_needs_seed(s)) || !from_primary(s, from_slot, from_instance))
         return SHARD_STALE;
     if (m->block >= s->config.block_count)
         return SHARD_REFUSE;
@@ -452,13 +459,15 @@ enum shard_verdict shard_on_block(struct shard *s, uint8_t from_slot, uint32_t f
 
 void shard_block_stored(struct shard *s, uint64_t now_ms, uint32_t block, struct shard_out *out)
 {
-    (void)now_ms;
     out->count = 0;
     if (!bit_get(s->valid, block)) {
         bit_set(s->valid, block);
         s->missing--;
     }
-    send_ack(s, out);
+    if (s->state == SHARD_LOADING && s->missing == 0)
+        begin_serving(s, now_ms, out);
+    else
+        send_ack(s, out);
 }
 
 /* ---- the primary's side ---- */
@@ -483,6 +492,7 @@ void shard_on_ack(struct shard *s, uint64_t now_ms, uint8_t from_slot, uint32_t 
         p->due = p->due || m->version < s->version || !p->heard;
         p->heard = true;
     }
+    p->loading = p->role == COPY_SYNC && !m->complete;
     if (m->version == s->version && p->version == s->version) {
         for (uint16_t i = 0; i < m->name_count; i++) {
             uint16_t index = names_find(s, &m->name[i]);
@@ -491,7 +501,7 @@ void shard_on_ack(struct shard *s, uint64_t now_ms, uint8_t from_slot, uint32_t 
         }
         if (p->role == COPY_COPYING && m->complete && holds_all_of_ours(s, p))
             p->complete = true;
-        if (p->role == COPY_COPYING && !m->complete) {
+        if (!m->complete) {
             p->block_flying -= p->block_flying > 0;
             send_blocks(s, p, out);
         }

@@ -65,6 +65,8 @@ struct shard *shard_init(void *memory, const struct shard_config *config);
 void shard_on_view(struct shard *s, uint64_t now_ms, const struct view *view, struct shard_out *out);
 void shard_loaded(struct shard *s, uint64_t now_ms, uint64_t version, struct shard_out *out);
 /* Seed and contribution pieces come before their data is stored: the verdict says whether the shell shall store the payload. */
+/* A shard that still needs a seed refuses contributions (SHARD_STALE): then the shell answers the rank with PULLREPLY{NEED_SEED} for the same
+ * blocks, for nobody may be pulling from this copy. */
 enum shard_verdict { SHARD_STORE, SHARD_DUPLICATE, SHARD_STALE, SHARD_REFUSE };
 /* *index: where the shell stores this name's blocks. On SHARD_STORE the shell copies the payload, then calls shard_stored. */
 enum shard_verdict shard_on_contribute(struct shard *s, const struct msg_contribute *m, uint16_t *index);

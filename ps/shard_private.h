@@ -21,7 +21,7 @@ struct held {                 /* one contribution to round `version` */
 struct peer {                 /* another copy of this shard, as the primary sees it in this view */
     uint8_t slot, role;       /* COPY_SYNC or COPY_COPYING */
     uint32_t instance;
-    bool heard, complete, due;   /* due: it does not know our newest version or stable position yet */
+    bool heard, complete, loading, due;   /* loading: in sync, but it waits for seeds; due: it does not know our newest version or stable position yet */
     uint64_t version;         /* acknowledged */
     uint64_t has[2], sent[2]; /* by name index, of round `version` while it equals ours */
     uint64_t sent_ms;

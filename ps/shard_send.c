@@ -62,7 +62,7 @@ static uint64_t first_record_for(const struct shard *s, const struct peer *p)
 static void send_to_peer(struct shard *s, uint64_t now_ms, struct peer *p, struct shard_out *out)
 {
     unsigned sent = 0;
-    bool level = p->heard && p->version == s->version;
+    bool level = p->heard && p->version == s->version && !p->loading;
     for (uint16_t i = 0; level && i < NAMES_LIMIT && sent < NAMES_AT_ONCE; i++) {
         if (!names_whole(s, i) || bit_get(p->has, i) || bit_get(p->sent, i))
             continue;
@@ -169,7 +169,7 @@ void send_again(struct shard *s, uint64_t now_ms, struct shard_out *out)
         p->due = true;
         p->sent[0] = p->has[0];
         p->sent[1] = p->has[1];
-        if (p->role == COPY_COPYING && !p->complete) {
+        if ((p->role == COPY_COPYING && !p->complete) || p->loading) {
             p->block_flying = 0;
             if (p->block_next >= s->config.block_count)
                 p->block_next = 0;

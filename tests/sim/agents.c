@@ -135,8 +135,12 @@ void agent_publish(struct world *w, struct proc *p, uint64_t step, uint32_t gene
 {
     struct site *s = &w->site[p->site];
     struct msg_published m = {.site = p->site, .generation = generation, .step = step, .ok = true};
+    unsigned parts = 0;
+    for (size_t i = 0; i < w->log.count; i++)
+        if (w->log.entry[i].kind == LOG_CHECKPOINT && w->log.entry[i].u.checkpoint.step == step && w->log.entry[i].u.checkpoint.generation == generation)
+            parts = w->log.entry[i].u.checkpoint.part_count;
     if (mask >> p->site & 1)
-        for (unsigned sh = 0; sh < w->k.shards; sh++) {
+        for (unsigned sh = 0; sh < parts; sh++) {
             bool found = false;
             for (unsigned i = 0; i < SIM_PARTS; i++)
                 found = found || (s->disk[i].used && s->disk[i].part.step == step && s->disk[i].part.generation == generation && s->disk[i].part.shard == sh);

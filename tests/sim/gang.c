@@ -108,6 +108,8 @@ void gang_view(struct world *w, struct proc *p)
         return;
     if (g->contributed)
         contribute(w, p);
+    /* What was pulled from another copy under an older view is pulled again: this view's copy may need the seeds of all ranks. */
+    memset(g->piece, 0, sizeof g->piece);
     if (p->alive && !g->computing)
         ask(w, p);
 }
@@ -174,16 +176,10 @@ void gang_reply(struct world *w, struct proc *p, const struct packet *packet, co
 {
     struct gang *g = &p->gang;
     unsigned s = m->shard, r = packet->rank;
-    if (!member(p) || g->computing || g->finished || s >= w->k.shards || r >= g->ranks)
+    if (!member(p) || g->finished || s >= w->k.shards || r >= g->ranks)
         return;
-#ifndef RULE_OFF_EPPULL
-    if (m->view != p->view.number)
+    if (m->view != p->view.number || m->generation != p->view.generation)
         return;
-#endif
-#ifndef RULE_OFF_GENPULL
-    if (m->generation != p->view.generation)
-        return;
-#endif
     if (m->status == PULL_NEED_SEED) {
         struct msg_seed seed = {.view = p->view.number, .generation = p->view.generation, .shard = (uint8_t)s, .block_first = m->block_first, .block_count = m->block_count};
         struct payload payload = {.count = m->block_count};
@@ -195,7 +191,7 @@ void gang_reply(struct world *w, struct proc *p, const struct packet *packet, co
                 send_to(w, p, (uint16_t)r, (uint8_t)r, copy_pid(w, p, vs->copy[i].slot), MSG_SEED, &seed, &payload);
         return;
     }
-    if (m->version < g->target || (g->piece[s][r].have && g->piece[s][r].version >= m->version))
+    if (g->computing || m->version < g->target || (g->piece[s][r].have && g->piece[s][r].version >= m->version))
         return;
     g->piece[s][r].have = true;
     g->piece[s][r].version = m->version;

@@ -284,7 +284,14 @@ static void on_contribute(struct world *w, struct proc *p, unsigned i, const str
 {
     struct host *h = p->host[i];
     uint16_t index;
-    if (shard_on_contribute(h->core, m, &index) != SHARD_STORE)
+    enum shard_verdict verdict = shard_on_contribute(h->core, m, &index);
+    if (verdict == SHARD_STALE && shard_needs_seed(h->core) && m->view == shard_view(h->core)) {
+        struct msg_pullreply reply = {.view = m->view, .generation = m->generation, .shard = h->shard, .status = PULL_NEED_SEED, .block_first = m->block_first,
+                                      .block_count = m->block_count};
+        reply.record.round = UINT64_MAX;
+        send_to(w, p, packet->rank, h->slot, packet->from, MSG_PULLREPLY, &reply, NULL);
+    }
+    if (verdict != SHARD_STORE)
         return;
     memcpy(&h->data[index][m->block_first], packet->payload.v, m->block_count * sizeof(uint64_t));
     shard_stored(h->core, w->now_us / 1000, index, m->block_first, m->block_count, w->shard_out);
@@ -315,6 +322,8 @@ static void on_block(struct world *w, struct proc *p, unsigned i, const struct p
             violate(w, "S2: a copy of shard %u mixes blocks of two histories", h->shard);
         h->node = packet->payload.node;
         h->w[m->block] = packet->payload.v[0];
+        if (shard_state(h->core) == SHARD_LOADING && packet->payload.node != w->root)
+            violate(w, "S2: a copy of shard %u that waits for seeds got another version", h->shard);
     } else if (v != SHARD_DUPLICATE) {
         return;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "ps/shard_private.h"
 
 /* ---- knobs ---- */
 static void lay_out(struct world *w)
@@ -38,7 +39,8 @@ static void choose_faults(struct world *w, uint64_t span_us)
         f->message = -1;
         f->at_us = chance(w, span_us);
         if (odds(w, 500)) {
-            f->message = (int32_t)aim[chance(w, sizeof aim / sizeof aim[0])];
+            static const enum msg_type core_of_it[] = {MSG_REPLICATE, MSG_ACK, MSG_COMMIT, MSG_PREPARED, MSG_PULLREPLY};
+            f->message = (int32_t)(odds(w, 500) ? aim[chance(w, sizeof aim / sizeof aim[0])] : core_of_it[chance(w, 5)]);
             f->nth = (uint32_t)(1 + chance(w, f->message == MSG_CONTRIBUTE || f->message == MSG_PULL || f->message == MSG_REPLICATE ? 60 : 12));
         }
     }
@@ -196,7 +198,7 @@ void fault_strike(struct world *w, unsigned i)
         log_lose_tail(w);
         kill_any(w, ROLE_COORDINATOR);
         break;
-    case FAULT_SITE: lose_site(w, (unsigned)chance(w, w->k.sites)); break;
+    case FAULT_SITE: lose_site(w, odds(w, 400) ? 0 : (unsigned)chance(w, w->k.sites)); break;
     case FAULT_BOTH_COPIES:
         for (int p = 1; p <= w->proc_count; p++)
             if (w->proc[p]->alive && w->proc[p]->kind == (w->k.embedded ? ROLE_WORKER : ROLE_PS))
@@ -396,6 +398,31 @@ static void loop(struct world *w)
         violate(w, "L1: nothing happens any more");
 }
 
+/* Where everybody stands, for whoever reads a violation. */
+static void describe(struct world *w)
+{
+    for (int i = 1; i <= w->proc_count; i++) {
+        struct proc *p = w->proc[i];
+        if (!p->alive)
+            continue;
+        if (p->kind == ROLE_COORDINATOR)
+            trace(w, "pid %d coordinator: phase %d round %lu view %u", i, core_phase(p->coordinator.core), core_round(p->coordinator.core), core_view(p->coordinator.core)->number);
+        if (p->kind == ROLE_WORKER)
+            trace(w, "pid %d gang site %u: view %u round+1 %lu target %lu computing %d contributed %d finished %d linked %d", i, p->site, p->view.number, p->gang.round,
+                  p->gang.target, p->gang.computing, p->gang.contributed, p->gang.finished, p->linked_to);
+        for (unsigned h = 0; h < p->host_count; h++) {
+            const struct shard *s = p->host[h]->core;
+            bool any;
+            uint64_t v = shard_published(s, &any);
+            unsigned held = 0;
+            for (uint16_t n = 0; n < NAMES_LIMIT; n++)
+                held += names_whole(s, n);
+            trace(w, "pid %d slot %u shard %u: role %d state %d version %lu%s view %u names %u missing %u", i, p->host[h]->slot, p->host[h]->shard, s->role,
+                  shard_state(s), v, any ? " visible" : "", shard_view(s), held, s->missing);
+        }
+    }
+}
+
 static void world_free(struct world *w)
 {
     struct event e;
@@ -444,6 +471,8 @@ void sim_run(uint64_t seed, bool verbose, struct sim_result *result)
     loop(w);
     if (!w->violation[0] && !w->gave_up)
         truth_end(w);
+    if (w->violation[0])
+        describe(w);
     *result = (struct sim_result){.events = w->events, .rounds = w->rounds_total, .faults = w->faults_done, .violated = w->violation[0] != 0, .gave_up = w->gave_up};
     if (result->violated) {
         snprintf(result->text, sizeof result->text, "%s", w->violation);

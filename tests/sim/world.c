@@ -138,6 +138,11 @@ void proc_kill(struct world *w, struct proc *p, const char *why)
         return;
     trace(w, "kill pid %d: %s", p->pid, why);
     p->alive = false;
+    /* What it had written and the network had not taken yet dies with it. */
+    unsigned taken = w->calm ? 0 : (unsigned)chance(w, 1000);
+    for (size_t i = 0; i < w->heap_count; i++)
+        if (w->heap[i].kind == EV_PACKET && w->heap[i].packet && w->heap[i].packet->from == p->pid && odds(w, taken))
+            w->heap[i].packet->to = 0;
     free_hosts(p);
     if (p->kind == ROLE_COORDINATOR) {
         for (int i = 0; i < 2; i++)
@@ -243,7 +248,7 @@ void send_to(struct world *w, struct proc *from, uint16_t rank, uint8_t from_slo
 static struct proc *receiver(struct world *w, const struct packet *packet)
 {
     struct proc *p = w->proc[packet->to];
-    if (p->alive)
+    if (!p || p->alive)
         return p;
     if (p->kind != ROLE_PS || w->calm || !odds(w, w->k.late))
         return NULL;
