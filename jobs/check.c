@@ -94,6 +94,8 @@ static void check_sites(struct job *job, const struct tree *root)
     struct job_spec *s = &job->spec;
     const struct tree *list = at(root, "sites");
     uint32_t ranks = 0;
+    if (list && list->kind != TREE_LIST)
+        return;
     for (uint32_t i = 0; i < s->site_count; i++) {
         const struct tree *t = list ? list->item[i] : NULL, *name = t ? tree_get(t, "name") : NULL, *shards = t ? tree_get(t, "ps_shards") : NULL;
         ranks += s->sites[i].ranks;
@@ -273,13 +275,13 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
 {
     read_train(job, root);
     read_sites(job, root);
+    read_rest(job, root);
     check_sites(job, root);
     check_residency(job, root);
     read_model(job, root);
     read_optimizer(job, root);
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
-    read_rest(job, root);
     if (check_files && !job->problems.errors)
         check_data_files(job, root);
     if (!job->problems.errors)

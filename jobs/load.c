@@ -48,6 +48,14 @@ bool scalar_bool(const struct tree *t, bool *out)
     return false;
 }
 
+/* A string by YAML's core schema: plain numbers and booleans are none. */
+static bool is_text(const struct tree *t)
+{
+    double v;
+    bool b;
+    return t->kind == TREE_SCALAR && !scalar_number(t, &v) && !scalar_bool(t, &b);
+}
+
 static bool is_name(const char *s)
 {
     size_t n = strlen(s);
@@ -175,8 +183,12 @@ static void check_value(struct job *job, const struct key *k, const struct tree 
         problem_at(job, t, path, NULL, "not in this version; remove it");
         return;
     }
-    if (tree_is_null(t) && !k->required)
+    if (tree_is_null(t) && !k->required && k->path[strlen(k->path) - 1] != ']')
         return;   /* back to its default */
+    if (tree_is_null(t)) {
+        problem_at(job, t, path, NULL, "a value is needed here: %s", k->doc);
+        return;
+    }
     switch (k->type) {
     case KEY_MAP: check_map(job, t, path, k->path); break;
     case KEY_LIST:
@@ -190,13 +202,13 @@ static void check_value(struct job *job, const struct key *k, const struct tree 
         }
         break;
     case KEY_NAME:
-        if (t->kind != TREE_SCALAR || tree_is_null(t))
-            wrong_type(job, t, path, "a name");
+        if (!is_text(t))
+            wrong_type(job, t, path, "a name (in quotes, if it is a number)");
         else if (!is_name(t->text))
             problem_at(job, t, path, NULL, "'%.70s' is no name: small letters, digits and dashes, starting with a letter or digit, at most 63", t->text);
         break;
     case KEY_TEXT: case KEY_PATH:
-        if (t->kind != TREE_SCALAR || !*t->text)
+        if (!is_text(t) || !*t->text)
             wrong_type(job, t, path, k->type == KEY_PATH ? "a file's path" : "a text");
         break;
     case KEY_INT: check_int(job, k, t, path); break;
@@ -230,6 +242,20 @@ static const struct key *child_of(const char *key_path, const char *name, const 
     return NULL;
 }
 
+/* The full path of the key with the nearest last word: right word, wrong place. */
+static const char *nearest_path(const char *name)
+{
+    const char *words[128];
+    unsigned n = 0;
+    for (const struct key *k = keys; k->path && n < ARRAY_LEN(words); k++)
+        words[n++] = key_last(k);
+    const char *near = nearest_name(name, words, n);
+    for (const struct key *k = keys; near && k->path; k++)
+        if (strcmp(key_last(k), near) == 0)
+            return k->path;
+    return NULL;
+}
+
 static void check_map(struct job *job, const struct tree *t, const char *path, const char *key_path)
 {
     const struct key *children[64];
@@ -246,8 +272,9 @@ static void check_map(struct job *job, const struct tree *t, const char *path, c
         const char *child_path = *path ? job_text(job, "%s.%s", path, name) : name;
         const struct key *k = child_of(key_path, name, children, n);
         if (!k) {
-            const char *near = nearest_name(name, names, n);
-            problem_at(job, t->key[i], child_path, near ? job_text(job, "did you mean '%s'?", near) : NULL, "unknown key '%.60s'", name);
+            const char *near = nearest_name(name, names, n), *elsewhere = near ? NULL : nearest_path(name);
+            problem_at(job, t->key[i], child_path, near || elsewhere ? job_text(job, "did you mean '%s'?", near ? near : elsewhere) : NULL,
+                       "unknown key '%.60s'", name);
         } else {
             check_value(job, k, t->item[i], child_path);
         }

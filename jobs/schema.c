@@ -51,8 +51,8 @@ static void print_type(FILE *out, const struct key *k, unsigned indent)
         fprintf(out, "\"type\": \"array\", \"minItems\": %.0f, \"maxItems\": %.0f, \"items\": ", k->min, k->max);
         print_key(out, key_find(item), indent + 2);
         break;
-    case KEY_NAME: fprintf(out, "\"type\": [\"string\", \"integer\"], \"pattern\": \"^[a-z0-9][a-z0-9-]{0,62}$\""); break;
-    case KEY_TEXT: case KEY_PATH: fprintf(out, "\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1"); break;
+    case KEY_NAME: fprintf(out, "\"type\": \"string\", \"pattern\": \"^[a-z0-9][a-z0-9-]{0,62}$\""); break;
+    case KEY_TEXT: case KEY_PATH: fprintf(out, "\"type\": \"string\", \"minLength\": 1"); break;
     case KEY_INT: fprintf(out, "\"type\": \"integer\""); print_limits(out, k); break;
     case KEY_NUMBER: fprintf(out, "\"type\": \"number\""); print_limits(out, k); break;
     case KEY_BOOL: fprintf(out, "\"type\": \"boolean\""); break;

@@ -1,0 +1,197 @@
+/* Job specs: broken ones against golden diagnostics (tests/fixtures/specs), good ones, overrides, resolved text, rates and steps, resume. */
+#include "tests/unit/unit.h"
+
+#include <dirent.h>
+#include <math.h>
+
+#include "jobs/jobs.h"
+
+#define SPECS "tests/fixtures/specs"
+
+static char *diagnose(const char *file)
+{
+    struct err e = ERR_INIT;
+    void *text;
+    size_t size, n = 0;
+    char path[300], *out = NULL, override[200];
+    const char *overrides[1] = {override};
+    unsigned count = 0;
+    static struct job job;
+    snprintf(path, sizeof path, SPECS "/%s", file);
+    assert_ok(fs_read_file(&fs_real, path, 1 << 20, &text, &size, &e));
+    if (sscanf(text, "# override: %199[^\n]", override) == 1)
+        count = 1;
+    int rc = job_load_text(&job, file, text, size, overrides, count, false, &e);
+    if (rc != ERR_USAGE)
+        fail_msg("%s was accepted (%d)", file, rc);
+    FILE *f = open_memstream(&out, &n);
+    problems_print(&job.problems, f);
+    fclose(f);
+    job_fini(&job);
+    free(text);
+    return out;
+}
+
+static void test_golden_diagnostics(void **state)
+{
+    (void)state;
+    struct dirent **list;
+    int n = scandir(SPECS, &list, NULL, alphasort), seen = 0;
+    assert_true(n > 0);
+    for (int i = 0; i < n; i++) {
+        char *dot = strstr(list[i]->d_name, ".yaml"), path[400];
+        if (dot) {
+            struct err e = ERR_INIT;
+            char *got = diagnose(list[i]->d_name);
+            void *want = NULL;
+            size_t size;
+            snprintf(path, sizeof path, SPECS "/%.*s.expected", (int)(dot - list[i]->d_name), list[i]->d_name);
+            if (getenv("VIADUCT_WRITE_GOLDEN"))
+                assert_ok(fs_write_file(&fs_real, path, got, strlen(got), &e));
+            assert_ok(fs_read_file(&fs_real, path, 1 << 20, &want, &size, &e));
+            if (strcmp(got, want) != 0)
+                fail_msg("%s says\n%s\ninstead of\n%s", list[i]->d_name, got, (char *)want);
+            free(want);
+            free(got);
+            seen++;
+        }
+        free(list[i]);
+    }
+    free(list);
+    assert_true(seen >= 40);
+}
+
+static const char good[] = "viaduct: v1\nname: job\nmodel: {family: cnn, classes: 10, input: [1, 28, 28]}\n"
+                           "data:\n  train: {images: a, labels: \"b$$c\"}\ntrain: {epochs: 2, batch: 64, lanes: 4, optimizer: {lr: 1e-2}}\n";
+
+static void load(struct job *job, const char *text, const char *o1, const char *o2)
+{
+    struct err e = ERR_INIT;
+    const char *overrides[2] = {o1, o2};
+    if (job_load_text(job, "spec.yaml", text, strlen(text), overrides, (o1 != NULL) + (o2 != NULL), false, &e) < 0) {
+        problems_print(&job->problems, stderr);
+        fail_msg("%s", e.text);
+    }
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    static struct job j;
+    load(&j, good, NULL, NULL);
+    assert_int_equal(j.spec.site_count, 1);
+    assert_int_equal(j.spec.sites[0].ps_shards, 0);
+    assert_int_equal(j.spec.model.channel_count, 2);
+    assert_int_equal(j.spec.model.channels[1], 48);
+    assert_int_equal(j.spec.model.hidden[0], 128);
+    assert_true(j.spec.model.batch_norm && j.spec.deterministic && j.spec.has_export);
+    assert_string_equal(j.spec.train.labels, "b$c");
+    assert_true(j.spec.optimizer.lr == 0.01);
+    assert_int_equal(j.spec.export_to, EXPORT_ONNX | EXPORT_SAFETENSORS);
+    job_fini(&j);
+}
+
+static void test_overrides(void **state)
+{
+    (void)state;
+    static struct job j;
+    load(&j, good, "sites=[{name: a, via: local, ranks: 2}, {name: b, ranks: 1, threads: 2}]", "sites.1.ranks=2");
+    assert_int_equal(j.spec.site_count, 2);
+    assert_int_equal(j.spec.sites[1].ranks, 2);
+    assert_int_equal(j.spec.sites[1].threads, 2);
+    assert_int_equal(j.spec.sites[0].ps_shards, 1);
+    job_fini(&j);
+    load(&j, good, "train.steps=60", "export=null");
+    assert_int_equal(j.spec.steps, 60);
+    assert_true(j.spec.epochs == 0 && !j.spec.has_export);
+    job_fini(&j);
+    load(&j, good, "train.batch=null", "train.optimizer.name=sgd");
+    assert_int_equal(j.spec.batch, 256);
+    assert_int_equal(j.spec.optimizer.name, OPTIMIZER_SGD);
+    job_fini(&j);
+}
+
+static void test_resolved_text_loads_to_the_same(void **state)
+{
+    (void)state;
+    static struct job a, b;
+    load(&a, good, "sites=[{name: a, ranks: 2}, {name: b}]", "train.optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, clip: 1.5}");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    struct err e = ERR_INIT;
+    assert_ok(job_resume_check(&a.spec, &b.spec, &e));
+    assert_int_equal(b.spec.sites[0].ranks, 2);
+    assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
+    job_fini(&a);
+    job_fini(&b);
+}
+
+static void test_resume_keeps_what_it_must(void **state)
+{
+    (void)state;
+    static const char *const changes[][2] = {{"train.batch=32", "train.batch was 64 and is 32"}, {"train.seed=9", "train.seed"}, {"train.lanes=8", "train.lanes"},
+                                             {"model.hidden=[64]", "model.hidden"}, {"train.optimizer.lr=0.5", "train.optimizer.lr"}, {"data.train.images=x", "data.train.images was a and is x"}};
+    static struct job a, b;
+    struct err e = ERR_INIT;
+    load(&a, good, NULL, NULL);
+    for (unsigned i = 0; i < ARRAY_LEN(changes); i++) {
+        load(&b, good, changes[i][0], NULL);
+        assert_int_equal(job_resume_check(&a.spec, &b.spec, &e), ERR_USAGE);
+        if (!strstr(e.text, changes[i][1]))
+            fail_msg("%s", e.text);
+        job_fini(&b);
+    }
+    load(&b, good, "sites=[{name: x, ranks: 3}]", "train.epochs=5");
+    assert_ok(job_resume_check(&a.spec, &b.spec, &e));
+    job_fini(&b);
+    job_fini(&a);
+}
+
+static void test_rates_and_steps(void **state)
+{
+    (void)state;
+    struct job_optim o = {.lr = 1, .schedule = SCHEDULE_COSINE, .final = 0.01, .warmup = 10};
+    assert_true(fabs(job_lr(&o, 0, 1000) - 0.1) < 1e-12);
+    assert_true(fabs(job_lr(&o, 999, 1000) - 0.01) < 1e-12);
+    assert_true(job_lr(&o, 500, 1001) - 0.505 < 1e-9);
+    o.schedule = SCHEDULE_LINEAR;
+    assert_true(fabs(job_lr(&o, 500, 1001) - 0.505) < 1e-12);
+    o.schedule = SCHEDULE_STEP;
+    o.step_every = 100;
+    o.step_factor = 0.5;
+    assert_true(job_lr(&o, 250, 1000) == 0.25);
+    struct job_spec s = {.epochs = 5, .batch = 256};
+    assert_int_equal(job_steps(&s, 60000), 5 * 235);
+    s.epochs = 0.5;
+    assert_int_equal(job_steps(&s, 60000), 118);
+    s.steps = 7;
+    assert_int_equal(job_steps(&s, 60000), 7);
+}
+
+/* Any bytes: an answer, never a crash; limits hold. */
+static void test_noise(void **state)
+{
+    (void)state;
+    struct test_random r = {test_seed(), 0};
+    static struct job j;
+    char text[sizeof good + 64];
+    for (int turn = 0; turn < 300; turn++) {
+        struct err e = ERR_INIT;
+        memcpy(text, good, sizeof good);
+        for (unsigned k = test_u32(&r) % 6; k > 0; k--)
+            text[test_u32(&r) % (sizeof good - 1)] = (char)test_u32(&r);
+        int rc = job_load_text(&j, "noise", text, sizeof good - 1, NULL, 0, false, &e);
+        assert_true(rc == 0 || (rc == ERR_USAGE && j.problems.errors > 0));
+        job_fini(&j);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
+        cmocka_unit_test(test_noise),
+    };
+    return cmocka_run_group_tests_name("jobs", tests, NULL, NULL);
+}
