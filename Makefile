@@ -98,3 +98,41 @@ $(ORACLE): $B/%: $B/%.o $(foreach f,$(CLOSURE_cli),$(if $(filter-out cli,$f),$B/
 #: oracle         compares with PyTorch (installs it into build/)
 oracle: $(ORACLE) viaduct
 	@tests/run.sh tests/oracle/parity.sh
+
+# ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
+FUZZ_SRC := $(wildcard base/*.c) net/msg.c jobs/*.c data/*.c model/*.c
+FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_SECONDS ?= 5
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch])
+	@mkdir -p $(@D)
+	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
+	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
+
+#: fuzz           builds the fuzz targets (clang)
+fuzz: $(FUZZERS)
+#: fuzz-smoke     runs each fuzz target for FUZZ_SECONDS
+fuzz-smoke: $(FUZZERS)
+	@tests/run.sh tests/fuzz/smoke.sh
+
+# ---- everything ----
+#: deps           installs what is missing (apt)
+deps:
+	@bash tests/deps.sh
+
+E2E := $(wildcard tests/e2e/*.sh)
+#: test           set-up, then every test that this machine can run
+test:
+	@bash tests/deps.sh test
+	@$(MAKE) --no-print-directory all lint
+	@$(MAKE) --no-print-directory -j2 test-programs
+	@$(MAKE) --no-print-directory -j2 test-programs MODE=asan
+	@$(MAKE) --no-print-directory -j2 tsan-programs MODE=tsan
+	@$(MAKE) --no-print-directory fuzz
+	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh tests/lint_test.sh $(UNITS) $(UNITS:build/$(MODE)/%=build/asan/%) $(TSAN_UNITS:build/$(MODE)/%=build/tsan/%) \
+	    tests/fuzz/smoke.sh $(SIM_TESTS) $(E2E)
+
+UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
+TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UNIT_$f))
+test-programs: $(UNITS)
+tsan-programs: $(TSAN_UNITS)
+.PHONY: test-programs tsan-programs fuzz fuzz-smoke

@@ -5,7 +5,10 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/fs.h"
+
 #define TYPE_U8 0x08
+#define DEFLATE_RATIO_MAX 1032u        /* no deflate stream expands further */
 
 static int open_file(const char *path, gzFile *out, struct err *err)
 {
@@ -78,6 +81,10 @@ static int read_body(gzFile f, const char *path, uint32_t wanted, uint32_t dims[
     TRY(read_header(f, path, &count, dims, &size, err));
     if (count != wanted)
         return err_set(err, ERR_CORRUPT, "%s has %u dimensions, %u are needed here; are images and labels swapped?", path, count, wanted);
+    int64_t on_disk = fs_real.size(fs_real.state, path);
+    if (on_disk >= 0 && size > (uint64_t)on_disk * DEFLATE_RATIO_MAX)
+        return err_set(err, ERR_CORRUPT, "%s is cut off: its header promises %llu bytes, more than its %lld can hold; fetch the file again", path,
+                       (unsigned long long)size, (long long)on_disk);
     uint8_t *p = malloc(size);
     if (!p)
         return err_set(err, ERR_NO_MEMORY, "no memory for the %llu bytes of %s", (unsigned long long)size, path);

@@ -19,14 +19,19 @@ static struct tree *at(const struct tree *root, const char *path)
     return here && !tree_is_null(here) ? (struct tree *)(uintptr_t)here : NULL;
 }
 
+/* The number, or `fallback` when there is none or it was refused: later rules work with numbers in their limits only. */
+static double bounded(const struct tree *t, const char *key_path, double fallback)
+{
+    const struct key *k = key_find(key_path);
+    double v;
+    bool good = t && (scalar_number(t, &v) || scalar_steps(t, &v)) && v >= k->min && v <= k->max && !(k->exclusive_min && v == k->min);
+    return good ? v : fallback;
+}
+
 static double number_at(const struct tree *root, const char *path)
 {
-    const struct tree *t = at(root, path);
-    double v = 0;
-    if (t && (scalar_number(t, &v) || scalar_steps(t, &v)))
-        return v;
     const struct key *k = key_find(path);
-    return k && k->fallback ? strtod(k->fallback, NULL) : 0;
+    return bounded(at(root, path), path, k->fallback ? strtod(k->fallback, NULL) : 0);
 }
 
 static const char *text_at(const struct tree *root, const char *path)
@@ -46,13 +51,10 @@ static uint32_t ints_at(const struct tree *root, const char *path, uint32_t *out
 {
     const struct tree *t = at(root, path);
     double v;
-    if (t && t->kind == TREE_SCALAR && scalar_number(t, &v)) {
-        out[0] = (uint32_t)v;
-        return 1;
-    }
-    uint32_t n = 0;
-    for (uint32_t i = 0; t && t->kind == TREE_LIST && i < t->count && n < max; i++)
-        if (scalar_number(t->item[i], &v))
+    const struct tree *const *items = t && t->kind == TREE_LIST ? (const struct tree *const *)t->item : &t;
+    uint32_t count = !t ? 0 : t->kind == TREE_LIST ? t->count : 1, n = 0;
+    for (uint32_t i = 0; i < count && n < max; i++)
+        if (scalar_number(items[i], &v) && v >= 1 && v <= 65536)
             out[n++] = (uint32_t)v;
     return n;
 }
@@ -75,17 +77,12 @@ static void read_sites(struct job *job, const struct tree *root)
     s->site_count = MIN(list->count, (uint32_t)SITES_MAX);
     for (uint32_t i = 0; i < s->site_count; i++) {
         const struct tree *t = list->item[i], *shards = tree_get(t, "ps_shards"), *name = tree_get(t, "name"), *via = tree_get(t, "via");
-        double v;
         struct job_site *site = &s->sites[i];
         *site = (struct job_site){.name = name && name->kind == TREE_SCALAR ? name->text : "", .ranks = 1, .threads = 1, .nodes = 1, .reads_data = true};
         site->via = via && via->kind == TREE_SCALAR && strcmp(via->text, "mpirun") == 0 ? VIA_MPIRUN : VIA_LOCAL;
-        if (tree_get(t, "ranks") && scalar_number(tree_get(t, "ranks"), &v))
-            site->ranks = (uint32_t)v;
-        if (tree_get(t, "threads") && scalar_number(tree_get(t, "threads"), &v))
-            site->threads = (uint32_t)v;
-        site->ps_shards = list->count > 1 ? 1 : 0;
-        if (shards && !tree_is_null(shards) && scalar_number(shards, &v))
-            site->ps_shards = (uint32_t)v;
+        site->ranks = (uint32_t)bounded(tree_get(t, "ranks"), "sites[].ranks", 1);
+        site->threads = (uint32_t)bounded(tree_get(t, "threads"), "sites[].threads", 1);
+        site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
     }
 }
 

@@ -89,6 +89,9 @@ static void test_broken_files(void **state)
     memcpy(bytes, images, sizeof images);
     memset(bytes + 4, 0xff, 12);   /* four billion images of four billion pixels: refused before memory is asked for */
     refuse(bytes, sizeof images, labels, sizeof labels, 3, ERR_CORRUPT, "too large");
+    memcpy(bytes, images, sizeof images);
+    bytes[5] = 1;            /* 65,539 images: within limits, but not in 28 bytes */
+    refuse(bytes, sizeof images, labels, sizeof labels, 3, ERR_CORRUPT, "promises 262156 bytes");
     refuse(images, sizeof images, images, sizeof images, 3, ERR_CORRUPT, "swapped");
     refuse(images, sizeof images, labels, sizeof labels, 2, ERR_CORRUPT, "label 2 at byte 9");
     static const uint8_t two[] = {0, 0, 8, 1, 0, 0, 0, 2, 0, 1};

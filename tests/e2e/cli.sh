@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The program as a person meets it: help, exit codes, errors that name the thing, the same weights for any number of threads. Prints TAP.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+n=0
+ok() { n=$((n + 1)); if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; [ -f "$work/out" ] && sed 's/^/# /' "$work/out" | head -20; fi; }
+# run CODE TEXT COMMAND...: exit code and a text in its output
+run() {
+    local code=$1 text=$2; shift 2
+    "$@" >"$work/out" 2>&1
+    local rc=$?
+    [ "$rc" = "$code" ] && grep -qF -- "$text" "$work/out"
+    ok $? "$* -> $code, says '$text'"
+}
+demo=jobs/examples/fashion-mnist.yaml
+run 0 "verbs:" ./viaduct --help
+run 2 "verbs:" ./viaduct
+run 2 "did you mean 'validate'?" ./viaduct valdate
+run 0 "examples:" ./viaduct bench --help
+run 2 "unknown option '--jsno'" ./viaduct validate $demo --jsno
+run 0 "valid" ./viaduct validate $demo
+run 0 "[]" ./viaduct validate $demo --json
+run 2 "did you mean 'batch'?" ./viaduct validate $demo train.bacth=3
+run 4 "No such file" ./viaduct validate "$work/none.yaml"
+run 2 "cannot open $work/images" ./viaduct validate $demo data.train.images="$work/images"
+run 0 '"failpoints"' ./viaduct doctor --json
+run 0 "viaduct 0." ./viaduct version
+run 2 "whole number from 1" ./viaduct bench train $demo --steps 0
+run 3 "not finite at step" ./viaduct bench train $demo --steps 40 'train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}'
+
+./viaduct init mine >"$work/mine.yaml" && ./viaduct validate "$work/mine.yaml" >"$work/out" 2>&1
+ok $? "what init writes is valid"
+./viaduct schema | python3 -m json.tool >/dev/null
+ok $? "schema is JSON"
+
+# A truncated data file is refused when it is read, with the byte.
+head -c 3000000 /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz >"$work/cut.gz"
+run 3 "cut off or damaged" ./viaduct bench train $demo --steps 1 data.train.images="$work/cut.gz"
+
+# One hash for 1, 2 and 3 threads; another for another seed.
+hash() { ./viaduct bench train $demo --steps 20 "$@" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["weights_sha256"])'; }
+a=$(hash --threads 1) b=$(hash --threads 2) c=$(hash --threads 3) d=$(hash --threads 1 train.seed=2)
+[ -n "$a" ] && [ "$a" = "$b" ] && [ "$b" = "$c" ]; ok $? "one weights_sha256 for 1, 2 and 3 threads"
+[ "$a" != "$d" ]; ok $? "another seed gives other weights"
+
+# --help within 20 ms: the median of 11 (a limit of the issue, far from what is measured, about 2 ms)
+python3 - <<'PY'
+import statistics, subprocess, sys, time
+times = []
+for _ in range(11):
+    begin = time.perf_counter()
+    subprocess.run(["./viaduct", "--help"], stdout=subprocess.DEVNULL, check=True)
+    times.append(time.perf_counter() - begin)
+print("# median %.1f ms" % (1e3 * statistics.median(times)), file=sys.stderr)
+sys.exit(statistics.median(times) > 0.020)
+PY
+ok $? "viaduct --help takes at most 20 ms"
+echo "1..$n"

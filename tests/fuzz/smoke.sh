@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Each fuzz target for FUZZ_SECONDS (default 5). Prints TAP.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+n=0
+for f in build/fuzz/*; do
+    [ -x "$f" ] && [ -f "$f" ] || continue
+    n=$((n + 1))
+    work=$(mktemp -d)
+    # Good inputs to start from.
+    case "$f" in
+        */spec) cp jobs/examples/*.yaml tests/fixtures/specs/*.yaml "$work"/ ;;
+        */idx) printf '\0\0\10\3\0\0\0\1\0\0\0\1\0\0\0\1\5' >"$work/images"; printf '\0\0\10\1\0\0\0\1\1' >"$work/labels" ;;
+    esac
+    if "$f" -max_total_time="${FUZZ_SECONDS:-5}" -rss_limit_mb=4096 -timeout=10 -artifact_prefix="$work/" "$work" >"$work.log" 2>&1; then
+        echo "ok $n - $f ($(grep -oE 'Done [0-9]+ runs' "$work.log" | tail -1))"
+    else
+        echo "not ok $n - $f"
+        tail -n 25 "$work.log" | sed 's/^/# /'
+    fi
+    rm -rf "$work" "$work.log"
+done
+[ "$n" -gt 0 ] || echo "not ok 1 - no fuzz target was built"

@@ -1,0 +1,451 @@
+/* The coordinator core's main transitions; how they hold together under faults is the simulator's. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/core.h"
+
+static struct core_out *out;
+static struct core_config config;
+static void *memory;
+static struct log_entry *log_entries;
+static size_t log_count;
+
+static float rate(const void *arg, uint64_t round, uint64_t rounds) { (void)arg; (void)rounds; return 1.0f / (float)(round + 1); }
+
+static void keep_log(void)
+{
+    for (unsigned i = 0; i < out->count; i++)
+        if (out->action[i].kind == CORE_APPEND || out->action[i].kind == CORE_APPEND_SYNC) {
+            assert_int_equal(out->action[i].u.entry.position, log_count);
+            log_entries[log_count++] = out->action[i].u.entry;
+        }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    out = malloc(sizeof *out);
+    memory = malloc(core_size());
+    log_entries = malloc(512 * sizeof *log_entries);
+    log_count = 0;
+    config = (struct core_config){.copies = 2, .checkpoint_replicas = 2, .steps = 4, .lease_ms = 1000, .relaunch_ms = 3000, .fresh = true, .lr = rate};
+    config.plan = (struct msg_plan){.batch = 8, .lanes = 4, .checkpoint_every = 2, .shard_count = 2, .slot_count = 2, .site_count = 2, .slot_site = {0, 1}, .clip = 1.0};
+    config.gang[0] = (struct view_gang){.lanes = {0, 2}, .ranks = 1};
+    config.gang[1] = (struct view_gang){.lanes = {2, 4}, .ranks = 1};
+    return out && memory && log_entries ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    free(out);
+    free(memory);
+    free(log_entries);
+    return 0;
+}
+
+static const struct core_action *find(enum core_action_kind kind)
+{
+    for (unsigned i = 0; i < out->count; i++)
+        if (out->action[i].kind == kind)
+            return &out->action[i];
+    return NULL;
+}
+
+static void join(struct core *c, uint64_t now, enum role role, uint8_t site, uint16_t index, uint32_t instance)
+{
+    struct msg_join *m = calloc(1, sizeof *m);
+    m->who = (struct process_id){(uint8_t)role, site, index, instance};
+    m->layout_hash = 5;
+    m->samples_per_pass = 20;
+    core_on_join(c, now, m, out);
+    keep_log();
+    free(m);
+}
+
+static void everyone_joins(struct core *c, uint64_t now)
+{
+    for (uint8_t i = 0; i < 2; i++) {
+        join(c, now, ROLE_AGENT, i, 0, 0);
+        join(c, now, ROLE_PS, i, i, 1);
+        join(c, now, ROLE_WORKER, i, 0, 1);
+    }
+}
+
+static struct core *start(void)
+{
+    struct core *c = core_init(memory, &config);
+    core_start(c, 0, out);
+    keep_log();
+    return c;
+}
+
+static struct process_id primary(const struct core *c, unsigned shard)
+{
+    const struct view *v = core_view(c);
+    for (unsigned i = 0; i < v->shard[shard].copy_count; i++)
+        if (v->shard[shard].copy[i].role == COPY_PRIMARY) {
+            uint8_t slot = v->shard[shard].copy[i].slot;
+            return (struct process_id){ROLE_PS, v->slot[slot].site, slot, v->slot[slot].instance};
+        }
+    return (struct process_id){0};
+}
+
+static void report(struct core *c, uint64_t now, unsigned shard, uint64_t version, uint64_t samples, uint64_t nonfinite)
+{
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    double norms[2] = {9, 16};
+    m->view = core_view(c)->number;
+    m->generation = core_view(c)->generation;
+    m->shard = (uint8_t)shard;
+    m->version = version;
+    if (samples) {
+        m->name_count = m->cover_count = 1;
+        m->name[0] = m->cover[0] = (struct name){{0, 4}, 1};
+        m->norm_count = 2;
+        m->totals.samples = samples;
+        m->nonfinite = nonfinite;
+        m->nonfinite_block = 3;
+    }
+    core_on_prepared(c, now, primary(c, shard), m, norms, out);
+    keep_log();
+    free(m);
+}
+
+static void commit_round(struct core *c, uint64_t now, uint64_t round)
+{
+    uint64_t samples = round % 3 == 2 ? 4 : 8;            /* 20 samples a pass, 8 a step */
+    report(c, now, 0, round, samples, 0);
+    report(c, now, 1, round, samples, 0);
+    assert_non_null(find(CORE_COMMITTED));
+}
+
+static void beat(struct core *c, uint64_t now, enum role role, uint8_t site, uint16_t index, uint32_t instance)
+{
+    struct msg_heartbeat m = {.who = {(uint8_t)role, site, index, instance}};
+    core_on_heartbeat(c, now, &m, out);
+    keep_log();
+}
+
+static void dies(struct core *c, uint64_t now, enum role role, uint8_t site, uint16_t index, uint32_t instance)
+{
+    struct msg_exited m = {.who = {(uint8_t)role, site, index, instance}, .code = -1, .signal = 9, .text = "killed"};
+    core_on_exited(c, now, &m, out);
+    keep_log();
+}
+
+static void test_start_places_each_shard_at_both_sites(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    assert_int_equal(v->number, 1);
+    assert_int_equal(v->generation, 1);
+    assert_int_equal(v->base_from, BASE_SEED);
+    for (unsigned s = 0; s < 2; s++) {
+        assert_int_equal(v->shard[s].copy_count, 2);
+        assert_int_equal(v->shard[s].copy[0].slot, s);
+        assert_int_equal(v->shard[s].copy[0].role, COPY_PRIMARY);
+        assert_int_equal(v->shard[s].copy[1].slot, 1 - s);
+        assert_int_equal(v->shard[s].copy[1].role, COPY_SYNC);
+    }
+    assert_true(v->gang[0].wanted);
+    assert_int_equal(log_entries[log_count - 1].kind, LOG_VIEW);
+}
+
+static void test_first_worker_fills_the_plan_and_others_must_agree(void **state)
+{
+    (void)state;
+    config.steps = 0;
+    config.epochs = 1.5;
+    struct core *c = start();
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    assert_null(find(CORE_SEND_PLAN));                    /* nobody knows it yet */
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    assert_non_null(find(CORE_SEND_PLAN));
+    assert_int_equal(core_plan(c)->rounds, 4);            /* ceil(1.5 * 20 / 8) */
+    struct msg_join *m = calloc(1, sizeof *m);
+    m->who = (struct process_id){ROLE_WORKER, 1, 0, 1};
+    m->layout_hash = 6;
+    m->samples_per_pass = 20;
+    core_on_join(c, 2, m, out);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "another model"));
+    assert_int_equal(core_phase(c), CORE_FAILED);
+    free(m);
+}
+
+static void test_a_round_commits_when_every_shard_is_prepared(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    report(c, 2, 0, 0, 8, 0);
+    assert_null(find(CORE_COMMITTED));
+    report(c, 2, 1, 0, 8, 0);
+    const struct record *r = &find(CORE_COMMITTED)->u.record;
+    assert_int_equal(r->round, 0);
+    assert_int_equal(r->count, 8);
+    assert_float_equal(r->lr, 1.0f, 0);
+    assert_float_equal(r->norm, 7.0710678118654755 / 8, 1e-15);
+    assert_float_equal(r->clip, 1.0f, 0);
+    assert_int_equal(core_round(c), 1);
+    commit_round(c, 3, 1);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.flags, RECORD_CHECKPOINT);
+    commit_round(c, 4, 2);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.count, 4);   /* the pass ends short */
+    assert_int_equal(find(CORE_COMMITTED)->u.record.first, 16);
+    commit_round(c, 5, 3);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.pass, 1);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.flags, RECORD_CHECKPOINT | RECORD_LAST);
+    assert_int_equal(core_phase(c), CORE_FINISHING);
+}
+
+static void test_what_is_not_finite_or_not_whole_fails_the_job(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    report(c, 2, 0, 0, 8, 0);
+    report(c, 2, 1, 0, 8, 2);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "step 1: the gradient of block 3 is not finite"));
+    assert_non_null(find(CORE_SEND_STOP));
+    c = core_init(memory, &config);
+    log_count = 0;
+    core_start(c, 0, out);
+    keep_log();
+    everyone_joins(c, 1);
+    report(c, 2, 0, 0, 8, 0);
+    report(c, 2, 1, 0, 7, 0);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "hold 7 samples, the step has 8"));
+}
+
+static void test_a_dead_primary_is_replaced_and_copied_afresh(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    dies(c, 2, ROLE_PS, 0, 0, 1);
+    const struct view *v = core_view(c);
+    assert_int_equal(v->number, 2);
+    assert_int_equal(v->generation, 1);
+    assert_int_equal(v->slot[0].instance, 2);
+    assert_int_equal(primary(c, 0).index, 1);
+    assert_int_equal(v->shard[0].copy[0].role, COPY_NONE);
+    assert_int_equal(v->shard[1].copy[1].role, COPY_NONE);
+    dies(c, 3, ROLE_PS, 0, 0, 1);
+    assert_int_equal(core_view(c)->number, 2);            /* told twice */
+    join(c, 4, ROLE_PS, 0, 0, 1);
+    assert_non_null(find(CORE_DISOWN));                   /* the old instance has no place */
+    join(c, 5, ROLE_PS, 0, 0, 2);
+    assert_int_equal(core_view(c)->shard[0].copy[0].role, COPY_COPYING);
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    m->view = core_view(c)->number;
+    m->generation = 1;
+    m->complete_mask = 1;
+    core_on_prepared(c, 6, primary(c, 0), m, NULL, out);
+    assert_int_equal(core_view(c)->shard[0].copy[0].role, COPY_SYNC);
+    free(m);
+}
+
+static void test_both_copies_dead_is_a_rollback(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    dies(c, 3, ROLE_PS, 0, 0, 1);
+    dies(c, 3, ROLE_PS, 1, 1, 1);
+    const struct view *v = core_view(c);
+    assert_int_equal(v->generation, 2);
+    assert_int_equal(v->base, 0);
+    assert_int_equal(core_round(c), 0);
+    assert_int_equal(v->gang[0].incarnation, 2);
+    assert_int_equal(v->gang[1].incarnation, 2);
+    assert_true(v->shard[0].copy[0].role == COPY_PRIMARY || v->shard[0].copy[1].role == COPY_PRIMARY);
+}
+
+static void test_silence_is_death_and_lanes_move(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 0);
+    for (uint64_t now = 500; now <= 5000; now += 500) {
+        beat(c, now, ROLE_PS, 0, 0, 1);
+        beat(c, now, ROLE_PS, 1, 1, 1);
+        beat(c, now, ROLE_WORKER, 0, 0, 1);               /* site 1's gang is silent */
+        core_on_tick(c, now, out);
+        keep_log();
+        if (now == 1500) {
+            assert_int_equal(core_view(c)->gang[1].incarnation, 2);
+            assert_int_equal(core_view(c)->gang[1].lanes.lo, 2);
+        }
+    }
+    assert_int_equal(core_view(c)->gang[0].lanes.hi, 4);
+    assert_int_equal(core_view(c)->gang[1].lanes.hi - core_view(c)->gang[1].lanes.lo, 0);
+    join(c, 5100, ROLE_WORKER, 1, 0, 2);
+    assert_int_equal(core_view(c)->gang[1].lanes.lo, 2);
+    assert_int_equal(core_view(c)->gang[0].lanes.hi, 2);
+}
+
+static void test_a_gang_that_keeps_dying_fails_the_job(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 0);
+    for (uint32_t i = 1; i <= 4; i++) {
+        assert_int_not_equal(core_phase(c), CORE_FAILED);
+        dies(c, i, ROLE_WORKER, 1, 0, i);
+    }
+    assert_int_equal(core_phase(c), CORE_FAILED);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "killed"));
+}
+
+static void part(struct core *c, uint8_t site, uint8_t shard, uint8_t byte)
+{
+    struct msg_part m = {.site = site, .shard = shard, .generation = 1, .step = 2, .size_bytes = 10, .sha256 = {byte}};
+    core_on_part(c, 10, &m, out);
+    keep_log();
+}
+
+static void test_a_checkpoint_needs_all_parts_and_the_log(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++)
+            part(c, site, shard, shard);
+    assert_null(find(CORE_SEND_MANIFEST));                /* the log ends at step 1 */
+    commit_round(c, 3, 1);                                /* and the decision follows it at once */
+    const struct core_action *a = find(CORE_SEND_MANIFEST);
+    assert_non_null(a);
+    assert_int_equal(a->u.checkpoint.site_mask, 3);
+    assert_int_equal(log_entries[log_count - 1].kind, LOG_CHECKPOINT);
+    struct msg_published m = {.site = 0, .generation = 1, .step = 2, .ok = true};
+    core_on_published(c, 5, &m, out);
+    assert_null(find(CORE_DURABLE));
+    m.site = 1;
+    core_on_published(c, 6, &m, out);
+    assert_int_equal(find(CORE_DURABLE)->u.checkpoint.step, 2);
+}
+
+static void test_parts_that_differ_fail_the_job(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    part(c, 0, 1, 7);
+    part(c, 1, 1, 8);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "different parts of shard 1"));
+}
+
+static void test_restart_keeps_instances_and_completes_the_log(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    struct record lost = find(CORE_COMMITTED)->u.record;
+    log_count--;                                          /* the host took the unsynced commit with it */
+    config.fresh = false;
+    c = core_init(memory, &config);
+    for (size_t i = 0; i < log_count; i++)
+        core_replay(c, &log_entries[i]);
+    core_start(c, 100, out);
+    keep_log();
+    assert_int_equal(core_phase(c), CORE_RECOVERING);
+    assert_int_equal(core_view(c)->number, 2);
+    assert_int_equal(core_view(c)->generation, 1);
+    assert_int_equal(core_view(c)->slot[0].instance, 1);
+    assert_int_equal(core_plan(c)->layout_hash, 5);
+    assert_int_equal(core_round(c), 0);
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    m->view = 2;
+    m->generation = 1;
+    m->version = 1;
+    m->record_count = 1;
+    m->record[0] = lost;
+    core_on_prepared(c, 101, primary(c, 0), m, NULL, out);
+    keep_log();
+    assert_int_equal(core_round(c), 1);
+    assert_int_equal(log_entries[log_count - 1].u.record.view, 1);   /* as it was made */
+    report(c, 102, 1, 0, 0, 0);
+    assert_int_equal(find(CORE_SEND_COMMIT)->u.commit.record[0].round, 0);
+    assert_int_equal(core_phase(c), CORE_RUNNING);
+    m->shard = 1;
+    m->record[0].first = 99;
+    core_on_prepared(c, 103, primary(c, 1), m, NULL, out);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "another record of round 0"));
+    free(m);
+}
+
+static void test_commits_stay_near_the_synced_log(void **state)
+{
+    (void)state;
+    config.steps = 100;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    uint64_t r = 0;
+    for (;; r++) {
+        report(c, 2, 0, r, r % 3 == 2 ? 4 : 8, 0);
+        report(c, 2, 1, r, r % 3 == 2 ? 4 : 8, 0);
+        if (!find(CORE_COMMITTED))
+            break;
+        assert_true(r < RECORDS_LIMIT);
+    }
+    core_on_synced(c, 3, log_count, out);
+    keep_log();
+    assert_int_equal(find(CORE_COMMITTED)->u.record.round, r);
+}
+
+static void test_stop_saves_first(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    core_on_stop(c, 2, out);
+    assert_null(find(CORE_SEND_STOP));
+    commit_round(c, 3, 0);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.flags, RECORD_CHECKPOINT);
+    report(c, 4, 0, 1, 8, 0);
+    report(c, 4, 1, 1, 8, 0);
+    assert_null(find(CORE_COMMITTED));                    /* nothing beyond the save */
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++) {
+            struct msg_part m = {.site = site, .shard = shard, .generation = 1, .step = 1, .sha256 = {shard}};
+            core_on_part(c, 5, &m, out);
+            keep_log();
+        }
+    struct msg_published m = {.site = 0, .generation = 1, .step = 1, .ok = true};
+    core_on_published(c, 6, &m, out);
+    m.site = 1;
+    core_on_published(c, 7, &m, out);
+    assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
+    core_on_tick(c, 7 + 5000, out);
+    assert_non_null(find(CORE_DONE_RUN));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_worker_fills_the_plan_and_others_must_agree, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_round_commits_when_every_shard_is_prepared, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_not_finite_or_not_whole_fails_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_dead_primary_is_replaced_and_copied_afresh, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_both_copies_dead_is_a_rollback, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silence_is_death_and_lanes_move, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_gang_that_keeps_dying_fails_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_saves_first, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
