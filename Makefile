@@ -36,7 +36,7 @@ CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 # No fused multiply-add behind our back: every rounding that reaches a weight is written down.
 ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CFLAGS)
 ALL_LDFLAGS := $(CFLAGS_$(MODE)) -Wl,--as-needed -rdynamic $(LDFLAGS)
-LIBS := $(PKG_LIBS) -ldnnl -lpthread -ldl -lm
+LIBS := $(PKG_LIBS) -lpthread -ldl -lm
 
 # Kernels: one object per instruction set, chosen at run time. Fused multiply-add is wanted here: their bits may differ between sets, and are
 # tested against double references; weights change only in engine/optim.c, which rounds step by step.
@@ -136,3 +136,22 @@ TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UN
 test-programs: $(UNITS)
 tsan-programs: $(TSAN_UNITS)
 .PHONY: test-programs tsan-programs fuzz fuzz-smoke
+
+#: demo           installs what is missing, builds, trains the main job's network in this process
+demo:
+	@bash tests/deps.sh build
+	@$(MAKE) --no-print-directory all
+	@./viaduct validate jobs/examples/fashion-mnist.yaml
+	@./viaduct bench train jobs/examples/fashion-mnist.yaml --full --threads $$(nproc)
+
+#: bench          speed of training against PyTorch, interleaved in one run
+bench: viaduct
+	@bash bench/train.sh 1
+	@bash bench/train.sh 2
+
+#: check-all      longer campaigns: accuracy on three seeds, 100,000 simulated seeds, each protocol rule taken out, fuzzing for a minute each
+check-all: viaduct fuzz
+	@tests/run.sh tests/accuracy.sh
+	@$(MAKE) --no-print-directory sim-rules
+	@$(MAKE) --no-print-directory sim-campaign
+	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

@@ -2,7 +2,7 @@
 # Installs what building, testing and the demo need (Debian). Does nothing when all of it is there. Asks once on a terminal, never otherwise.
 set -u
 build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev libzstd-dev libxxhash-dev libyaml-dev libhdf5-dev libhwloc-dev zlib1g-dev
- libdnnl-dev libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
+ libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
 test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
