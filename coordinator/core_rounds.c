@@ -77,8 +77,11 @@ static uint8_t primary_slot(const struct core *c, unsigned shard)
 }
 
 /* Rule 2: the record keeps its own view and generation; only the envelope speaks of now. */
-static void send_records_to(struct core *c, struct core_out *out, unsigned shard, uint8_t slot, uint64_t from)
+static void send_records(struct core *c, struct core_out *out, unsigned shard, uint64_t from)
 {
+    uint8_t slot = primary_slot(c, shard);
+    if (slot == UINT8_MAX || from < c->ring_first)
+        return;
     struct core_action *a = core_act(out, CORE_SEND_COMMIT);
     struct msg_commit *m = &a->u.commit;
     a->to = view_slot_process(c, slot);
@@ -89,14 +92,6 @@ static void send_records_to(struct core *c, struct core_out *out, unsigned shard
     m->record_count = 0;
     for (uint64_t r = from; r < c->round && m->record_count < RECORDS_LIMIT; r++)
         m->record[m->record_count++] = *ring_at(c, r);
-}
-
-static void send_records(struct core *c, struct core_out *out, unsigned shard, uint64_t from)
-{
-    const struct view_shard *vs = &c->view.shard[shard];
-    for (unsigned i = 0; i < vs->copy_count && from >= c->ring_first; i++)
-        if (vs->copy[i].role == COPY_PRIMARY || (!RULE_CHAIN && vs->copy[i].role == COPY_SYNC))
-            send_records_to(c, out, shard, vs->copy[i].slot, from);
 }
 
 /* ---- covers ---- */

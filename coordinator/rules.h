@@ -9,11 +9,6 @@
 #else
 #define RULE_RECOV true       /* the log is completed from what the shards report */
 #endif
-#ifdef RULE_OFF_CHAIN
-#define RULE_CHAIN false
-#else
-#define RULE_CHAIN true       /* a record goes to the primary only */
-#endif
 #ifdef RULE_OFF_REPORT
 #define RULE_REPORT false
 #else

@@ -10,11 +10,6 @@
 #else
 #define RULE_STAB true        /* a version is published only when every in-sync copy holds its record */
 #endif
-#ifdef RULE_OFF_CHAIN
-#define RULE_CHAIN false
-#else
-#define RULE_CHAIN true       /* a copy gets its records from the primary, in order */
-#endif
 #ifdef RULE_OFF_EPMSG
 #define RULE_EPMSG false
 #else

@@ -524,8 +524,7 @@ void shard_on_sum(struct shard *s, uint64_t now_ms, const struct msg_sum *m, str
 void shard_on_commit(struct shard *s, uint64_t now_ms, const struct msg_commit *m, struct shard_out *out)
 {
     out->count = 0;
-    bool addressed = s->role == COPY_PRIMARY || (!RULE_CHAIN && s->role == COPY_SYNC);
-    if (fenced(s, m->view, m->generation) || !addressed || s->state != SHARD_SERVING)
+    if (fenced(s, m->view, m->generation) || s->role != COPY_PRIMARY || s->state != SHARD_SERVING)
         return;
     if (!take_records(s, m->record, m->record_count, out))
         return;
