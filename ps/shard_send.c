@@ -16,6 +16,8 @@ static uint8_t copy_records(const struct shard *s, uint64_t from, struct record 
 
 void send_ack(struct shard *s, struct shard_out *out)
 {
+    if (s->primary_slot == UINT8_MAX)
+        return;                            /* all in-sync copies are dead and the run needs none any more */
     struct shard_action *a = shard_act(out, SHARD_SEND_ACK);
     struct msg_ack *m = &a->u.ack;
     a->slot = s->primary_slot;
