@@ -97,13 +97,13 @@ $(ORACLE): $B/%: $B/%.o $(foreach f,$(CLOSURE_cli),$(if $(filter-out cli,$f),$B/
 
 #: oracle         compares with PyTorch (installs it into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
-FUZZ_SRC := $(wildcard base/*.c) net/msg.c jobs/*.c data/*.c model/*.c
+FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch])
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch])
 	@mkdir -p $(@D)
 	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
 	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
@@ -119,6 +119,9 @@ fuzz-smoke: $(FUZZERS)
 deps:
 	@bash tests/deps.sh
 
+-include tests/sim/sim.mk
+SIM_TESTS := $B/tests/sim/sim
+
 E2E := $(wildcard tests/e2e/*.sh)
 #: test           set-up, then every test that this machine can run
 test:
@@ -133,9 +136,14 @@ test:
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
 TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UNIT_$f))
-test-programs: $(UNITS)
+test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_TESTS))
 tsan-programs: $(TSAN_UNITS)
 .PHONY: test-programs tsan-programs fuzz fuzz-smoke
+
+#: sim-campaign   100,000 seeds of the protocol's simulator
+sim-campaign: $B/tests/sim/sim
+	@$B/tests/sim/sim --seeds 100000
+.PHONY: sim-campaign
 
 #: demo           installs what is missing, builds, trains the main job's network in this process
 demo:

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "base/base.h"
+#include "ckpt/ckpt.h"
 #include "cli/cli.h"
 #include "worker/worker.h"
 
@@ -19,28 +20,6 @@ static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
-}
-
-/* As in the contract: fp32 little-endian, tensors sorted bytewise by name. */
-static void hash_weights(const struct layout *l, const float *arena, enum tensor_kind kind, char out[SHA256_HEX])
-{
-    uint8_t digest[SHA256_BYTES];
-    struct sha256 *h = sha256_new();
-    const char *last = "";
-    for (;;) {
-        const struct tensor_desc *next = NULL;
-        for (uint32_t t = 0; t < l->tensor_count; t++) {
-            const struct tensor_desc *d = &l->tensors[t];
-            if (d->kind == kind && strcmp(d->name, last) > 0 && (!next || strcmp(d->name, next->name) < 0))
-                next = d;
-        }
-        if (!next)
-            break;
-        sha256_add(h, arena + next->offset, next->elems * sizeof(float));
-        last = next->name;
-    }
-    sha256_end(h, digest);
-    hex_of(digest, sizeof digest, out);
 }
 
 static int measure(struct solo *s, const struct trainee *t, const struct bench *b, struct err *err)
@@ -73,7 +52,7 @@ static int measure(struct solo *s, const struct trainee *t, const struct bench *
                        : "samples_per_second: %.1f\nstep_ms_median: %.3f\npeak_rss_bytes: %llu\nloss: %.6f\ngflops: %.2f\n",
                rate, ms[steps / 2], (unsigned long long)use.ru_maxrss * 1024, loss, gflops);
         char hash[SHA256_HEX];
-        hash_weights(&t->layout, solo_weights(s), TENSOR_PARAMETER, hash);
+        weights_sha256(&t->layout, solo_weights(s), TENSOR_PARAMETER, hash);
         printf(b->json ? ", \"weights_sha256\": \"%s\"" : "weights_sha256: %s\n", hash);
         if (b->full && t->eval.count && (rc = solo_eval(s, &m, err)) == 0)
             printf(b->json ? ", \"eval_loss\": %.6f, \"eval_accuracy\": %.4f" : "eval_loss: %.6f\neval_accuracy: %.4f\n", m.loss_sum / (double)m.samples,

@@ -19,6 +19,7 @@ int verb_init(int argc, char **argv);
 int verb_schema(int argc, char **argv);
 int verb_version(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_ckpt(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 
 /* ---- shared by the verbs ---- */

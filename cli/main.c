@@ -12,6 +12,8 @@ const struct verb verbs[] = {
      "viaduct validate job.yaml\n  viaduct validate job.yaml train.batch=512 --json", verb_validate, false},
     {"bench", "train SPEC [--steps N] [--threads T] [--full] [key.path=value ...]", "trains on this machine alone and measures it",
      "viaduct bench train job.yaml --steps 50 --threads 1\n  viaduct bench train job.yaml --full --threads 2 --json", verb_bench, false},
+    {"ckpt", "ls RUN | show CKPT | verify CKPT|RUN [--json]", "checkpoints: list, look into, check every byte",
+     "viaduct ckpt ls runs/fashion-mnist\n  viaduct ckpt verify runs/fashion-mnist/ckpt/onprem/step-00000200", verb_ckpt, false},
     {"doctor", "[--json]", "what this machine has and what is missing", "viaduct doctor\n  viaduct doctor --json", verb_doctor, false},
     {"schema", "", "JSON Schema of the spec", "viaduct schema > viaduct.schema.json\n  viaduct schema | jq .properties", verb_schema, false},
     {"version", "[--json]", "version and build", "viaduct version\n  viaduct version --json", verb_version, false},

@@ -1,0 +1,185 @@
+/* Checkpoint folders: ROOT/<site>/step-NNNNNNNN/. */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ckpt/h5.h"
+
+#define FOUND_MAX 4096
+
+static bool step_of(const char *name, uint64_t *step)
+{
+    char *end;
+    if (strncmp(name, "step-", 5) != 0 || strlen(name) < 6)
+        return false;
+    *step = strtoull(name + 5, &end, 10);
+    return *end == '\0';
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct ckpt_found *x = a, *y = b;
+    if (x->step != y->step)
+        return x->step > y->step ? -1 : 1;
+    if (x->generation != y->generation)
+        return x->generation > y->generation ? -1 : 1;
+    return strcmp(x->site, y->site);
+}
+
+static int list_site(const char *dir, const char *site, struct ckpt_found *out, uint32_t max, uint32_t *count)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return 0;
+    for (struct dirent *e; (e = readdir(d)) && *count < max;) {
+        struct ckpt_found f = {0};
+        struct err none = ERR_INIT;
+        if (!step_of(e->d_name, &f.step) || snprintf(f.dir, sizeof f.dir, "%s/%s", dir, e->d_name) >= (int)sizeof f.dir)
+            continue;
+        snprintf(f.site, sizeof f.site, "%.63s", site);
+        struct ckpt_manifest m;
+        char path[1100];
+        snprintf(path, sizeof path, "%s/manifest.json", f.dir);
+        f.published = fs_real.size(fs_real.state, path) >= 0;   /* a damaged manifest is still there: opening it names the damage */
+        if (f.published && ckpt_open(&fs_real, f.dir, &m, &none) == 0) {
+            f.generation = m.meta.generation;
+            ckpt_manifest_fini(&m);
+        }
+        out[(*count)++] = f;
+    }
+    closedir(d);
+    return 0;
+}
+
+int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err)
+{
+    DIR *d = opendir(root);
+    if (!d)
+        return err_errno(err, errno, "cannot list checkpoints in %s", root);
+    *count = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        char dir[1024];
+        if (e->d_name[0] != '.' && snprintf(dir, sizeof dir, "%s/%s", root, e->d_name) < (int)sizeof dir)
+            list_site(dir, e->d_name, out, max, count);
+    }
+    closedir(d);
+    qsort(out, *count, sizeof *out, newest_first);
+    return 0;
+}
+
+int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest, void (*damaged)(void *arg, const char *text),
+                void *arg, struct err *err)
+{
+    uint32_t count;
+    struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
+    if (!all)
+        return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
+    int rc = ckpt_list(root, all, FOUND_MAX, &count, err);
+    bool found = false;
+    for (uint32_t i = 0; rc == 0 && i < count && !found; i++) {
+        struct err why = ERR_INIT;
+        struct ckpt_manifest m;
+        if (!all[i].published)
+            continue;
+        int opened = ckpt_open(fs, all[i].dir, &m, &why);
+        if (opened == 0 && ckpt_verify(fs, all[i].dir, &m, &why) == 0) {
+            *out = all[i];
+            *manifest = m;
+            found = true;
+        } else {
+            if (opened == 0)
+                ckpt_manifest_fini(&m);
+            if (damaged)
+                damaged(arg, why.text);
+        }
+    }
+    free(all);
+    if (rc < 0)
+        return rc;
+    return found ? 0 : err_set(err, ERR_NOT_FOUND, "no checkpoint under %s verifies", root);
+}
+
+static int remove_folder(const struct fs *fs, const char *dir, struct err *err)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/manifest.json", dir);
+    fs->unlink(fs->state, path);   /* first: without it the folder is no checkpoint any more */
+    DIR *d = opendir(dir);
+    if (!d)
+        return err_errno(err, errno, "cannot open %s", dir);
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && snprintf(path, sizeof path, "%s/%s", dir, e->d_name) < (int)sizeof path)
+            fs->unlink(fs->state, path);
+    closedir(d);
+    int rc = fs->rmdir(fs->state, dir);
+    return rc < 0 && rc != -ENOENT ? err_errno(err, -rc, "cannot remove %s", dir) : 0;
+}
+
+int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, struct err *err)
+{
+    uint32_t count = 0, kept = 0;
+    uint64_t oldest_kept = UINT64_MAX;
+    struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
+    if (!all)
+        return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
+    list_site(site_dir, "", all, FOUND_MAX, &count);
+    qsort(all, count, sizeof *all, newest_first);
+    for (uint32_t i = 0; i < count && kept < (keep ? keep : 1); i++)
+        if (all[i].published) {
+            struct err none = ERR_INIT;
+            struct ckpt_manifest m;
+            if (ckpt_open(fs, all[i].dir, &m, &none) < 0)
+                continue;   /* a damaged one is no reason to lose a good one */
+            ckpt_manifest_fini(&m);
+            kept++;
+            oldest_kept = all[i].step;
+        }
+    int rc = 0;
+    for (uint32_t i = 0; i < count && rc == 0 && kept; i++)
+        if (all[i].step < oldest_kept)
+            rc = remove_folder(fs, all[i].dir, err);
+    free(all);
+    return rc;
+}
+
+static int copy_part(const struct fs *fs, const char *from_dir, const char *to_dir, const struct ckpt_manifest *m, uint32_t p, struct err *err)
+{
+    char name[64], from[PATH_MAX], to[PATH_MAX];
+    void *bytes;
+    size_t size;
+    uint8_t digest[SHA256_BYTES];
+    struct err none = ERR_INIT;
+    part_name(m->meta.generation, m->meta.step, m->part[p].index, name);
+    snprintf(from, sizeof from, "%s/%s", from_dir, name);
+    snprintf(to, sizeof to, "%s/%s", to_dir, name);
+    for (int turn = 0; turn < 2; turn++) {   /* what is there already and verifies is not fetched again */
+        if (fs_read_file(fs, turn ? from : to, (size_t)64 << 30, &bytes, &size, turn ? err : &none) < 0) {
+            if (turn)
+                return err->code;
+            continue;
+        }
+        sha256_of(bytes, size, digest);
+        bool good = size == m->part[p].size_bytes && memcmp(digest, m->part[p].sha256, sizeof digest) == 0;
+        int rc = !good ? 1 : turn ? fs_publish_file(fs, to, bytes, size, err) : 0;
+        free(bytes);
+        if (rc <= 0)
+            return rc;
+    }
+    return err_set(err, ERR_CORRUPT, "part %s of the checkpoint is damaged", from);
+}
+
+int ckpt_copy(const struct fs *fs, const char *from_dir, const char *to_dir, struct err *err)
+{
+    struct ckpt_manifest m;
+    TRY(ckpt_open(fs, from_dir, &m, err));
+    int rc = fs_mkdirs(fs, to_dir, err);
+    for (uint32_t p = 0; p < m.part_count && rc == 0; p++)
+        rc = copy_part(fs, from_dir, to_dir, &m, p, err);
+    if (rc == 0)
+        rc = ckpt_publish(fs, to_dir, &m, err);
+    ckpt_manifest_fini(&m);
+    return rc;
+}

@@ -1,0 +1,156 @@
+/* `viaduct ckpt ls|show|verify`. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/base.h"
+#include "ckpt/ckpt.h"
+#include "cli/cli.h"
+
+#define LIST_MAX 4096
+
+static bool is_file(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && stat(path, &st) == 0;
+}
+
+static int list_of(const char *run, struct ckpt_found **out, uint32_t *count, struct err *err)
+{
+    char root[PATH_MAX];
+    snprintf(root, sizeof root, "%s%s", run, is_file(run, "ckpt") ? "/ckpt" : "");
+    *out = calloc(LIST_MAX, sizeof **out);
+    if (!*out)
+        return err_set(err, ERR_NO_MEMORY, "no memory for the list");
+    int rc = ckpt_list(root, *out, LIST_MAX, count, err);
+    if (rc < 0)
+        free(*out);
+    return rc;
+}
+
+static int ls(const char *run, bool json, struct err *err)
+{
+    struct ckpt_found *found;
+    uint32_t count;
+    TRY(list_of(run, &found, &count, err));
+    if (json)
+        printf("[");
+    else if (count)
+        printf("%-16s %10s %10s  %-10s %s\n", "SITE", "STEP", "GENERATION", "STATE", "PATH");
+    for (uint32_t i = 0; i < count; i++) {
+        const struct ckpt_found *f = &found[i];
+        char quoted[2200];
+        json_quote(quoted, sizeof quoted, f->dir);
+        if (json)
+            printf("%s{\"site\":\"%s\",\"step\":%llu,\"generation\":%u,\"published\":%s,\"path\":%s}", i ? "," : "", f->site, (unsigned long long)f->step,
+                   f->generation, f->published ? "true" : "false", quoted);
+        else
+            printf("%-16s %10llu %10u  %-10s %s\n", f->site, (unsigned long long)f->step, f->generation, f->published ? "published" : "unfinished", f->dir);
+    }
+    if (json)
+        printf("]\n");
+    free(found);
+    return 0;
+}
+
+static void show_text(const char *dir, const struct ckpt_manifest *m)
+{
+    const struct layout *l = &m->layout;
+    printf("%s\n  step %llu, generation %u, pass %u, next sample %llu of %llu, phase %s\n  optimizer %s", dir, (unsigned long long)m->meta.step,
+           m->meta.generation, m->meta.pass + 1, (unsigned long long)m->meta.position, (unsigned long long)m->meta.samples_per_pass, m->meta.phase,
+           m->meta.optimizer);
+    for (uint32_t s = 0; s < m->meta.slot_count; s++)
+        printf("%s%s", s ? ", " : " with ", m->meta.slot_name[s]);
+    printf("\n  %u tensors in %u blocks, %u parts\n", l->tensor_count, l->block_count, m->part_count);
+    for (uint32_t t = 0; t < l->tensor_count; t++) {
+        const struct tensor_desc *d = &l->tensors[t];
+        printf("  %-9s %-32s [", d->kind == TENSOR_PARAMETER ? "parameter" : "state", d->name);
+        for (uint32_t k = 0; k < d->dim_count; k++)
+            printf("%s%llu", k ? ", " : "", (unsigned long long)d->dims[k]);
+        printf("]\n");
+    }
+    for (uint32_t p = 0; p < m->part_count; p++) {
+        char hex[SHA256_HEX];
+        hex_of(m->part[p].sha256, SHA256_BYTES, hex);
+        printf("  part %02u  %10llu bytes  sha256 %s\n", m->part[p].index, (unsigned long long)m->part[p].size_bytes, hex);
+    }
+}
+
+static int show(const char *dir, bool json, struct err *err)
+{
+    struct ckpt_manifest m;
+    TRY(ckpt_open(&fs_real, dir, &m, err));
+    int rc = 0;
+    if (json) {
+        char *text;
+        size_t size;
+        rc = ckpt_manifest_encode(&m, &text, &size, err);
+        if (rc == 0) {
+            fwrite(text, 1, size, stdout);
+            free(text);
+        }
+    } else {
+        show_text(dir, &m);
+    }
+    ckpt_manifest_fini(&m);
+    return rc;
+}
+
+static int verify_one(const char *dir, struct err *err)
+{
+    struct ckpt_manifest m;
+    TRY(ckpt_open(&fs_real, dir, &m, err));
+    int rc = ckpt_verify(&fs_real, dir, &m, err);
+    if (rc == 0)
+        printf("%s: step %llu, %u parts, every byte verifies\n", dir, (unsigned long long)m.meta.step, m.part_count);
+    ckpt_manifest_fini(&m);
+    return rc;
+}
+
+static int verify(const char *path, struct err *err)
+{
+    if (is_file(path, "manifest.json") || !is_file(path, "ckpt"))
+        return verify_one(path, err);
+    struct ckpt_found *found;
+    uint32_t count, whole = 0;
+    TRY(list_of(path, &found, &count, err));
+    int worst = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct err why = ERR_INIT;
+        if (!found[i].published)
+            continue;
+        whole++;
+        if (verify_one(found[i].dir, &why) < 0) {
+            fprintf(stderr, "viaduct ckpt verify: %s\n", why.text);
+            worst = (*err = why, why.code);
+        }
+    }
+    free(found);
+    if (!whole)
+        return err_set(err, ERR_NOT_FOUND, "%s holds no published checkpoint", path);
+    return worst ? err_set(err, worst, "%s has damaged checkpoints, named above; the others are whole", path) : 0;
+}
+
+int verb_ckpt(int argc, char **argv)
+{
+    static const char *const options[] = {"--json", NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    int rc = args_parse(&a, options, argc, argv, &err);
+    const char *noun = a.positional_count ? a.positional[0] : "";
+    bool json = a.value[0] != NULL;
+    if (rc == 0 && a.positional_count != 2)
+        rc = err_set(&err, ERR_USAGE, "use: viaduct ckpt ls RUN, ckpt show CKPT, ckpt verify CKPT|RUN");
+    else if (rc == 0 && strcmp(noun, "ls") == 0)
+        rc = ls(a.positional[1], json, &err);
+    else if (rc == 0 && strcmp(noun, "show") == 0)
+        rc = show(a.positional[1], json, &err);
+    else if (rc == 0 && strcmp(noun, "verify") == 0)
+        rc = verify(a.positional[1], &err);
+    else if (rc == 0)
+        rc = err_set(&err, ERR_USAGE, "ckpt knows ls, show and verify; '%s' is not in this version", noun);
+    return rc < 0 ? cli_fail("ckpt", &err) : 0;
+}
