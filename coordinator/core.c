@@ -124,6 +124,7 @@ void core_replay(struct core *c, const struct log_entry *entry)
     case LOG_END:
         c->ended = true;
         c->end_why = entry->u.end.why;
+        snprintf(c->end_text, sizeof c->end_text, "%s", entry->u.end.text);
         break;
     }
 }
@@ -139,6 +140,8 @@ void core_start(struct core *c, uint64_t now_ms, struct core_out *out)
         c->phase = c->end_why == STOP_FAILED ? CORE_FAILED : CORE_DONE;
         c->end_ms = now_ms;
         core_act(out, CORE_SEND_STOP)->u.stop.why = c->end_why;
+        if (c->phase == CORE_FAILED)       /* the one that logged it may have died before it said so */
+            snprintf(core_act(out, CORE_FAIL)->u.text, TEXT_LIMIT, "%s", c->end_text);
         return;
     }
     /* A start logs its plan, then its first view; one that died between them never showed anything to anyone. */
@@ -273,7 +276,7 @@ static void join_agent(struct core *c, struct core_out *out, const struct msg_jo
         for (uint16_t i = 0; i < m->alive_count; i++)
             alive = alive || (m->alive[i].role == ROLE_PS && m->alive[i].index == s && m->alive[i].instance == c->next.slot[s].instance);
         if (!alive)
-            slot_died(c, out, s, true, "gone while nobody watched");
+            slot_died(c, out, s, false, "gone while nobody watched");   /* not counted: over a bad link it may never have been launched */
     }
     for (unsigned s = 0; s < c->next.slot_count; s++)
         if (c->next.slot[s].site == site && !c->slot[s].offered && !c->dirty) {

@@ -101,6 +101,7 @@ struct core {
     bool export_running, export_done;
     uint64_t end_ms;
     uint8_t end_why;
+    char end_text[TEXT_LIMIT];
     double norm2[LAYOUT_BLOCKS_MAX];      /* last: not cleared at init */
 };
 

@@ -302,6 +302,25 @@ static void test_a_gang_that_keeps_dying_fails_the_job(void **state)
     }
     assert_int_equal(core_phase(c), CORE_FAILED);
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "killed"));
+
+    config.fresh = false;                                 /* killed before it could say so: the next one says it */
+    c = core_init(memory, &config);
+    for (size_t i = 0; i < log_count; i++)
+        core_replay(c, &log_entries[i]);
+    core_start(c, 100, out);
+    assert_int_equal(core_phase(c), CORE_FAILED);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "killed"));
+}
+
+/* Over a link that breaks again and again an agent joins anew each time and lists nothing: no reason to fail. */
+static void test_an_agent_that_keeps_joining_fails_nothing(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    for (uint64_t i = 0; i < 20; i++) {
+        join(c, i, ROLE_AGENT, 1, 0, 0);
+        assert_int_not_equal(core_phase(c), CORE_FAILED);
+    }
 }
 
 static void part(struct core *c, uint8_t site, uint8_t shard, uint8_t byte)
@@ -441,6 +460,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_both_copies_dead_is_a_rollback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_death_and_lanes_move, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_gang_that_keeps_dying_fails_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_agent_that_keeps_joining_fails_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
