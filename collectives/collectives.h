@@ -1,5 +1,5 @@
-/* collectives: the ranks of one gang combine their lanes. One table, two transports: "shm" (own shared memory, one host) and "mpi" (a
- * plugin, when the gang was launched under it). No library adds floats: all-to-all, own sum in tree order (base/lanes.h), all-gather.
+/* collectives: the ranks of one gang combine their lanes. The transport of this version is "shm": own shared memory on one host; MPI joins as a plugin.
+ * No library adds floats: every rank sums its own blocks over all lanes, in tree order (base/lanes.h).
  *
  * A gang owns a contiguous lane range; rank r of R owns part r of it (coll_rank_lanes). Of the flat arena, rank r owns the blocks with
  * layout_shards(layout, R) == r, a contiguous run. A round is:
@@ -23,7 +23,7 @@ struct lane_totals {                  /* rides with a contribution: sums over sa
 };
 
 struct coll_config {
-    const char *transport;            /* "shm" or "mpi" */
+    const char *transport;            /* "shm" */
     const char *segment;              /* shm: name of the POSIX segment, job id, site and incarnation inside; made by whoever comes first */
     unsigned rank, ranks, lanes;
     struct lane_range gang;           /* may be empty: then rounds carry no lanes, weights still move */
@@ -61,8 +61,5 @@ int coll_exchange(struct coll *c, uint64_t mine, uint64_t *all, struct err *err)
 
 /* Plugins must match exactly: ABI size, version and build id of the program. */
 struct coll_plugin_abi { uint32_t size, version; char build_id[48]; };
-
-/* All-reduce of one flat buffer per rank, for `viaduct bench allreduce`: sum in rank order by the same machinery. */
-int coll_allreduce_f32(struct coll *c, float *buffer, uint64_t n, struct err *err);
 
 #endif
