@@ -120,7 +120,8 @@ deps:
 	@bash tests/deps.sh
 
 -include tests/sim/sim.mk
-SIM_TESTS := $B/tests/sim/sim
+SIM_TESTS := build/release/tests/sim/sim tests/sim/rules.sh
+SIM_PROGRAMS := $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
 
 E2E := $(wildcard tests/e2e/*.sh)
 #: test           set-up, then every test that this machine can run
@@ -136,7 +137,7 @@ test:
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
 TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UNIT_$f))
-test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_TESTS))
+test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_PROGRAMS))
 tsan-programs: $(TSAN_UNITS)
 .PHONY: test-programs tsan-programs fuzz fuzz-smoke
 
@@ -160,6 +161,5 @@ bench: viaduct
 #: check-all      longer campaigns: accuracy on three seeds, 100,000 simulated seeds, each protocol rule taken out, fuzzing for a minute each
 check-all: viaduct fuzz
 	@tests/run.sh tests/accuracy.sh
-	@$(MAKE) --no-print-directory sim-rules
 	@$(MAKE) --no-print-directory sim-campaign
 	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Layout and include rules, in about a second. Prints one line a finding and exits 1; prints nothing when the house is in order.
-set -u
 # shellcheck disable=SC2046,SC2010,SC2086
+set -u
 cd "$(dirname "$0")/.." || exit 1
 bad=0
 say() { echo "lint: $*"; bad=1; }
