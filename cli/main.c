@@ -32,35 +32,14 @@ static void print_help(FILE *out)
                  "3 the job failed, 4 not found, 5 not allowed, 6 conflict, 75 temporary, 128+n signal.\n");
 }
 
-static unsigned distance(const char *a, const char *b)   /* Levenshtein, short words */
-{
-    unsigned row[32], n = (unsigned)strlen(b);
-    if (strlen(a) > 30 || n > 30)
-        return 99;
-    for (unsigned j = 0; j <= n; j++)
-        row[j] = j;
-    for (unsigned i = 0; a[i]; i++) {
-        unsigned diagonal = row[0];
-        row[0] = i + 1;
-        for (unsigned j = 0; j < n; j++) {
-            unsigned best = diagonal + (a[i] != b[j]);
-            best = MIN(best, MIN(row[j], row[j + 1]) + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
 static int unknown_verb(const char *name)
 {
-    const char *nearest = NULL;
-    unsigned best = 3;
-    for (const struct verb *v = verbs; v->name; v++)
-        if (!v->role && distance(name, v->name) < best) {
-            best = distance(name, v->name);
-            nearest = v->name;
-        }
+    const char *names[64];
+    unsigned count = 0;
+    for (const struct verb *v = verbs; v->name && count < ARRAY_LEN(names); v++)
+        if (!v->role)
+            names[count++] = v->name;
+    const char *nearest = nearest_name(name, names, count);
     fprintf(stderr, "viaduct: unknown verb '%s'", name);
     if (nearest)
         fprintf(stderr, "; did you mean '%s'?", nearest);

@@ -53,7 +53,4 @@ void optim_apply(const struct optim_config *c, enum tensor_kind kind, float *wei
 /* Sum of squares in double, fixed order, and the count of non-finite values; for PREPARED. */
 double block_square_sum(const float *v, uint64_t n, uint32_t *nonfinite);
 
-/* `viaduct bench train`: N steps after warm-up on one process. */
-struct bench_result { double samples_per_second, step_ms_median, loss, gflops; uint64_t peak_rss_bytes; };
-
 #endif

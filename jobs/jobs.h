@@ -103,6 +103,9 @@ int job_load_text(struct job *job, const char *file, const char *text, size_t si
                   unsigned override_count, bool check_files, struct err *err);
 void job_fini(struct job *job);
 
+/* Nearest of `count` names by edit distance (at most 2, or a third of the length); NULL when none is near. */
+const char *nearest_name(const char *text, const char *const *names, unsigned count);
+
 /* Problems for a person (file:line:column, the line, a caret, the hint) or as a JSON array. */
 void problems_print(const struct problems *p, FILE *out);
 void problems_print_json(const struct problems *p, FILE *out);

@@ -30,7 +30,5 @@ struct tree *tree_get(const struct tree *map, const char *key);
 /* Adds one problem; where: node (may be NULL), path. Text and hint are formatted into the job's arena. */
 void problem_at(struct job *job, const struct tree *where, const char *path, const char *hint, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 char *job_text(struct job *job, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Nearest of `count` names by edit distance (at most 2, or a third of the length); NULL when none is near. */
-const char *nearest_name(const char *text, const char *const *names, unsigned count);
 
 #endif
