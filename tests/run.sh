@@ -18,6 +18,7 @@ for t in "$@"; do
     if [ $((p + f + s)) -eq 0 ]; then f=1; echo "not ok - $t ran no test"; fi
     printf '%-60s %4d passed %3d failed %3d skipped %6.1f s\n' "$t" "$p" "$f" "$s" "$(echo "$(date +%s.%N) - $start" | bc)"
     grep -E '# SKIP' "$dir/tap" | sed 's/^/    /'
+    grep -hE '^# skipped: ' "$dir/err" | sort -u | sed 's/^/    /'
     if [ "$f" -gt 0 ]; then tail -n 60 "$dir/tap" | sed 's/^/    /'; tail -n 40 "$dir/err" | sed 's/^/    err: /'; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done

@@ -16,6 +16,9 @@
 #define assert_ok(call) do { int ok_rc_ = (call); \
     if (ok_rc_ < 0) fail_msg("%s: %d: %s", #call, ok_rc_, e.text); } while (0)
 
+/* Every skip says why; tests/run.sh shows it. */
+#define test_skip(why) do { fprintf(stderr, "# skipped: %s\n", why); skip(); } while (0)
+
 /* Random numbers of a test: fresh each run when VIADUCT_TEST_SEED is not set; the seed is printed, so that a failure can be repeated. */
 static inline uint64_t test_seed(void)
 {

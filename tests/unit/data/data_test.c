@@ -108,7 +108,7 @@ static void test_fashion_mnist(void **state)
     struct dataset d;
     const char *i = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz", *l = "/usr/share/datasets/fashion-mnist/train-labels-idx1-ubyte.gz";
     if (access(i, R_OK) != 0)
-        skip();
+        test_skip("Fashion-MNIST is not installed (dataset-fashion-mnist)");
     assert_ok(dataset_open_idx(&d, i, l, 1, 28, 28, 10, &e));
     float mean[4], deviation[4];
     dataset_normalization(&d, mean, deviation);

@@ -47,13 +47,7 @@ static void test_round_trip(void **state)
             struct writer w = writer_over(again, sizeof again);
             assert_true(msg_encode((enum msg_type)type, m, &w));
             assert_int_equal(w.pos, n);
-            for (size_t i = 0; i < n; i++)   /* NaN payloads may lose their bits on the way through a float register: compare as decoded again */
-                if (again[i] != bytes[i]) {
-                    static uint8_t m2[1 << 17];
-                    struct reader back = reader_over(again, n);
-                    assert_true(msg_decode((enum msg_type)type, &back, m2));
-                    break;
-                }
+            assert_memory_equal(again, bytes, n);
             for (size_t cut = 0; cut < n; cut++) {
                 struct reader prefix = reader_over(bytes, cut);
                 static uint8_t scrap[1 << 17];

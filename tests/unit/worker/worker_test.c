@@ -69,7 +69,7 @@ static void test_threads_do_not_change_bits(void **state)
     float *one, *other;
     size_t n, k;
     if (access("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz", R_OK) != 0)
-        skip();
+        test_skip("Fashion-MNIST is not installed (dataset-fashion-mnist)");
     train(NULL, 1, 45, &one, &n, 0, &e);   /* past the short last step of a pass (10000 = 40 * 250, then pass 2) */
     for (unsigned threads = 2; threads <= 4; threads++) {
         train(NULL, threads, 45, &other, &k, 0, &e);
@@ -90,7 +90,7 @@ static void test_divergence_is_named(void **state)
     float *w;
     size_t n;
     if (access("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz", R_OK) != 0)
-        skip();
+        test_skip("Fashion-MNIST is not installed (dataset-fashion-mnist)");
     train("train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}", 1, 45, &w, &n, ERR_JOB, &e);
     assert_non_null(strstr(e.text, "not finite at step"));
     free(w);
