@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -44,7 +45,8 @@ int json_quote(char *out, size_t size, const char *s)
 
 int log_open(struct log *l, const char *path, const char *who, const char *job)
 {
-    *l = (struct log){.file_level = LOG_INFO, .stderr_level = LOG_WARN};
+    const char *wanted = getenv("VIADUCT_LOG");
+    *l = (struct log){.file_level = wanted && strcmp(wanted, "debug") == 0 ? LOG_DEBUG : LOG_INFO, .stderr_level = LOG_WARN};
     pthread_mutex_init(&l->lock, NULL);
     snprintf(l->who, sizeof l->who, "%s", who);
     snprintf(l->job, sizeof l->job, "%s", job ? job : "");

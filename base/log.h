@@ -16,7 +16,7 @@ struct log {
     char job[40];
 };
 
-/* path NULL: stderr only. Appends; lines are written whole. */
+/* path NULL: stderr only. Appends; lines are written whole. Environment VIADUCT_LOG=debug: every message of the protocol too. */
 int log_open(struct log *l, const char *path, const char *who, const char *job);
 void log_close(struct log *l);
 void log_at(struct log *l, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -44,3 +44,8 @@ uint64_t permute(uint64_t key, uint32_t pass, uint64_t n, uint64_t i)
     } while (x >= n);
     return x;
 }
+
+uint64_t sample_at(uint64_t seed, uint64_t count, uint32_t pass, uint64_t p)
+{
+    return permute(philox_key(seed, STREAM_ORDER), pass, count, p);
+}

@@ -15,5 +15,7 @@ static inline float philox_unit(uint32_t x) { return (float)(x >> 8) * 0x1p-24f;
 
 /* A keyed bijection of [0, n): Feistel network with cycle walking. perm(i) is the i-th sample of the pass. n >= 1. */
 uint64_t permute(uint64_t key, uint32_t pass, uint64_t n, uint64_t i);
+/* The order of samples: which one stands at position `p` of pass `pass` (both from 0); a keyed permutation of [0, count). */
+uint64_t sample_at(uint64_t seed, uint64_t count, uint32_t pass, uint64_t p);
 
 #endif

@@ -64,3 +64,21 @@ int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, st
     free(bytes);
     return rc < 0 ? err_set(err, ERR_TEMPORARY, "%s names no %s address yet", file, scheme) : 0;
 }
+
+int rundir_site(const struct rundir *r, const char *name)
+{
+    char file[600];
+    void *bytes = NULL;
+    size_t size = 0;
+    struct err err = ERR_INIT;
+    snprintf(file, sizeof file, "%s/state/sites", r->path);
+    if (fs_read_file(&fs_real, file, 4096, &bytes, &size, &err) < 0)
+        return -1;
+    char *rest = bytes;
+    int index = 0, found = -1;
+    for (char *line; found < 0 && (line = strsep(&rest, "\n")); index++)
+        if (*line && strcmp(line, name) == 0)
+            found = index;
+    free(bytes);
+    return found;
+}

@@ -14,5 +14,7 @@ int rundir_open(struct rundir *r, const char *path, struct err *err);
 /* RUN/state/coordinator.addr: one address a line, "tls:HOST:PORT" and "unix:/path"; changes when the coordinator restarts.
  * ERR_TEMPORARY while there is none yet. out >= 160 bytes. */
 int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err);
+/* Index of a site by RUN/state/sites (one name a line, in the order of the spec; written with the run directory); -1: none of that name. */
+int rundir_site(const struct rundir *r, const char *name);
 
 #endif

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/checksum.h"
 #include "base/lanes.h"
+#include "base/philox.h"
 
 struct dataset {                      /* owned by the opener */
     uint64_t count;
@@ -25,9 +26,6 @@ int idx_probe(const char *path, uint32_t *dim_count, uint32_t dims[4], struct er
 
 /* Per-channel mean and standard deviation of pixels in [0, 1], from exact integer sums. */
 void dataset_normalization(const struct dataset *d, float mean[4], float deviation[4]);
-
-/* The order: sample at position `p` of pass `pass` (both from 0), a keyed permutation of [0, count). */
-uint64_t sample_at(uint64_t seed, uint64_t count, uint32_t pass, uint64_t p);
 
 /* Gather ahead: a thread copies the samples of coming lanes while the present one computes. One reader, one owner. */
 struct feeder;

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/cursor.h"
-#include "base/philox.h"
 #include "data/data.h"
 #include "data/idx.h"
 
@@ -87,9 +86,4 @@ void dataset_normalization(const struct dataset *d, float mean[4], float deviati
         mean[c] = (float)(m / 255);
         deviation[c] = variance > 0 ? (float)(sqrt(variance) / 255) : 1;
     }
-}
-
-uint64_t sample_at(uint64_t seed, uint64_t count, uint32_t pass, uint64_t p)
-{
-    return permute(philox_key(seed, STREAM_ORDER), pass, count, p);
 }

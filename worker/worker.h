@@ -1,11 +1,14 @@
-/* worker: the built-in training process. In this version its parts serve a process that trains alone (`viaduct bench train`): model and data
- * of a spec, a pool of lanes, and one training step with the same lanes, summation tree, order of samples and optimizer that a gang uses. */
+/* worker: the built-in training process, a rank of a gang (main.c), and a process that trains alone (`viaduct bench train`, solo.c): both run the same
+ * lanes, summation tree, order of samples and optimizer. Towards the rest of the run it calls client/viaduct.h and nothing else. */
 #ifndef VIADUCT_WORKER_WORKER_H
 #define VIADUCT_WORKER_WORKER_H
 
 #include "data/data.h"
 #include "engine/engine.h"
 #include "jobs/jobs.h"
+
+/* `viaduct worker --run DIR --site NAME --rank R --incarnation I` */
+int worker_main(int argc, char **argv);
 
 struct trainee {                      /* what a spec trains: data, graph, layout; owned, trainee_close frees */
     struct dataset train, eval;       /* eval.count 0: none */

@@ -1,0 +1,26 @@
+/* export: the post-training stage: evaluate, write, and read back what was written. */
+#ifndef VIADUCT_EXPORT_EXPORT_H
+#define VIADUCT_EXPORT_EXPORT_H
+
+#include <stdint.h>
+#include "base/err.h"
+#include "base/layout.h"
+#include "jobs/jobs.h"
+#include "model/model.h"
+
+/* `viaduct export --run DIR --site NAME --step N --generation G --attempt A`: the process that an agent launches after the last round. */
+int export_main(int argc, char **argv);
+
+struct evaluation { double loss, accuracy; uint64_t samples; };
+
+/* A trained model in memory: from a checkpoint folder (with manifest.json) or an ONNX file that export wrote. */
+struct exported_model { struct model_config config; struct graph *graph; struct layout layout; float *weights; size_t weights_bytes; };
+int exported_model_open(const char *path, struct exported_model *out, struct err *err);
+void exported_model_close(struct exported_model *m);
+/* Loss and accuracy over the whole of spec->eval, by our own engine; the numbers do not depend on threads. 0: as many threads as
+ * this process has processors. */
+int exported_model_evaluate(const struct exported_model *m, const struct job_spec *spec, unsigned threads, struct evaluation *out, struct err *err);
+/* Writes what `to` (enum job_export bits) asks for into dir: model.onnx, model.safetensors. */
+int exported_model_write(const struct exported_model *m, const char *dir, unsigned to, struct err *err);
+
+#endif
