@@ -13,28 +13,29 @@
 /* ---- loop: all callbacks run in the thread that calls loop_run ---- */
 struct loop;
 int loop_new(struct loop **out, struct err *err);
-void loop_free(struct loop *l);                      /* closes what is still open */
+void loop_free(struct loop *l);                      /* closes what is still open, without calls; posts that did not run are dropped */
 void loop_run(struct loop *l);                       /* until loop_stop, or nothing is left to wait for */
 void loop_stop(struct loop *l);
-uint64_t loop_now_ms(struct loop *l);                /* monotonic */
+uint64_t loop_now_ms(struct loop *l);                /* monotonic, moves during a callback too */
 /* Runs fn(arg) in the loop's thread soon; from any thread. Bounded queue (4096): -> ERR_TEMPORARY when full. */
 int loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
 struct timer;
 struct timer *timer_start(struct loop *l, uint64_t after_ms, uint64_t every_ms, void (*fn)(void *arg), void *arg);   /* every 0: once, then freed */
-void timer_stop(struct timer *t);
-/* SIGTERM, SIGINT, ... without races. */
+void timer_stop(struct timer *t);                    /* also inside its own call; NULL is none. Not after a one-shot timer has fired: it is gone */
+/* SIGTERM, SIGINT, ... without races. Alone it does not keep loop_run going; neither does loop_post. */
 int loop_on_signal(struct loop *l, int signo, void (*fn)(void *arg, int signo), void *arg, struct err *err);
-/* Death of any process (pidfd), child or not; code and signal are known for children only (else -1). Fires once. */
+/* Death of any process (pidfd), child or not. A child is reaped here: it ended with (code, signo 0) or was killed (code -1, signo); of others, and of
+ * a pid that is gone already, both are -1. Fires once, never inside process_watch; the watch is freed before the call. */
 struct process_watch;
 int process_watch(struct loop *l, pid_t pid, void (*fn)(void *arg, pid_t pid, int code, int signo), void *arg,
                   struct process_watch **out, struct err *err);
 void process_unwatch(struct process_watch *w);
-/* Readable pipe: lines of text (cut at 4096 bytes), NULL at the end. The loop owns and closes the descriptor. */
+/* Readable pipe or socket: lines of text (their rest after 4096 bytes is dropped), NULL at the end. The loop owns and closes the descriptor. */
 int loop_read_lines(struct loop *l, int fd, void (*fn)(void *arg, const char *line), void *arg, struct err *err);
 
 /* ---- identity: the run's own certificate authority, ECDSA P-256, short-lived; files are 0600 in a 0700 folder ---- */
 int identity_make_ca(const char *dir, const char *job, struct err *err);          /* DIR/ca.pem, DIR/ca.key; kept when already there */
-/* Issues DIR/<role>-<site>.pem/.key signed by the CA in dir: URI SAN viaduct://<job>/site/<site>/role/<role>. Kept when there and valid for another day. */
+/* Issues DIR/<role>-<site>.pem/.key signed by the CA in dir: URI SAN viaduct://<job>/site/<site>/role/<role>. Kept when there and good for a day. */
 int identity_issue(const char *dir, const char *job, const char *site, enum role role, struct err *err);
 struct identity;                                     /* loaded certificate, key and CA: one TLS context each way */
 int identity_load(const char *dir, const char *site, enum role role, struct identity **out, struct err *err);
@@ -44,32 +45,32 @@ void identity_free(struct identity *i);
 #define FRAME_MAGIC 0x54434456u                      /* "VDCT" */
 #define FRAME_VERSION 1
 #define FRAME_HEAD_BYTES 64
-#define FRAME_PAYLOAD_MAX (64u << 20)
-/* Header, little-endian: magic u32, version u16, type u16, job hash u64, view u32, reserved u32, sequence u64, body length u32,
- * payload length u32, xxh3-64 of body and payload u64, xxh3-64 of the 56 header bytes before... see frame.c */
-struct frame { enum msg_type type; uint32_t view; uint64_t sequence; const uint8_t *body; size_t body_size; const uint8_t *payload; size_t payload_size; };
+#define FRAME_PAYLOAD_MAX (64u << 20)                /* layout of a frame: net/frame.h */
 
 struct link;
 struct link_ops {
     void (*opened)(void *arg, struct link *link, const struct msg_hello *peer);     /* HELLO exchanged, certificate, job and version accepted */
     void (*message)(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t payload_size);
-                                                      /* decoded; msg and payload are valid during the call only */
-    void (*closed)(void *arg, struct link *link, const struct err *why);             /* fires once, also when it never opened; link is freed after */
+                                                      /* decoded; msg and payload (16-byte aligned) are valid during the call only */
+    /* Fires once, also when it never opened (an accepted link: with the listener's arg); the link is freed after. why: code 0 when link_close ended
+     * it, ERR_TEMPORARY when the other end or the connection did. */
+    void (*closed)(void *arg, struct link *link, const struct err *why);
 };
 struct listener;
 /* Addresses: "tls:HOST:PORT" (port 0: chosen), "unix:/path" (replaced when stale). hello: who we are. identity may be NULL for unix. */
 int net_listen(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
                void *arg, struct listener **out, struct err *err);
 const char *listener_address(const struct listener *s);      /* with the real port */
-void listener_close(struct listener *s);
+void listener_close(struct listener *s);             /* connections that have not opened yet end with it, without a call */
 /* Refused certificates close with ERR_DENIED, unreachable peers with ERR_TEMPORARY, protocol violations with ERR_CORRUPT; messages name both ends. */
 int net_dial(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
              void *arg, struct link **out, struct err *err);
 struct bytes { const void *data; size_t size; };
-/* Queues a message (copied, encoded) with its payload pieces (copied). The queue is bounded (256 MiB): ERR_TEMPORARY when full.
- * Never blocks; FIFO; a link that is closing swallows it. */
+/* Queues a message (copied, encoded; not MSG_HELLO) with its payload pieces (copied). The queue is bounded (256 MiB): ERR_TEMPORARY when full.
+ * Never blocks; FIFO; may be called before opened(): it leaves once the other end is accepted. A link that is closing swallows it. */
 int link_send(struct link *link, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces, struct err *err);
-void link_close(struct link *link);                  /* closed() fires later, from the loop */
+/* No message() any more; what is queued is sent (2 s at most), then closed() fires, from the loop. */
+void link_close(struct link *link);
 void link_set_arg(struct link *link, const struct link_ops *ops, void *arg);   /* hand a link to its owner after opened() */
 const struct msg_hello *link_peer(const struct link *link);
 /* Bytes written and read on the wire, TLS and headers included. */

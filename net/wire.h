@@ -1,0 +1,31 @@
+/* Wires: addresses as text, non-blocking sockets that listen or connect, and plain reads and writes that count bytes. */
+#ifndef VIADUCT_NET_WIRE_H
+#define VIADUCT_NET_WIRE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+
+struct address { bool local; char path[108]; char host[128], port[8]; };   /* local: unix:/path */
+int address_parse(const char *text, struct address *out, struct err *err);
+/* Without asking a name server; false: the host is a name. */
+bool address_numeric(const struct address *a, struct sockaddr_storage *out, socklen_t *size);
+
+/* Binds and listens; out: the address with the real port. A local path is replaced when nobody listens on it: ERR_CONFLICT otherwise. */
+int wire_listen(const struct address *a, int *fd, char *out, size_t out_size, struct err *err);
+/* Starts to connect. 0, or -errno. */
+int wire_connect(const struct sockaddr_storage *to, socklen_t size, int *fd);
+int wire_accept(int listening, bool local, int *fd);         /* 0, or -errno */
+/* Only our own user (or root) may be at the other end of a local socket. */
+int wire_check_user(int fd, struct err *err);
+
+struct wire { int fd; uint64_t sent, received; };
+/* Bytes moved; 0: not now; ERR_TEMPORARY: the connection is over. */
+ssize_t wire_recv(struct wire *w, void *p, size_t n, struct err *err);
+ssize_t wire_send(struct wire *w, const struct iovec *v, unsigned count, struct err *err);
+
+#endif
