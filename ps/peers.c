@@ -1,0 +1,144 @@
+/* Links to slots. Each process sends over links that it dialled itself and takes messages from those that others dialled: so a link has one owner. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "ps/ps.h"
+
+#define REDIAL_MS 200
+
+struct peer {
+    struct ps_peers *owner;
+    uint8_t slot;
+    bool known, open, away;               /* away: at another site */
+    uint32_t instance;
+    char address[ADDRESS_LIMIT];
+    struct link *link;                    /* the newest one dialled */
+    uint64_t wan_before;                  /* of links that are closed */
+};
+
+struct ps_peers {
+    struct ps_peers_config config;
+    struct peer peer[SLOTS_LIMIT];
+};
+
+static uint64_t sent_over(const struct link *link)
+{
+    uint64_t sent = 0, received;
+    if (link)
+        link_traffic(link, &sent, &received);
+    return sent;
+}
+
+static void on_opened(void *arg, struct link *link, const struct msg_hello *hello)
+{
+    struct peer *p = arg;
+    if (link != p->link)
+        return;
+    if (hello->who.role != ROLE_PS || hello->who.index != p->slot || hello->who.instance != p->instance) {
+        link_close(link);                 /* its address was taken over by another launch: the next view tells */
+        return;
+    }
+    p->open = true;
+    p->owner->config.opened(p->owner->config.arg, p->slot);
+}
+
+static void on_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t payload_size)
+{
+    struct peer *p = arg;
+    if (link == p->link && p->open)
+        p->owner->config.message(p->owner->config.arg, p->slot, p->instance, type, m, payload, payload_size);
+}
+
+static void on_closed(void *arg, struct link *link, const struct err *why)
+{
+    struct peer *p = arg;
+    if (p->away)
+        p->wan_before += sent_over(link);
+    if (link != p->link)
+        return;
+    if (p->open)
+        log_info(p->owner->config.log, "link to slot %u closed: %s", p->slot, why->text);
+    p->link = NULL;
+    p->open = false;
+}
+
+static const struct link_ops peer_ops = {on_opened, on_message, on_closed};
+
+static void dial(struct ps_peers *p, struct peer *q)
+{
+    struct err err = ERR_INIT;
+    if (!q->known || q->link || !q->address[0])
+        return;
+    if (net_dial(p->config.loop, q->address, p->config.identity, p->config.hello, &peer_ops, q, &q->link, &err) < 0) {
+        log_info(p->config.log, "slot %u: %s", q->slot, err.text);
+        q->link = NULL;
+    }
+}
+
+static void on_timer(void *arg)
+{
+    struct ps_peers *p = arg;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++)
+        dial(p, &p->peer[s]);
+}
+
+int ps_peers_open(const struct ps_peers_config *config, struct ps_peers **out, struct err *err)
+{
+    struct ps_peers *p = calloc(1, sizeof *p);
+    if (!p)
+        return err_set(err, ERR_NO_MEMORY, "no memory for links");
+    p->config = *config;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++)
+        p->peer[s] = (struct peer){.owner = p, .slot = (uint8_t)s};
+    timer_start(config->loop, REDIAL_MS, REDIAL_MS, on_timer, p);
+    *out = p;
+    return 0;
+}
+
+void ps_peers_close(struct ps_peers *p) { free(p); }
+
+void ps_peers_view(struct ps_peers *p, const struct msg_view *m)
+{
+    for (unsigned s = 0; s < m->view.slot_count; s++) {
+        struct peer *q = &p->peer[s];
+        const struct view_slot *slot = &m->view.slot[s];
+        bool near = slot->site == p->config.hello->who.site && m->address_unix[s][0];
+        const char *address = near ? m->address_unix[s] : m->address_tls[s];
+        bool same = q->known && q->instance == slot->instance && strcmp(q->address, address) == 0;
+        if (s == p->config.own_slot || same)
+            continue;
+        if (q->link) {
+            struct link *old = q->link;
+            q->link = NULL;
+            q->open = false;
+            link_close(old);
+        }
+        q->known = slot->up && address[0];
+        q->instance = slot->instance;
+        q->away = slot->site != p->config.hello->who.site;
+        snprintf(q->address, sizeof q->address, "%s", address);
+        dial(p, q);
+    }
+}
+
+bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces)
+{
+    struct err err = ERR_INIT;
+    struct peer *q = &p->peer[slot];
+    if (slot >= SLOTS_LIMIT || !q->open)
+        return false;
+    if (link_send(q->link, type, view, msg, payload, pieces, &err) == 0)
+        return true;
+    log_warn(p->config.log, "slot %u: %s", slot, err.text);
+    return false;
+}
+
+uint64_t ps_peers_wan_bytes(const struct ps_peers *p)
+{
+    uint64_t sum = 0;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++)
+        sum += p->peer[s].wan_before + (p->peer[s].away ? sent_over(p->peer[s].link) : 0);
+    return sum;
+}
