@@ -44,11 +44,21 @@ CFLAGS_FILE_engine/kernels_avx512 := -O3 -ffp-contract=fast -mavx512f -mavx512vl
 CFLAGS_FILE_engine/kernels_avx2 := -O3 -ffp-contract=fast -mavx2 -mfma -fno-math-errno
 CFLAGS_FILE_engine/kernels_base := -O3 -ffp-contract=fast -fno-math-errno -Wno-psabi
 CFLAGS_FILE_engine/optim := -O3 -fno-math-errno
+# Sums and the memory limit they are held against: plain loops that should not wait for anything but memory. Addition by addition, so the same bits.
+CFLAGS_FILE_base/lanes := -O3
+CFLAGS_FILE_cli/bench_allreduce := -O3
+
+# Plugins: only where their libraries are. Program and plugin carry a hash of the sources that both are made of, and refuse each other when it differs.
+OMPI := $(shell pkg-config --exists ompi-c 2>/dev/null && echo yes)
+PLUGINS := $(if $(OMPI),$B/plugins/viaduct-mpi.so)
+COLL_SOURCES := $(sort $(wildcard collectives/*.[ch]) base/lanes.c base/lanes.h base/layout.c base/layout.h base/err.h)
+CFLAGS_FILE_collectives/plugin := -include $B/build_id.h
+CFLAGS_FILE_collectives/mpi_plugin := -include $B/build_id.h $(if $(OMPI),$(shell pkg-config --cflags ompi-c))
 
 .SECONDARY:
 .PHONY: all help lint unit test demo deps clean check-all bench oracle
 
-all: viaduct
+all: viaduct $(PLUGINS)
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -74,6 +84,15 @@ $B/%.o: %.c
 
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
+$B/build_id.h: $(COLL_SOURCES)
+	@mkdir -p $(@D)
+	@echo '#define COLL_BUILD_ID "'"$$(cat $^ | sha256sum | cut -c1-32)"'"' >$@
+$B/collectives/plugin.o $B/collectives/mpi_plugin.o: $B/build_id.h
+
+$B/plugins/viaduct-mpi.so: $B/collectives/mpi_plugin.o $B/lib/collectives.a $B/lib/base.a
+	@echo "  LD $@"
+	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -shared -o $@ $^ $(shell pkg-config --libs ompi-c 2>/dev/null) $(LIBS)
+
 PROGRAM := $(if $(filter release,$(MODE)),viaduct,$B/viaduct)
 $(PROGRAM): $(foreach f,$(FOLDERS),$B/lib/$f.a)
 	@echo "  LD $@"
@@ -95,9 +114,14 @@ ORACLE := $(patsubst tests/oracle/%.c,$B/tests/oracle/%,$(wildcard tests/oracle/
 $(ORACLE): $B/%: $B/%.o $(foreach f,$(CLOSURE_cli),$(if $(filter-out cli,$f),$B/lib/$f.a))
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
+# ---- drivers of end-to-end tests ----
+E2E_DRIVERS := $B/tests/e2e/coll_driver
+$(E2E_DRIVERS): $B/%: $B/%.o $(foreach f,$(CLOSURE_collectives),$B/lib/$f.a)
+	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
 #: oracle         compares with PyTorch (installs it into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c
@@ -137,7 +161,7 @@ test:
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
 TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UNIT_$f))
-test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_PROGRAMS))
+test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_PROGRAMS) $(E2E_DRIVERS) $(PLUGINS))
 tsan-programs: $(TSAN_UNITS)
 .PHONY: test-programs tsan-programs fuzz fuzz-smoke
 
@@ -153,10 +177,11 @@ demo:
 	@./viaduct validate jobs/examples/fashion-mnist.yaml
 	@./viaduct bench train jobs/examples/fashion-mnist.yaml --full --threads $$(nproc)
 
-#: bench          speed of training against PyTorch, interleaved in one run
+#: bench          speed of training against PyTorch and of all-reduce against memory, interleaved in one run
 bench: viaduct
 	@bash bench/train.sh 1
 	@bash bench/train.sh 2
+	@bash bench/allreduce.sh
 
 #: check-all      longer campaigns: accuracy on three seeds, 100,000 simulated seeds, each protocol rule taken out, fuzzing for a minute each
 check-all: viaduct fuzz

@@ -1,4 +1,4 @@
-/* collectives: the ranks of one gang combine their lanes. The transport of this version is "shm": own shared memory on one host; MPI joins as a plugin.
+/* collectives: the ranks of one gang combine their lanes. Transports: "shm", own shared memory on one host, and "mpi", a plugin.
  * No library adds floats: every rank sums its own blocks over all lanes, in tree order (base/lanes.h).
  *
  * A gang owns a contiguous lane range; rank r of R owns part r of it (coll_rank_lanes). Of the flat arena, rank r owns the blocks with
@@ -9,6 +9,7 @@
 #ifndef VIADUCT_COLLECTIVES_COLLECTIVES_H
 #define VIADUCT_COLLECTIVES_COLLECTIVES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "base/err.h"
 #include "base/lanes.h"
@@ -23,11 +24,13 @@ struct lane_totals {                  /* rides with a contribution: sums over sa
 };
 
 struct coll_config {
-    const char *transport;            /* "shm" */
+    const char *transport;            /* "shm": one host; "mpi": the ranks of MPI_COMM_WORLD, by the plugin */
     const char *segment;              /* shm: name of the POSIX segment, job id, site and incarnation inside; made by whoever comes first */
     unsigned rank, ranks, lanes;
     struct lane_range gang;           /* may be empty: then rounds carry no lanes, weights still move */
     const struct layout *layout;      /* kept by the caller */
+    bool sums_in_weights;             /* the first node's sum is made in the own blocks of coll_weights, for a caller that needs what stands there no more:
+                                         a plain all-reduce is then coll_reduce, coll_gather. That sum lasts until those weights are written */
     uint64_t open_timeout_ms;         /* all ranks must have come by then */
     uint64_t timeout_ms;              /* of one wait inside a round: a slower peer aborts the gang */
 };

@@ -11,6 +11,7 @@
 static struct layout layout;
 static char segment[64];
 static unsigned turn;
+static bool in_weights;
 
 static int set_up(void **state)
 {
@@ -25,7 +26,7 @@ static int set_up(void **state)
 static struct coll_config config(unsigned rank, unsigned ranks, unsigned lanes, struct lane_range gang)
 {
     snprintf(segment, sizeof segment, "/viaduct-test-%d-%u", (int)getpid(), turn);
-    return (struct coll_config){.transport = "shm", .segment = segment, .rank = rank, .ranks = ranks, .lanes = lanes, .gang = gang, .layout = &layout,
+    return (struct coll_config){.transport = "shm", .segment = segment, .rank = rank, .ranks = ranks, .lanes = lanes, .gang = gang, .layout = &layout, .sums_in_weights = in_weights,
                                 .open_timeout_ms = 5000, .timeout_ms = 2000};
 }
 
@@ -54,9 +55,10 @@ static uint64_t live(struct coll_config c, unsigned rounds, unsigned die_at, dou
             return (uint64_t)-e.code;
         float *w = coll_weights(k);
         for (uint64_t i = 0; i < sums.elems; i++) {
-            w[sums.first_offset + i] = 0;
+            float total = 0;
             for (unsigned n = 0; n < sums.count; n++)
-                w[sums.first_offset + i] += sums.sum[n][i];
+                total += sums.sum[n][i];
+            w[sums.first_offset + i] = total;
         }
         *loss = 0;
         for (unsigned n = 0; n < sums.count; n++)
@@ -127,6 +129,20 @@ static void test_same_bits_for_any_number_of_ranks(void **state)
     }
 }
 
+static void test_sums_in_weights(void **state)
+{
+    (void)state;
+    struct result apart[LANES_MAX], in[LANES_MAX];
+    static const struct lane_range ranges[] = {{0, 7}, {1, 6}, {3, 3}};
+    for (unsigned k = 0; k < ARRAY_LEN(ranges); k++) {
+        gang(1, 7, ranges[k], 3, -1, apart);
+        in_weights = true;
+        gang(3, 7, ranges[k], 3, -1, in);
+        in_weights = false;
+        assert_true(apart[0].hash > 9 && in[2].hash == apart[0].hash);
+    }
+}
+
 static void test_dead_peer_ends_the_gang(void **state)
 {
     (void)state;
@@ -163,11 +179,15 @@ static void test_mismatch_and_late_rank(void **state)
     coll_close(k);
     wrong.transport = "carrier-pigeon";
     assert_int_equal(coll_open(&wrong, &other, &e), ERR_USAGE);
+    setenv("VIADUCT_PLUGINS", "/nowhere", 1);
+    wrong.transport = "mpi";
+    assert_int_equal(coll_open(&wrong, &other, &e), ERR_NOT_FOUND);
+    assert_non_null(strstr(e.text, "/nowhere/viaduct-mpi.so"));
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_for_any_number_of_ranks), cmocka_unit_test(test_dead_peer_ends_the_gang),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_for_any_number_of_ranks), cmocka_unit_test(test_sums_in_weights), cmocka_unit_test(test_dead_peer_ends_the_gang),
                                        cmocka_unit_test(test_mismatch_and_late_rank)};
     return cmocka_run_group_tests_name("collectives", tests, set_up, NULL);
 }
