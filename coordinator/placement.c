@@ -1,0 +1,59 @@
+/* From a spec to who gets what. Pure. */
+#include <string.h>
+
+#include "base/base.h"
+#include "coordinator/coordinator.h"
+#include "engine/engine.h"
+
+static void place_slots(const struct job_spec *spec, struct core_config *c)
+{
+    unsigned slots = 0, homes = 0;
+    for (uint32_t i = 0; i < spec->site_count; i++) {
+        homes += spec->sites[i].ps_shards > 0;
+        for (uint32_t k = 0; k < spec->sites[i].ps_shards && slots < SLOTS_LIMIT; k++)
+            c->plan.slot_site[slots++] = (uint8_t)i;
+    }
+    c->plan.embedded = slots == 0;
+    if (c->plan.embedded) {
+        slots = MIN(spec->sites[0].ranks, (uint32_t)SLOTS_LIMIT);
+        homes = 1;
+    }
+    c->plan.slot_count = c->plan.shard_count = (uint8_t)slots;
+    c->copies = (uint8_t)MIN(homes, (unsigned)COPIES_LIMIT);
+}
+
+/* In proportion to what sites can compute at the same time; contiguous, in the order of the spec. */
+static void place_lanes(const struct job_spec *spec, struct core_config *c)
+{
+    uint64_t total = 0, before = 0;
+    for (uint32_t i = 0; i < spec->site_count; i++)
+        total += (uint64_t)spec->sites[i].ranks * spec->sites[i].threads;
+    for (uint32_t i = 0; i < spec->site_count; i++) {
+        uint64_t width = (uint64_t)spec->sites[i].ranks * spec->sites[i].threads;
+        struct lane_range r = {0, 0};
+        if (total && width) {
+            r.lo = (uint16_t)(before * spec->lanes / total);
+            r.hi = (uint16_t)((before + width) * spec->lanes / total);
+        }
+        before += width;
+        c->gang[i] = (struct view_gang){.lanes = r, .ranks = (uint16_t)spec->sites[i].ranks};
+    }
+}
+
+void placement_of(const struct job_spec *spec, struct core_config *c)
+{
+    const struct job_optim *o = &spec->optimizer;
+    memset(c, 0, sizeof *c);
+    c->plan = (struct msg_plan){.batch = spec->batch, .lanes = (uint16_t)spec->lanes, .deterministic = spec->deterministic, .seed = spec->seed,
+                                .checkpoint_every = (uint32_t)spec->checkpoint_every, .ram_every = spec->ram_every, .site_count = (uint8_t)spec->site_count,
+                                .optim_kind = o->name == OPTIMIZER_SGD ? OPTIM_SGD : OPTIM_ADAMW, .weight_decay = (float)o->weight_decay,
+                                .beta1 = (float)o->beta1, .beta2 = (float)o->beta2, .eps = (float)o->eps, .momentum = (float)o->momentum,
+                                .state_momentum = 0.1f, .nesterov = o->nesterov, .clip = o->clip};
+    for (uint32_t i = 0; i < spec->site_count; i++)
+        snprintf(c->plan.site_name[i], sizeof c->plan.site_name[i], "%s", spec->sites[i].name);
+    place_slots(spec, c);
+    place_lanes(spec, c);
+    c->checkpoint_replicas = (uint8_t)MIN(spec->checkpoint_replicas, spec->site_count);
+    c->epochs = spec->epochs;
+    c->steps = spec->steps;
+}

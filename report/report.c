@@ -1,0 +1,165 @@
+#include "report/report.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+#ifdef VIADUCT_COMMIT
+#define COMMIT json_string(VIADUCT_COMMIT)
+#else
+#define COMMIT json_null()
+#endif
+
+static json_t *number_or_null(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+static json_t *text_or_null(const char *s) { return s && *s ? json_string(s) : json_null(); }
+
+/* ---- restarts ---- */
+#define OPEN_MAX 256
+
+struct restarts {
+    json_t *list;
+    double wall_before;
+    unsigned open_count;
+    struct { json_t *entry; uint64_t since_ms; } open[OPEN_MAX];
+};
+
+struct restarts *restarts_open(const char *run_dir, bool keep_old)
+{
+    char path[700];
+    struct restarts *b = calloc(1, sizeof *b);
+    CHECK(b != NULL);
+    snprintf(path, sizeof path, "%s/report.json", run_dir);
+    json_t *old = keep_old ? json_load_file(path, 0, NULL) : NULL;
+    json_t *list = json_object_get(old, "restarts");
+    b->list = json_is_array(list) ? json_incref(list) : json_array();
+    b->wall_before = json_number_value(json_object_get(old, "wall_seconds"));
+    json_decref(old);
+    return b;
+}
+
+void restarts_close(struct restarts *b)
+{
+    if (!b)
+        return;
+    json_decref(b->list);
+    free(b);
+}
+
+double restarts_wall_before(const struct restarts *b) { return b->wall_before; }
+
+void restarts_died(struct restarts *b, const char *who, uint64_t at_step, const char *cause, uint64_t now_ms)
+{
+    json_t *e = json_pack("{s:s, s:I, s:s, s:i, s:n}", "who", who, "at_step", (json_int_t)at_step, "cause", cause, "lost_steps", 0, "seconds");
+    if (!e)                                /* a cause that is not UTF-8 */
+        e = json_pack("{s:s, s:I, s:s, s:i, s:n}", "who", who, "at_step", (json_int_t)at_step, "cause", "its last line is not text", "lost_steps", 0, "seconds");
+    json_array_append_new(b->list, e);
+    if (b->open_count == OPEN_MAX)
+        return;
+    b->open[b->open_count].entry = e;
+    b->open[b->open_count++].since_ms = now_ms;
+}
+
+void restarts_back(struct restarts *b, const char *who, uint64_t now_ms)
+{
+    for (unsigned i = 0; i < b->open_count;) {
+        const char *name = json_string_value(json_object_get(b->open[i].entry, "who"));
+        if (!name || strcmp(name, who) != 0) {
+            i++;
+            continue;
+        }
+        json_object_set_new(b->open[i].entry, "seconds", json_real((double)(now_ms - b->open[i].since_ms) / 1e3));
+        b->open[i] = b->open[--b->open_count];
+    }
+}
+
+void restarts_lost(struct restarts *b, uint64_t steps)
+{
+    size_t n = json_array_size(b->list);
+    if (n)
+        json_object_set_new(json_array_get(b->list, n - 1), "lost_steps", json_integer((json_int_t)steps));
+}
+
+/* ---- report.json ---- */
+static json_t *world_of(const struct report *r)
+{
+    json_t *sites = json_array();
+    unsigned ranks = 0;
+    for (unsigned i = 0; i < r->site_count; i++) {
+        json_array_append_new(sites, json_pack("{s:s, s:i}", "name", r->site[i].name, "ranks", (int)r->site[i].ranks));
+        ranks += r->site[i].ranks;
+    }
+    return json_pack("{s:o, s:i, s:i}", "sites", sites, "ranks", (int)ranks, "lanes", (int)r->lanes);
+}
+
+static json_t *checkpoint_of(const struct report *r)
+{
+    if (!r->have_checkpoint)
+        return json_null();
+    json_t *sites = json_array();
+    for (unsigned i = 0; i < r->site_count; i++)
+        if (r->checkpoint_sites >> i & 1)
+            json_array_append_new(sites, json_string(r->site[i].name));
+    return json_pack("{s:s, s:I, s:o}", "path", r->checkpoint_path, "step", (json_int_t)r->checkpoint_step, "verified_sites", sites);
+}
+
+static json_t *from_result(json_t *result, const char *key)
+{
+    json_t *v = json_object_get(result, key);
+    return v ? json_incref(v) : json_null();
+}
+
+int report_write(const char *run_dir, const struct report *r, const struct restarts *b, struct err *err)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/export/result.json", run_dir);
+    json_t *result = json_load_file(path, 0, NULL), *ledger = json_null(), *all;
+    if (r->have_ledger)
+        ledger = json_pack("{s:I, s:I, s:I}", "passes", (json_int_t)r->passes, "missing", (json_int_t)r->missing, "duplicated", (json_int_t)r->duplicated);
+    all = json_pack("{s:s, s:s, s:I, s:o, s:I, s:o, s:o, s:o, s:{s:o, s:o, s:o}, s:o, s:o, s:o, s:O, s:{s:I, s:I}, s:o, s:o, s:{s:o, s:o, s:o, s:{s:s}}}",
+                    "name", r->name, "status", r->status, "steps", (json_int_t)r->steps, "epochs", number_or_null(r->epochs), "samples", (json_int_t)r->samples,
+                    "wall_seconds", number_or_null(r->wall_seconds), "samples_per_second", number_or_null(r->samples_per_second), "world", world_of(r),
+                    "final", "train_loss", number_or_null(r->train_loss), "eval_loss", from_result(result, "eval_loss"),
+                    "eval_accuracy", from_result(result, "eval_accuracy"), "weights_sha256", from_result(result, "weights_sha256"),
+                    "state_sha256", from_result(result, "state_sha256"), "ledger", ledger, "restarts", b->list,
+                    "wan", "bytes_sent", (json_int_t)r->wan_bytes_sent, "rounds", (json_int_t)r->wan_rounds, "checkpoint", checkpoint_of(r),
+                    "export", from_result(result, "export"),
+                    "lineage", "commit", COMMIT, "spec_sha256", text_or_null(r->spec_sha256), "data_sha256", text_or_null(r->data_sha256),
+                    "versions", "viaduct", VIADUCT_VERSION);
+    json_decref(result);
+    if (all && r->error)
+        json_object_set_new(all, "error", json_string(r->error));
+    char *text = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
+    json_decref(all);
+    if (!text)
+        return err_set(err, ERR_NO_MEMORY, "no memory for the report");
+    snprintf(path, sizeof path, "%s/report.json", run_dir);
+    int rc = fs_publish_file(&fs_real, path, text, strlen(text), err);
+    free(text);
+    return rc;
+}
+
+/* ---- lines ---- */
+void report_event(FILE *f, const char *kind, const char *who, uint64_t step, const char *text)
+{
+    char stamp[32], k[100], w[300], t[3000];
+    if (!f)
+        return;
+    time_text(stamp);
+    json_quote(k, sizeof k, kind);
+    json_quote(w, sizeof w, who);
+    json_quote(t, sizeof t, text);
+    fprintf(f, "{\"time\":\"%s\",\"event\":%s,\"who\":%s,\"step\":%llu,\"text\":%s}\n", stamp, k, w, (unsigned long long)step, t);
+    fflush(f);
+}
+
+void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds)
+{
+    if (!f)
+        return;
+    fprintf(f, "{\"step\":%llu,\"epoch\":%llu,\"loss\":%.9g,\"lr\":%.9g,\"samples\":%llu,\"seconds\":%.3f}\n", (unsigned long long)step, (unsigned long long)epoch, loss,
+            lr, (unsigned long long)samples, seconds);
+    fflush(f);
+}

@@ -1,0 +1,44 @@
+/* report: what a run leaves behind for people and scripts: report.json, events.jsonl, metrics.jsonl. Numbers that were not produced are null. */
+#ifndef VIADUCT_REPORT_REPORT_H
+#define VIADUCT_REPORT_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "base/err.h"
+
+#define REPORT_SITES_MAX 8
+
+struct report {                       /* plain values; whoever fills them owns what they point to */
+    const char *name, *status, *error;             /* error: NULL when none */
+    uint64_t steps, samples;
+    double epochs, wall_seconds, samples_per_second;   /* NAN: not produced */
+    unsigned site_count, lanes;
+    struct { const char *name; unsigned ranks; } site[REPORT_SITES_MAX];
+    double train_loss;
+    bool have_ledger;
+    uint64_t passes, missing, duplicated;
+    uint64_t wan_bytes_sent, wan_rounds;
+    bool have_checkpoint;
+    char checkpoint_path[256];
+    uint64_t checkpoint_step, checkpoint_sites;        /* sites: bit set */
+    char spec_sha256[65], data_sha256[65];             /* "": null */
+};
+
+/* Restarts live in a book of their own, which a later start of the same run continues. */
+struct restarts;
+struct restarts *restarts_open(const char *run_dir, bool keep_old);
+void restarts_close(struct restarts *b);
+double restarts_wall_before(const struct restarts *b);                 /* wall_seconds of earlier starts */
+void restarts_died(struct restarts *b, const char *who, uint64_t at_step, const char *cause, uint64_t now_ms);
+void restarts_back(struct restarts *b, const char *who, uint64_t now_ms);   /* closes the oldest open entry of that name */
+void restarts_lost(struct restarts *b, uint64_t steps);                /* a rollback: belongs to the newest entry */
+
+/* RUN/report.json, whole or not at all; RUN/export/result.json is merged in when it is there. */
+int report_write(const char *run_dir, const struct report *r, const struct restarts *b, struct err *err);
+
+/* Lines, flushed one by one. */
+void report_event(FILE *f, const char *kind, const char *who, uint64_t step, const char *text);
+void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds);
+
+#endif
