@@ -1,0 +1,82 @@
+/* The inside of client/: client.c (joining, messages, views), rounds.c (pull, gather, contribute), and the state they share.
+ *
+ * Two threads: the trainer's, which calls viaduct.h and waits on `wake`; and the loop's, which owns every link. `lock` guards everything below it.
+ * Weights of the own blocks are written by the loop's thread into the gang's shared memory while the trainer waits (phase WAITING), never else. */
+#ifndef VIADUCT_CLIENT_CLIENT_H
+#define VIADUCT_CLIENT_CLIENT_H
+
+#include <pthread.h>
+#include "base/base.h"
+#include "client/viaduct.h"
+#include "collectives/collectives.h"
+#include "net/net.h"
+#include "ps/ps.h"
+
+enum client_phase { CLIENT_JOINING, CLIENT_WAITING, CLIENT_COMPUTING };
+
+struct piece {                            /* what this rank owns of one shard */
+    bool speaks;
+    uint32_t first, count;                /* in the shard's own block order */
+    uint64_t elems, offset;               /* floats without padding; first block's offset in the flat arena */
+    bool have;
+    uint64_t version;
+    uint32_t generation;
+    uint64_t asked_ms, sent_ms;
+};
+
+struct viaduct {
+    struct viaduct_config config;
+    struct rundir run;
+    char site[64];
+    struct log log;
+    struct identity *identity;
+    struct msg_hello hello;
+    struct layout layout;
+    void *declaration_bytes;
+    size_t declaration_size;
+    struct loop *loop;
+    pthread_t thread;
+    bool running;
+
+    pthread_mutex_t lock;                 /* recursive: an embedded shard answers inside the call that asks it */
+    pthread_cond_t wake;
+    struct ps_member *member;
+    struct ps_peers *peers;
+    bool have_plan, have_view, stopping;
+    struct msg_plan plan;
+    struct declaration declaration;
+    struct msg_view view;
+    struct err end;                       /* code < 0: this rank is over */
+
+    enum client_phase phase;
+    struct coll *coll;
+    struct lane_range gang_lanes, lanes;  /* of the gang as opened; of this rank */
+    uint32_t *shard_first;                /* first layout block of each shard */
+    struct piece piece[SHARDS_LIMIT];
+    uint64_t target;                      /* version wanted */
+    bool contributed;                     /* `sums` belong to round target - 1 and stay until target is here */
+    struct coll_sums sums;
+    struct viaduct_step step;
+    float *seed;                          /* the flat arena at version 0, made when first asked for */
+
+    struct ps_disk *disk;                 /* embedded shards only */
+    struct ps_host *host;
+    struct ps_ram *ram;
+    uint8_t *scratch;
+    size_t scratch_size;
+};
+
+/* client.c */
+void client_end(struct viaduct *v, const struct err *why);                 /* locked; the first reason stays */
+bool client_send(struct viaduct *v, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
+bool client_is_member(const struct viaduct *v);
+int client_error(struct viaduct_error *out, const struct err *err);
+
+/* rounds.c; all locked, in the loop's thread */
+void rounds_set_pieces(struct viaduct *v);
+void rounds_view(struct viaduct *v);
+void rounds_linked(struct viaduct *v, uint8_t slot);
+void rounds_tick(struct viaduct *v);
+void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_t *payload, size_t payload_size);
+
+#endif

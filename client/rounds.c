@@ -1,0 +1,390 @@
+/* A round, seen from a rank: pull the own blocks of one version, gather them over the gang, compute, contribute the sums, and again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/client.h"
+
+#define ASK_AGAIN_MS 250                  /* pulls are small, and a shard that was not ready yet knows nothing of them */
+#define RESEND_MS 3000
+#define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
+#define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
+#define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
+
+/* ---- which blocks ---- */
+void rounds_set_pieces(struct viaduct *v)
+{
+    uint32_t own_first, own_count;
+    coll_owned_blocks(v->coll, &own_first, &own_count);
+    for (unsigned s = 0; s < v->plan.shard_count; s++) {
+        struct piece *p = &v->piece[s];
+        uint32_t first, count;
+        ps_shard_blocks(&v->layout, v->plan.shard_count, s, &first, &count);
+        uint32_t lo = MAX(first, own_first), hi = MIN(first + count, own_first + own_count);
+        *p = (struct piece){0};
+        v->shard_first[s] = first;
+        if (count > 0 && lo < hi) {
+            *p = (struct piece){.speaks = true, .first = lo - first, .count = hi - lo, .offset = v->layout.blocks[lo].offset};
+            for (uint32_t b = lo; b < hi; b++)
+                p->elems += v->layout.blocks[b].elems;
+        }
+        p->speaks = p->speaks || (count == 0 && v->hello.who.index == (v->plan.embedded ? s : 0));   /* an empty shard is rank 0's, or its host's */
+    }
+}
+
+static const struct block_desc *block_of(const struct viaduct *v, unsigned shard, uint32_t i) { return &v->layout.blocks[v->shard_first[shard] + i]; }
+
+/* Pieces of payload: blocks [first, first + count) of the shard, out of an arena of which arena[0] is element `base`. */
+static unsigned gather_blocks(const struct viaduct *v, unsigned shard, uint32_t first, uint32_t count, const float *arena, uint64_t base, struct bytes *out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct block_desc *d = block_of(v, shard, first + i);
+        out[i] = (struct bytes){arena + (d->offset - base), d->elems * sizeof(float)};
+    }
+    return count;
+}
+
+static uint8_t primary_of(const struct viaduct *v, unsigned shard)
+{
+    const struct view_shard *vs = &v->view.view.shard[shard];
+    for (unsigned i = 0; i < vs->copy_count; i++)
+        if (vs->copy[i].role == COPY_PRIMARY)
+            return vs->copy[i].slot;
+    return UINT8_MAX;
+}
+
+/* The in-sync copy at the own site, else the primary. */
+static uint8_t source_of(const struct viaduct *v, unsigned shard)
+{
+    const struct view_shard *vs = &v->view.view.shard[shard];
+    for (unsigned i = 0; i < vs->copy_count; i++) {
+        bool in_sync = vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC;
+        if (in_sync && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site)
+            return vs->copy[i].slot;
+    }
+    return primary_of(v, shard);
+}
+
+/* ---- asking and contributing ---- */
+static void ask(struct viaduct *v, unsigned shard)
+{
+    struct piece *p = &v->piece[shard];
+    struct msg_pull m = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = (uint8_t)shard, .version = v->target,
+                         .block_first = p->first, .block_count = p->count};
+    p->asked_ms = loop_now_ms(v->loop);
+    failpoint(FAIL_WORKER_PULL);
+    client_send(v, source_of(v, shard), MSG_PULL, &m, NULL, 0);
+}
+
+static bool wants(const struct viaduct *v, unsigned shard)
+{
+    const struct piece *p = &v->piece[shard];
+    return p->speaks && !(p->have && p->version >= v->target);
+}
+
+static void ask_all(struct viaduct *v)
+{
+    for (unsigned s = 0; s < v->plan.shard_count && v->phase == CLIENT_WAITING; s++)
+        if (wants(v, s))
+            ask(v, s);
+}
+
+static void contribute_node(struct viaduct *v, unsigned shard, unsigned node)
+{
+    const struct piece *p = &v->piece[shard];
+    const struct lane_totals *t = &v->sums.totals[node];
+    struct bytes piece[CHUNK_BLOCKS];
+    for (uint32_t at = 0; at < p->count || at == 0; at += CHUNK_BLOCKS) {
+        uint32_t count = MIN(p->count - at, CHUNK_BLOCKS);
+        struct msg_contribute m = {.view = v->view.view.number, .generation = v->view.view.generation, .round = v->target - 1, .shard = (uint8_t)shard,
+                                   .name = {v->sums.node[node], v->plan.deterministic ? 0 : v->hello.who.instance},
+                                   .totals = {.loss_sum = t->loss_sum, .correct = t->correct, .samples = t->samples, .nonfinite = t->nonfinite},
+                                   .block_first = p->first + at, .block_count = count};
+        unsigned n = gather_blocks(v, shard, p->first + at, count, v->sums.sum[node], v->sums.first_offset, piece);
+        failpoint(FAIL_WORKER_CONTRIBUTE);
+        client_send(v, primary_of(v, shard), MSG_CONTRIBUTE, &m, piece, n);
+    }
+}
+
+static void contribute(struct viaduct *v, unsigned shard)
+{
+    if (!v->contributed || !v->piece[shard].speaks)
+        return;
+    v->piece[shard].sent_ms = loop_now_ms(v->loop);
+    for (unsigned n = 0; n < v->sums.count; n++)
+        contribute_node(v, shard, n);
+}
+
+static void contribute_all(struct viaduct *v)
+{
+    for (unsigned s = 0; s < v->plan.shard_count && v->phase == CLIENT_WAITING; s++)
+        contribute(v, s);
+}
+
+static void seed(struct viaduct *v, const struct msg_pullreply *m)
+{
+    struct msg_seed out = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = m->shard, .block_first = m->block_first,
+                           .block_count = m->block_count};
+    const struct piece *p = &v->piece[m->shard];
+    const struct view_shard *vs = &v->view.view.shard[m->shard];
+    struct bytes *piece = calloc(m->block_count + 1, sizeof *piece);
+    CHECK(piece != NULL);
+    if (!v->seed) {
+        v->seed = calloc(v->layout.elems, sizeof(float));
+        CHECK(v->seed != NULL);
+        v->config.init(v->config.arg, v->plan.seed, v->seed);
+    }
+    if (m->block_first >= p->first && m->block_first + m->block_count <= p->first + p->count) {
+        unsigned n = gather_blocks(v, m->shard, m->block_first, m->block_count, v->seed, 0, piece);
+        for (unsigned i = 0; i < vs->copy_count; i++)
+            if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
+                client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
+    }
+    free(piece);
+}
+
+/* ---- events ---- */
+void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_t *payload, size_t size)
+{
+    if (m->shard >= v->plan.shard_count || m->view != v->view.view.number || m->generation != v->view.view.generation || !client_is_member(v))
+        return;
+    struct piece *p = &v->piece[m->shard];
+    log_debug(&v->log, "shard %u answers with version %llu, status %u; wanted %llu", m->shard, (unsigned long long)m->version, m->status, (unsigned long long)v->target);
+    if (m->status == PULL_NEED_SEED) {
+        if (v->coll) {
+            seed(v, m);
+            /* The pull, or the contribution, was answered with this: it is sent again. */
+            p->asked_ms = loop_now_ms(v->loop) - ASK_AGAIN_MS + SEEDED_MS;
+            p->sent_ms = loop_now_ms(v->loop) - RESEND_MS + SEEDED_MS;
+        }
+        return;
+    }
+    bool mine = p->speaks && m->block_first == p->first && m->block_count == p->count && size == p->elems * sizeof(float);
+    if (v->phase != CLIENT_WAITING || !mine || m->version < v->target || (p->have && p->version >= m->version))
+        return;
+    float *weights = coll_weights(v->coll);
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct block_desc *d = block_of(v, m->shard, p->first + i);
+        memcpy(weights + d->offset, payload, d->elems * sizeof(float));
+        payload += d->elems * sizeof(float);
+    }
+    p->have = true;
+    p->version = m->version;
+    p->generation = m->generation;
+    if (m->version > v->target) {             /* others were faster: all pieces must be of one version */
+        v->target = m->version;
+        v->contributed = false;
+        ask_all(v);
+    }
+    pthread_cond_broadcast(&v->wake);
+}
+
+void rounds_view(struct viaduct *v)
+{
+    if (!v->coll || v->phase != CLIENT_WAITING)
+        return;
+    contribute_all(v);
+    for (unsigned s = 0; s < v->plan.shard_count; s++)
+        v->piece[s].have = false;             /* this view's copy may need the seeds of all ranks */
+    ask_all(v);
+}
+
+void rounds_linked(struct viaduct *v, uint8_t slot)
+{
+    if (!v->coll || v->phase != CLIENT_WAITING || !client_is_member(v))
+        return;
+    for (unsigned s = 0; s < v->plan.shard_count; s++) {
+        if (primary_of(v, s) == slot)
+            contribute(v, s);
+        if (source_of(v, s) == slot && wants(v, s))
+            ask(v, s);
+    }
+}
+
+void rounds_tick(struct viaduct *v)
+{
+    uint64_t now = loop_now_ms(v->loop);
+    if (!v->coll || v->phase != CLIENT_WAITING || !client_is_member(v))
+        return;
+    for (unsigned s = 0; s < v->plan.shard_count; s++) {
+        struct piece *p = &v->piece[s];
+        if (wants(v, s) && now - p->asked_ms > ASK_AGAIN_MS)
+            ask(v, s);
+        if (v->contributed && p->speaks && now - p->sent_ms > RESEND_MS)
+            contribute(v, s);
+    }
+}
+
+/* ---- the trainer's thread ---- */
+static void start_waiting(void *arg)
+{
+    struct viaduct *v = arg;
+    pthread_mutex_lock(&v->lock);
+    if (v->coll && client_is_member(v) && v->end.code == 0) {
+        contribute_all(v);
+        ask_all(v);
+    }
+    pthread_mutex_unlock(&v->lock);
+}
+
+static bool pieces_level(const struct viaduct *v)
+{
+    for (unsigned s = 0; s < v->plan.shard_count; s++)
+        if (v->piece[s].speaks && (!v->piece[s].have || v->piece[s].version != v->target))
+            return false;
+    return true;
+}
+
+static int open_gang(struct viaduct *v, struct err *err)
+{
+    char segment[160];
+    const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
+    snprintf(segment, sizeof segment, "/viaduct-%s-%s-%u", v->run.job, v->site, v->hello.who.instance);
+    struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = segment, .rank = v->hello.who.index, .ranks = gang->ranks,
+                            .lanes = v->plan.lanes, .gang = gang->lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
+    v->gang_lanes = gang->lanes;
+    pthread_mutex_unlock(&v->lock);
+    struct coll *coll = NULL;
+    int rc = coll_open(&c, &coll, err);
+    pthread_mutex_lock(&v->lock);
+    if (rc < 0)
+        return rc;
+    v->coll = coll;
+    v->lanes = coll_rank_lanes(coll);
+    rounds_set_pieces(v);
+    return 0;
+}
+
+/* Locked on entry and return. The own pieces at `target`, or why not. */
+static int wait_for_pieces(struct viaduct *v, struct err *err)
+{
+    v->phase = CLIENT_WAITING;
+    loop_post(v->loop, start_waiting, v);
+    while (v->end.code == 0 && !v->stopping && !pieces_level(v))
+        pthread_cond_wait(&v->wake, &v->lock);
+    if (v->end.code < 0)
+        return *err = v->end, err->code;
+    return 0;
+}
+
+/* All ranks hold one version and generation? Else everybody goes for the newest. */
+static int agree(struct viaduct *v, bool *level, struct err *err)
+{
+    uint64_t all[LANES_MAX], mine = v->stopping ? UINT64_MAX : v->target;
+    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
+    pthread_mutex_unlock(&v->lock);
+    int rc = coll_exchange(v->coll, mine, all, err);
+    pthread_mutex_lock(&v->lock);
+    *level = true;
+    for (unsigned r = 0; rc == 0 && r < ranks; r++) {
+        if (all[r] == UINT64_MAX)
+            v->stopping = true;
+        else if (all[r] != mine)
+            *level = false;
+        if (all[r] != UINT64_MAX && all[r] > v->target) {
+            v->target = all[r];
+            v->contributed = false;
+        }
+    }
+    return rc;
+}
+
+static void fill_step(struct viaduct *v, struct viaduct_step *out)
+{
+    const struct msg_plan *p = &v->plan;
+    uint64_t per_pass = (p->samples_per_pass + p->batch - 1) / p->batch, in_pass = v->target % per_pass * p->batch, left = p->samples_per_pass - in_pass;
+    *out = (struct viaduct_step){.finished = v->stopping || v->target >= p->rounds, .step = v->target, .steps = p->rounds, .pass = (uint32_t)(v->target / per_pass),
+                                 .first = in_pass, .count = left < p->batch ? (uint32_t)left : p->batch, .lane_lo = v->lanes.lo, .lane_hi = v->lanes.hi,
+                                 .weights = coll_weights(v->coll)};
+}
+
+/* Embedded shards live in the ranks, so these stay until the coordinator says stop. */
+static void stay_if_embedded(struct viaduct *v)
+{
+    v->phase = CLIENT_WAITING;
+    while (v->plan.embedded && !v->stopping && v->end.code == 0)
+        pthread_cond_wait(&v->wake, &v->lock);
+}
+
+static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
+{
+    bool level = false;
+    if (!v->coll)
+        TRY(open_gang(v, err));
+    while (!level && !v->stopping) {
+        TRY(wait_for_pieces(v, err));
+        TRY(agree(v, &level, err));
+    }
+    if (!v->stopping) {
+        v->phase = CLIENT_COMPUTING;
+        v->contributed = false;
+        pthread_mutex_unlock(&v->lock);
+        failpoint(FAIL_WORKER_GATHER);
+        int rc = coll_gather(v->coll, err);
+        pthread_mutex_lock(&v->lock);
+        if (rc < 0)
+            return rc;
+    }
+    fill_step(v, &v->step);
+    if (v->step.finished)
+        stay_if_embedded(v);
+    *out = v->step;
+    return 0;
+}
+
+int viaduct_next(struct viaduct *v, struct viaduct_step *out, struct viaduct_error *error)
+{
+    struct err err = ERR_INIT;
+    pthread_mutex_lock(&v->lock);
+    int rc = next(v, out, &err);
+    if (rc < 0 && v->stopping) {              /* an abort that came with the end is the end */
+        fill_step(v, out);
+        rc = 0;
+    } else if (rc < 0 && v->end.code < 0) {
+        err = v->end;                         /* why the gang was aborted */
+    }
+    pthread_mutex_unlock(&v->lock);
+    return rc < 0 ? client_error(error, &err) : 0;
+}
+
+int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, struct viaduct_error *error)
+{
+    struct err err = ERR_INIT;
+    struct lane_totals t[LANES_MAX];
+    struct coll_sums sums;
+    for (unsigned i = 0; i < (unsigned)(v->lanes.hi - v->lanes.lo); i++)
+        t[i] = (struct lane_totals){totals[i].loss_sum, totals[i].correct, totals[i].samples, totals[i].nonfinite};
+    failpoint(FAIL_WORKER_REDUCE);
+    int rc = coll_reduce(v->coll, t, &sums, &err);
+    pthread_mutex_lock(&v->lock);
+    if (rc == 0) {
+        v->sums = sums;
+        v->target = v->step.step + 1;
+        v->contributed = true;
+        for (unsigned s = 0; s < v->plan.shard_count; s++)
+            v->piece[s].have = false;
+    } else if (v->stopping) {
+        rc = 0;                               /* viaduct_next will say so */
+    } else if (v->end.code < 0) {
+        err = v->end;
+    }
+    pthread_mutex_unlock(&v->lock);
+    return rc < 0 ? client_error(error, &err) : 0;
+}
+
+void viaduct_lane_ahead(const struct viaduct *v, uint64_t step, uint32_t lane, uint32_t *pass, uint64_t *first, uint32_t *count)
+{
+    const struct msg_plan *p = &v->plan;
+    uint64_t per_pass = (p->samples_per_pass + p->batch - 1) / p->batch, at = step % per_pass * p->batch, left = p->samples_per_pass - at;
+    struct sample_span span = lane_samples(left < p->batch ? (uint32_t)left : p->batch, p->lanes, lane);
+    *pass = (uint32_t)(step / per_pass);
+    *first = at + span.first;
+    *count = span.count;
+}
+
+void viaduct_lane(const struct viaduct *v, uint32_t lane, uint64_t *first, uint32_t *count)
+{
+    uint32_t pass;
+    viaduct_lane_ahead(v, v->step.step, lane, &pass, first, count);
+}
+
+float *viaduct_gradient(struct viaduct *v, uint32_t lane) { return coll_lane_buffer(v->coll, lane); }
