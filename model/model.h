@@ -94,5 +94,16 @@ void graph_init_weights(const struct graph *g, const struct layout *l, uint64_t 
 /* config as YAML flow/JSON text for manifests, and back (limits, ERR_CORRUPT). */
 int model_config_print(const struct model_config *c, char *out, size_t size);
 int model_config_parse(const char *json, struct model_config *out, struct err *err);
+/* The class labels "0" to "n-1" as a JSON list, for the metadata of exported files. */
+int model_labels_print(const struct model_config *c, char *out, size_t size);
+
+/* ---- ONNX, opset 17: input "input", float32 N x C x H x W in [0, 1]; output "logits"; initializers named as the layout's tensors ---- */
+#define MODEL_NORM_EPS 1e-5f         /* of every batch norm */
+#define ONNX_BYTES_MAX 0x7fffffffu   /* protobuf's limit of one message */
+/* The file's bytes, a pure function of the arguments; *out: malloc. */
+int onnx_write(const struct graph *g, const struct layout *l, const float *weights, void **out, size_t *size, struct err *err);
+/* Reads what onnx_write wrote and refuses anything else: ERR_USAGE for another program's model, ERR_CORRUPT naming what is damaged or changed.
+ * The caller frees: graph_free, layout_fini, pages_free(weights, elems * 4). */
+int onnx_read(const void *file, size_t size, struct graph **g, struct layout *l, float **weights, struct err *err);
 
 #endif

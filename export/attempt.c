@@ -1,0 +1,106 @@
+/* The folder of an attempt: made beside the final place, whole before it takes it. Whatever moment a process is killed at, the next attempt starts from
+ * here; a process that wakes up late finds its folder gone and fails, instead of publishing half of it. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "export/parts.h"
+
+static int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
+{
+    return snprintf(out, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
+}
+
+static bool is_between(const char *name, const char *start, const char *end)
+{
+    size_t n = strlen(name), s = strlen(start), e = strlen(end);
+    return n >= s + e && strncmp(name, start, s) == 0 && strcmp(name + n - e, end) == 0;
+}
+
+static int remove_folder(const char *dir, struct err *err)
+{
+    char path[PATH_MAX];
+    DIR *d = opendir(dir);
+    if (!d)
+        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", dir);
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && snprintf(path, sizeof path, "%s/%s", dir, e->d_name) < (int)sizeof path)
+            unlink(path);
+    closedir(d);
+    return rmdir(dir) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot remove %s, what an earlier attempt left", dir) : 0;
+}
+
+static int set_aside(const char *dir, char trash[PATH_MAX], struct err *err)
+{
+    if (snprintf(trash, PATH_MAX, "%s.trash", dir) >= PATH_MAX)
+        return err_set(err, ERR_FAILED, "the path %s is too long", dir);
+    TRY(remove_folder(trash, err));
+    return rename(dir, trash) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot set %s aside", dir) : 0;
+}
+
+static int sweep_entry(const char *export_dir, const char *name, struct err *err)
+{
+    char path[PATH_MAX], trash[PATH_MAX];
+    TRY(path_in(export_dir, name, path, err));
+    if (is_between(name, "attempt-", ".tmp")) {
+        TRY(set_aside(path, trash, err));   /* in one step: whoever still writes into it can no longer rename it into place */
+        return remove_folder(trash, err);
+    }
+    if (is_between(name, "", ".trash"))
+        return remove_folder(path, err);
+    if (is_between(name, "result.json.tmp-", ""))
+        unlink(path);
+    return 0;
+}
+
+int attempt_sweep(const char *export_dir, struct err *err)
+{
+    int rc = 0;
+    DIR *d = opendir(export_dir);
+    if (!d)
+        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", export_dir);
+    for (struct dirent *e; rc == 0 && (e = readdir(d));)
+        rc = sweep_entry(export_dir, e->d_name, err);
+    closedir(d);
+    return rc;
+}
+
+/* For file systems that cannot exchange two names: without a result nobody takes the files for whole while there are none. */
+static int replace_in_steps(const char *export_dir, const char *attempt_dir, const char *final, struct err *err)
+{
+    char result[PATH_MAX], trash[PATH_MAX];
+    TRY(path_in(export_dir, "result.json", result, err));
+    if (unlink(result) < 0 && errno != ENOENT)
+        return err_errno(err, errno, "cannot withdraw %s", result);
+    TRY(fs_fsync_dir(&fs_real, export_dir, err));
+    TRY(set_aside(final, trash, err));
+    return rename(attempt_dir, final) < 0 ? err_errno(err, errno, "cannot rename %s to %s", attempt_dir, final) : 0;
+}
+
+static int take_place(const char *export_dir, const char *attempt_dir, const char *final, struct err *err)
+{
+    if (rename(attempt_dir, final) == 0)
+        return 0;
+    if (errno == ENOTEMPTY || errno == EEXIST) {
+        if (renameat2(AT_FDCWD, attempt_dir, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
+            return 0;
+        if (errno == EINVAL || errno == ENOSYS)
+            return replace_in_steps(export_dir, attempt_dir, final, err);
+    }
+    return err_errno(err, errno, "cannot rename %s to %s", attempt_dir, final);
+}
+
+int attempt_publish(const char *export_dir, const char *attempt_dir, struct err *err)
+{
+    char final[PATH_MAX];
+    TRY(path_in(export_dir, "float", final, err));
+    TRY(fs_fsync_dir(&fs_real, attempt_dir, err));
+    failpoint(FAIL_EXPORT_RENAME);
+    TRY(take_place(export_dir, attempt_dir, final, err));
+    return fs_fsync_dir(&fs_real, export_dir, err);
+}

@@ -1,0 +1,36 @@
+/* Model files into a folder: each by a temporary name, synced, renamed. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/base.h"
+#include "export/parts.h"
+
+static int image_of(const struct exported_model *m, enum job_export what, void **out, size_t *size, struct err *err)
+{
+    return what == EXPORT_ONNX ? onnx_write(m->graph, &m->layout, m->weights, out, size, err) : safetensors_image(m, out, size, err);
+}
+
+int exported_model_write(const struct exported_model *m, const char *dir, unsigned to, struct err *err)
+{
+    static const struct { enum job_export what; const char *name; } format[] = {{EXPORT_ONNX, "model.onnx"}, {EXPORT_SAFETENSORS, "model.safetensors"}};
+    if (to & ~(unsigned)(EXPORT_ONNX | EXPORT_SAFETENSORS) || to == 0)
+        return err_set(err, ERR_USAGE, "this version exports onnx and safetensors; name one of them in export.to");
+    TRY(fs_mkdirs(&fs_real, dir, err));
+    for (unsigned i = 0; i < ARRAY_LEN(format); i++) {
+        char path[PATH_MAX];
+        void *image;
+        size_t size;
+        if (!(to & format[i].what))
+            continue;
+        if (snprintf(path, sizeof path, "%s/%s", dir, format[i].name) >= (int)sizeof path)
+            return err_set(err, ERR_FAILED, "the path %s is too long", dir);
+        TRY(image_of(m, format[i].what, &image, &size, err));
+        int rc = fs_publish_file(&fs_real, path, image, size, err);
+        free(image);
+        if (rc < 0)
+            return rc;
+        failpoint(FAIL_EXPORT_WRITE);
+    }
+    return 0;
+}

@@ -1,0 +1,444 @@
+/* After training: what is written reads back to the same model, is evaluated alike, and a killed export starts over to the same result. */
+#include "tests/unit/unit.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ckpt/ckpt.h"
+#include "data/data.h"
+#include "engine/engine.h"
+#include "export/parts.h"
+
+#define SAMPLES 613                  /* no multiple of a piece */
+
+static const struct model_config tiny = {.family = MODEL_MLP, .classes = 2, .channels = 1, .height = 1, .width = 2, .mean = {0.5f},
+                                         .deviation = {0.25f, 1, 1, 1}};
+static const struct model_config cnn = {.family = MODEL_CNN, .classes = 5, .channels = 1, .height = 9, .width = 7, .conv_count = 2, .conv = {3, 8},
+                                        .hidden_count = 1, .hidden = {6}, .batch_norm = true, .mean = {0.4f}, .deviation = {0.3f, 1, 1, 1}};
+
+static void make(struct exported_model *m, const struct model_config *c, uint64_t seed)
+{
+    struct err e = ERR_INIT;
+    struct test_random random = {seed, 0};
+    *m = (struct exported_model){.config = *c};
+    assert_ok(graph_build(c, &m->graph, &e));
+    assert_ok(graph_layout(m->graph, &m->layout, &e));
+    m->weights_bytes = m->layout.elems * sizeof(float);
+    m->weights = pages_alloc(m->weights_bytes, &e);
+    graph_init_weights(m->graph, &m->layout, seed, m->weights);
+    for (uint32_t t = 0; t < m->layout.tensor_count; t++)   /* states and norms of a trained model, not 0 and 1; the gaps of the arena stay 0 */
+        for (uint64_t i = 0; i < m->layout.tensors[t].elems; i++)
+            m->weights[m->layout.tensors[t].offset + i] += 0.2f + 0.1f * test_float(&random);
+}
+
+static void write_at(const char *dir, const char *name, const void *p, size_t n)
+{
+    struct err e = ERR_INIT;
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_ok(fs_write_file(&fs_real, path, p, n, &e));
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static void write_data(const char *dir)
+{
+    static uint8_t images[16 + SAMPLES * 63], labels[8 + SAMPLES];
+    struct test_random random = {99, 0};
+    put32(images, 0x803);
+    put32(images + 4, SAMPLES);
+    put32(images + 8, 9);
+    put32(images + 12, 7);
+    put32(labels, 0x801);
+    put32(labels + 4, SAMPLES);
+    for (size_t i = 16; i < sizeof images; i++)
+        images[i] = (uint8_t)test_u32(&random);
+    for (size_t i = 8; i < sizeof labels; i++)
+        labels[i] = (uint8_t)(test_u32(&random) % 5);
+    write_at(dir, "images", images, sizeof images);
+    write_at(dir, "labels", labels, sizeof labels);
+}
+
+static void write_spec(const char *run, const char *more)
+{
+    char text[2000];
+    int n = snprintf(text, sizeof text,
+                     "viaduct: v1\nname: t\nmodel: {family: cnn, classes: 5, input: [1, 9, 7], channels: [3, 8], hidden: [6]}\ndata:\n"
+                     "  train: {images: %s/images, labels: %s/labels}\n%s\ntrain: {steps: 3}\n",
+                     run, run, more);
+    write_at(run, "spec.yaml", text, (size_t)n);
+}
+
+static void with_eval(const char *run, const char *more)
+{
+    char text[1500];
+    snprintf(text, sizeof text, "  eval: {images: %s/images, labels: %s/labels}\n%s", run, run, more);
+    write_spec(run, text);
+}
+
+static void write_checkpoint(const char *run, const char *site, const struct exported_model *m, const char *model_json, uint64_t step)
+{
+    struct err e = ERR_INIT;
+    char dir[600];
+    uint32_t block[64], n = m->layout.block_count, part_of_block[64] = {0};
+    const float *w[64];
+    struct ckpt_manifest manifest = {.layout = m->layout, .part_count = 1, .part_of_block = part_of_block,
+                                     .meta = {.job_id = "00112233aabbccdd", .generation = 2, .step = step, .samples_per_pass = SAMPLES, .phase = "train",
+                                              .optimizer = "adamw", .model_json = model_json, .spec_yaml = "viaduct: v1\n"}};
+    snprintf(dir, sizeof dir, "%s/ckpt/%s/step-%08llu", run, site, (unsigned long long)step);
+    for (uint32_t b = 0; b < n; b++) {
+        block[b] = b;
+        w[b] = m->weights + m->layout.blocks[b].offset;
+    }
+    struct ckpt_part_data data = {&m->layout, n, block, w, 0, NULL};
+    assert_ok(ckpt_part_write(&fs_real, dir, 2, step, 0, &data, &manifest.meta, &manifest.part[0], &e));
+    assert_ok(ckpt_publish(&fs_real, dir, &manifest, &e));
+}
+
+struct place { char run[64]; struct exported_model m; char json[1024]; };
+
+static void place_open(struct place *p, const char *more)
+{
+    struct err e = ERR_INIT;
+    char dir[100];
+    snprintf(p->run, sizeof p->run, "/tmp/export-test-XXXXXX");
+    assert_non_null(mkdtemp(p->run));
+    snprintf(dir, sizeof dir, "%s/state", p->run);
+    assert_ok(fs_mkdirs(&fs_real, dir, &e));
+    write_at(dir, "job", "00112233aabbccdd\n", 17);
+    snprintf(dir, sizeof dir, "%s/log", p->run);
+    assert_ok(fs_mkdirs(&fs_real, dir, &e));
+    write_data(p->run);
+    with_eval(p->run, more);
+    make(&p->m, &cnn, 5);
+    model_config_print(&cnn, p->json, sizeof p->json);
+    write_checkpoint(p->run, "cloud", &p->m, p->json, 3);
+    write_checkpoint(p->run, "onprem", &p->m, p->json, 3);
+}
+
+static void place_close(struct place *p)
+{
+    exported_model_close(&p->m);
+    char *argv[] = {"rm", "-rf", p->run, NULL};
+    pid_t pid = fork();
+    if (pid == 0)
+        execvp("rm", argv), _exit(1);
+    waitpid(pid, NULL, 0);
+}
+
+/* The process of one attempt; its wait status. cap: largest file it may write, 0: any. */
+static int attempt(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        char *argv[] = {"export", "--run", (char *)(uintptr_t)p->run, "--site", "onprem", "--step", (char *)(uintptr_t)step, "--generation", "2", "--attempt",
+                        (char *)(uintptr_t)number, NULL};
+        char path[100];
+        snprintf(path, sizeof path, "%s/out", p->run);
+        if (failpoints)
+            setenv("VIADUCT_FAILPOINT", failpoints, 1);
+        int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+        dup2(fd, 2);
+        signal(SIGXFSZ, SIG_IGN);
+        if (cap)
+            setrlimit(RLIMIT_FSIZE, &(struct rlimit){cap, cap});
+        _exit(export_main(11, argv));
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return status;
+}
+
+static char *text_of(const struct place *p, const char *name)
+{
+    struct err e = ERR_INIT;
+    char path[200];
+    void *text;
+    size_t n;
+    snprintf(path, sizeof path, "%s/%s", p->run, name);
+    return fs_read_file(&fs_real, path, 1 << 20, &text, &n, &e) < 0 ? NULL : text;
+}
+
+static bool exists(const struct place *p, const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", p->run, name);
+    return access(path, F_OK) == 0;
+}
+
+static void logits_of(const struct exported_model *m, float *out, uint32_t count)
+{
+    struct err e = ERR_INIT;
+    struct device *d;
+    struct engine *engine;
+    struct test_random random = {3, 0};
+    float *pixels = malloc(sizeof *pixels * count * 63);
+    for (uint32_t i = 0; i < count * 63; i++)
+        pixels[i] = philox_unit(test_u32(&random));
+    assert_ok(device_open("cpu", &d, &e));
+    assert_ok(engine_open(m->graph, &m->layout, d, 1, count, &engine, &e));
+    assert_ok(engine_set_weights(engine, m->weights, &e));
+    assert_ok(engine_infer(engine, pixels, count, out, &e));
+    engine_close(engine);
+    device_close(d);
+    free(pixels);
+}
+
+static void test_files_hold_the_same_model(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    struct exported_model from_file, from_checkpoint;
+    char path[200];
+    float want[8 * 5], got[8 * 5];
+    place_open(&p, "");
+    assert_ok(exported_model_write(&p.m, p.run, EXPORT_ONNX | EXPORT_SAFETENSORS, &e));
+    assert_int_equal(exported_model_write(&p.m, p.run, EXPORT_TRITON, &e), ERR_USAGE);
+    snprintf(path, sizeof path, "%s/model.onnx", p.run);
+    assert_ok(exported_model_open(path, &from_file, &e));
+    snprintf(path, sizeof path, "%s/ckpt/cloud/step-00000003", p.run);
+    assert_ok(exported_model_open(path, &from_checkpoint, &e));
+    assert_memory_equal(from_file.weights, p.m.weights, p.m.weights_bytes);
+    assert_memory_equal(from_checkpoint.weights, p.m.weights, p.m.weights_bytes);
+    logits_of(&p.m, want, 8);
+    logits_of(&from_file, got, 8);
+    assert_memory_equal(want, got, sizeof want);
+    logits_of(&from_checkpoint, got, 8);
+    assert_memory_equal(want, got, sizeof want);
+    exported_model_close(&from_file);
+    exported_model_close(&from_checkpoint);
+    snprintf(path, sizeof path, "%s/nothing", p.run);
+    assert_int_equal(exported_model_open(path, &from_file, &e), ERR_NOT_FOUND);
+    assert_int_equal(exported_model_open(p.run, &from_file, &e), ERR_NOT_FOUND);
+    place_close(&p);
+}
+
+static void test_safetensors_bytes(void **state)
+{
+    (void)state;
+    static const char header[] =
+        "{\"__metadata__\":{\"format\":\"viaduct\",\"viaduct.labels\":\"[\\\"0\\\",\\\"1\\\"]\",\"viaduct.model\":\"{\\\"batch_norm\\\":false,\\\"classes\\\":2,"
+        "\\\"conv\\\":[],\\\"deviation\\\":[0.25,1,1,1],\\\"family\\\":\\\"mlp\\\",\\\"hidden\\\":[],\\\"input\\\":[1,1,2],\\\"loss\\\":\\\"cross_entropy\\\","
+        "\\\"mean\\\":[0.5,0,0,0]}\"},\"fc1.bias\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+        "\"fc1.weight\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[8,24]}}";
+    struct err e = ERR_INIT;
+    struct exported_model m;
+    void *image;
+    size_t size;
+    make(&m, &tiny, 1);
+    for (int i = 0; i < 4; i++)
+        m.weights[i] = (float)(i + 1);
+    m.weights[64] = -1;
+    m.weights[65] = 0.5f;
+    assert_ok(safetensors_image(&m, &image, &size, &e));
+    uint64_t length;
+    memcpy(&length, image, 8);
+    assert_int_equal(length % 8, 0);
+    assert_int_equal(length, (sizeof header - 1 + 7) / 8 * 8);
+    assert_int_equal(size, 8 + length + 24);
+    assert_memory_equal((char *)image + 8, header, sizeof header - 1);
+    for (uint64_t i = sizeof header - 1; i < length; i++)
+        assert_int_equal(((char *)image)[8 + i], ' ');
+    static const float data[6] = {-1, 0.5f, 1, 2, 3, 4};
+    assert_memory_equal((char *)image + 8 + length, data, sizeof data);
+    free(image);
+    exported_model_close(&m);
+}
+
+static void test_evaluation(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    static struct job job;
+    struct dataset data;
+    struct device *d;
+    struct engine *engine;
+    struct lane_metrics want;
+    struct evaluation one, other;
+    char path[200], labels[200];
+    place_open(&p, "");
+    snprintf(path, sizeof path, "%s/spec.yaml", p.run);
+    assert_ok(job_load(&job, path, NULL, 0, false, &e));
+    snprintf(path, sizeof path, "%s/images", p.run);
+    snprintf(labels, sizeof labels, "%s/labels", p.run);
+    assert_ok(dataset_open_idx(&data, path, labels, 1, 9, 7, 5, &e));
+    assert_ok(device_open("cpu", &d, &e));
+    assert_ok(engine_open(p.m.graph, &p.m.layout, d, 1, 64, &engine, &e));
+    assert_ok(engine_set_weights(engine, p.m.weights, &e));
+    assert_ok(engine_eval(engine, data.pixels, data.labels, data.count, &want, &e));
+    assert_ok(exported_model_evaluate(&p.m, &job.spec, 1, &one, &e));
+    assert_int_equal(one.samples, SAMPLES);
+    assert_true(fabs(one.loss - want.loss_sum / SAMPLES) < 1e-6 * one.loss);
+    assert_true(one.accuracy == (double)want.correct / SAMPLES);
+    for (unsigned threads = 0; threads < 6; threads++) {
+        assert_ok(exported_model_evaluate(&p.m, &job.spec, threads, &other, &e));
+        assert_true(other.loss == one.loss && other.accuracy == one.accuracy && other.samples == one.samples);
+    }
+    engine_close(engine);
+    device_close(d);
+    dataset_close(&data);
+    job_fini(&job);
+    place_close(&p);
+}
+
+/* The result without the measured time. */
+static void check_result(const struct place *p, bool exported)
+{
+    char weights[SHA256_HEX], states[SHA256_HEX], want[400];
+    char *text = text_of(p, "export/result.json");
+    assert_non_null(text);
+    weights_sha256(&p->m.layout, p->m.weights, TENSOR_PARAMETER, weights);
+    weights_sha256(&p->m.layout, p->m.weights, TENSOR_STATE, states);
+    snprintf(want, sizeof want, "\"state_sha256\":\"%s\",\"weights_sha256\":\"%s\"}\n", states, weights);
+    assert_non_null(strstr(text, want));
+    assert_non_null(strstr(text, "{\"eval_accuracy\":0."));
+    assert_non_null(strstr(text, "\"eval_loss\":"));
+    if (exported) {
+        struct stat st;
+        char path[200];
+        snprintf(path, sizeof path, "%s/export/float/model.onnx", p->run);
+        assert_int_equal(stat(path, &st), 0);
+        snprintf(want, sizeof want, "\"bytes\":%lld,\"latency_ms\":{\"batch\":1,\"p50\":", (long long)st.st_size);
+        assert_non_null(strstr(text, want));
+        assert_non_null(strstr(text, "\"path\":\"export/float/model.onnx\"},\"gate\":null,\"quantized\":null}"));
+        assert_true(exists(p, "export/float/model.safetensors"));
+    } else {
+        assert_non_null(strstr(text, "\"export\":null"));
+        assert_false(exists(p, "export/float"));
+    }
+    free(text);
+}
+
+static void test_killed_anywhere_and_started_again(void **state)
+{
+    (void)state;
+    static const char *const at[] = {"export-start:kill", "export-write:kill", "export-write:kill:2", "export-rename:kill", "export-write:exit"};
+    for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+        struct place p;
+        place_open(&p, "");
+        int status = attempt(&p, "1", "3", at[i], 0);
+        assert_true(WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 1));
+        assert_false(exists(&p, "export/result.json"));
+        assert_false(exists(&p, "export/float"));
+        assert_int_equal(attempt(&p, "2", "3", at[i], 0), 0);   /* a failpoint fires once in a run */
+        check_result(&p, true);
+        assert_false(exists(&p, "export/attempt-1.tmp"));
+        /* and when the files are there already: another killed attempt leaves them whole, one more replaces them */
+        attempt(&p, "3", "3", i == 2 ? "export-rename:kill" : "export-write:kill:2", 0);
+        check_result(&p, true);
+        assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
+        check_result(&p, true);
+        assert_false(exists(&p, "export/attempt-3.tmp"));
+        assert_false(exists(&p, "export/attempt-4.tmp"));
+        place_close(&p);
+    }
+}
+
+static void test_later_step_replaces(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "export: {to: [onnx, safetensors]}");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    check_result(&p, true);
+    exported_model_close(&p.m);
+    make(&p.m, &cnn, 6);
+    write_checkpoint(p.run, "cloud", &p.m, p.json, 8);   /* own site has no copy of this one */
+    assert_int_equal(attempt(&p, "2", "8", NULL, 0), 0);
+    check_result(&p, true);
+    struct err e = ERR_INIT;
+    struct exported_model m;
+    char path[200];
+    snprintf(path, sizeof path, "%s/export/float/model.onnx", p.run);
+    assert_ok(exported_model_open(path, &m, &e));
+    assert_memory_equal(m.weights, p.m.weights, p.m.weights_bytes);
+    exported_model_close(&m);
+    place_close(&p);
+}
+
+static void test_without_export_or_eval_or_model(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "export: null");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    check_result(&p, false);
+    write_checkpoint(p.run, "onprem", &p.m, "", 4);
+    with_eval(p.run, "");
+    assert_int_equal(attempt(&p, "2", "4", NULL, 0), 0);
+    char *text = text_of(&p, "export/result.json");
+    assert_non_null(strstr(text, "{\"eval_accuracy\":null,\"eval_loss\":null,\"export\":null,"));
+    free(text);
+    write_spec(p.run, "");
+    assert_int_equal(attempt(&p, "3", "3", NULL, 0), 0);
+    text = text_of(&p, "export/result.json");
+    assert_non_null(strstr(text, "{\"eval_accuracy\":null,\"eval_loss\":null,\"export\":{\"float\":{\"accuracy\":null,\"bytes\":"));
+    free(text);
+    place_close(&p);
+}
+
+static void damage(const struct place *p, const char *site)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/ckpt/%s/step-00000003/part-0002-00000003-00.h5", p->run, site);
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    fseek(f, 2000, SEEK_SET);
+    fputc(0x55, f);
+    fclose(f);
+}
+
+static void test_damage_and_loss(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "");
+    damage(&p, "onprem");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);   /* the other site's copy */
+    check_result(&p, true);
+    damage(&p, "cloud");
+    assert_int_equal(WEXITSTATUS(attempt(&p, "2", "3", NULL, 0)), 3);
+    char *out = text_of(&p, "out");
+    assert_non_null(strstr(out, "viaduct: export: no checkpoint of step 3, generation 2"));
+    assert_non_null(strstr(out, "part-0002-00000003-00.h5"));
+    free(out);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "3", "5", NULL, 0)), 4);
+    place_close(&p);
+}
+
+static void test_full_disk(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "");
+    assert_int_equal(WEXITSTATUS(attempt(&p, "1", "3", NULL, 1500)), 3);
+    char *out = text_of(&p, "out");
+    assert_non_null(strstr(out, "export/attempt-1.tmp/model.onnx"));
+    free(out);
+    assert_false(exists(&p, "export/result.json"));
+    assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
+    check_result(&p, true);
+    place_close(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_files_hold_the_same_model), cmocka_unit_test(test_safetensors_bytes), cmocka_unit_test(test_evaluation),
+        cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
+        cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk),
+    };
+    return cmocka_run_group_tests_name("export", tests, NULL, NULL);
+}
