@@ -8,6 +8,7 @@
 
 #include "base/base.h"
 #include "ckpt/ckpt.h"
+#include "cli/bench.h"
 #include "cli/cli.h"
 #include "worker/worker.h"
 
@@ -90,26 +91,35 @@ static int number(const char *text, const char *option, uint64_t max, uint64_t *
     return 0;
 }
 
-int verb_bench(int argc, char **argv)
+enum { STEPS, THREADS, FULL, RANKS, MIB, APART, JSON };
+static const char *const options[] = {"--steps=", "--threads=", "--full", "--ranks=", "--mib=", "--apart", "--json", NULL};
+
+static int allreduce_main(const struct args *a)
 {
-    static const char *const options[] = {"--steps=", "--threads=", "--full", "--json", NULL};
-    struct args a;
+    struct err err = ERR_INIT;
+    uint64_t ranks = 2, mib = 64;
+    int rc = number(a->value[RANKS], "--ranks", LANES_MAX, &ranks, &err);
+    if (rc == 0)
+        rc = number(a->value[MIB], "--mib", 4096, &mib, &err);
+    if (rc == 0)
+        rc = bench_allreduce(&(struct bench_allreduce){(unsigned)ranks, (unsigned)mib, a->value[APART] != NULL, a->value[JSON] != NULL}, &err);
+    return rc < 0 ? cli_fail("bench", &err) : 0;
+}
+
+static int train_main(const struct args *a)
+{
     struct err err = ERR_INIT;
     uint64_t steps = 50, threads = 1;
-    int rc = args_parse(&a, options, argc, argv, &err);
-    if (rc == 0 && (a.positional_count != 2 || strcmp(a.positional[0], "train") != 0))
-        rc = err_set(&err, ERR_USAGE, "use: viaduct bench train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...]");
+    int rc = number(a->value[STEPS], "--steps", STEPS_MAX, &steps, &err);
     if (rc == 0)
-        rc = number(a.value[0], "--steps", STEPS_MAX, &steps, &err);
-    if (rc == 0)
-        rc = number(a.value[1], "--threads", 64, &threads, &err);
+        rc = number(a->value[THREADS], "--threads", 64, &threads, &err);
     if (rc < 0)
         return cli_fail("bench", &err);
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
-    rc = cli_load_spec("bench", job, a.positional[1], &a, true);
+    rc = cli_load_spec("bench", job, a->positional[1], a, true);
     if (rc == 0) {
-        struct bench b = {.steps = steps, .warmup = WARMUP_STEPS, .threads = (unsigned)threads, .full = a.value[2] != NULL, .json = a.value[3] != NULL};
+        struct bench b = {.steps = steps, .warmup = WARMUP_STEPS, .threads = (unsigned)threads, .full = a->value[FULL] != NULL, .json = a->value[JSON] != NULL};
         rc = train(job, &b, &err);
         if (rc < 0)
             cli_fail("bench", &err);
@@ -117,4 +127,19 @@ int verb_bench(int argc, char **argv)
     job_fini(job);
     free(job);
     return err_exit_code(rc);
+}
+
+int verb_bench(int argc, char **argv)
+{
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, options, argc, argv, &err) < 0)
+        return cli_fail("bench", &err);
+    if (a.positional_count == 1 && strcmp(a.positional[0], "allreduce") == 0)
+        return allreduce_main(&a);
+    if (a.positional_count == 2 && strcmp(a.positional[0], "train") == 0)
+        return train_main(&a);
+    err_set(&err, ERR_USAGE, "use: viaduct bench train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...], or viaduct bench allreduce [--ranks R] "
+                             "[--mib N] [--apart] [--json]");
+    return cli_fail("bench", &err);
 }

@@ -21,6 +21,12 @@ int verb_version(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_ckpt(int argc, char **argv);
 int verb_bench(int argc, char **argv);
+int verb_plan(int argc, char **argv);
+int verb_run(int argc, char **argv);
+int verb_status(int argc, char **argv);
+int verb_stop(int argc, char **argv);
+int verb_eval(int argc, char **argv);
+int verb_export(int argc, char **argv);
 
 /* ---- shared by the verbs ---- */
 /* Command line of a verb: options it knows (NULL-terminated names; "--dir=" takes a value), positionals, key.path=value overrides. */

@@ -3,13 +3,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/agent.h"
 #include "base/base.h"
 #include "cli/cli.h"
+#include "coordinator/coordinator.h"
+#include "export/export.h"
+#include "ps/ps.h"
+#include "worker/worker.h"
 
 const struct verb verbs[] = {
     {"init", "[NAME]", "writes a short working spec to stdout", "viaduct init > job.yaml\n  viaduct init mnist > mnist.yaml", verb_init, false},
     {"validate", "SPEC [key.path=value ...] [--json]", "finds all problems of a spec in one pass",
      "viaduct validate job.yaml\n  viaduct validate job.yaml train.batch=512 --json", verb_validate, false},
+    {"plan", "SPEC [--json] [key.path=value ...]", "layout, memory per rank, predicted step time, bytes between sites, and why",
+     "viaduct plan job.yaml\n  viaduct plan job.yaml 'sites=[{name: a, via: local, ranks: 2}]' --json", verb_plan, false},
+    {"run", "SPEC [--dir RUN] [--resume] [--site NAME] [--worker PROGRAM] [key.path=value ...]", "trains, then exports; under mpirun that world is a site's gang",
+     "viaduct run job.yaml\n  viaduct run job.yaml --resume train.epochs=10", verb_run, false},
+    {"status", "RUN [--json]", "where a run stands", "viaduct status runs/fashion-mnist\n  viaduct status runs/fashion-mnist --json", verb_status, false},
+    {"stop", "RUN", "saves a checkpoint and ends a run", "viaduct stop runs/fashion-mnist\n  viaduct stop runs/fashion-mnist && viaduct run job.yaml --resume", verb_stop, false},
+    {"eval", "MODEL --data SPEC [--json]", "loss and accuracy of a checkpoint or an exported ONNX file by our own engine",
+     "viaduct eval runs/fashion-mnist/export/float/model.onnx --data job.yaml\n  viaduct eval runs/fashion-mnist --data job.yaml --json", verb_eval, false},
+    {"export", "RUN|CKPT [--out DIR]", "the post-training stage alone",
+     "viaduct export runs/fashion-mnist\n  viaduct export runs/fashion-mnist/ckpt/cloud/step-00000200 --out exported", verb_export, false},
     {"bench", "train SPEC [--steps N] [--threads T] [--full] [key.path=value ...]", "trains on this machine alone and measures it",
      "viaduct bench train job.yaml --steps 50 --threads 1\n  viaduct bench train job.yaml --full --threads 2 --json", verb_bench, false},
     {"ckpt", "ls RUN | show CKPT | verify CKPT|RUN [--json]", "checkpoints: list, look into, check every byte",
@@ -17,6 +32,10 @@ const struct verb verbs[] = {
     {"doctor", "[--json]", "what this machine has and what is missing", "viaduct doctor\n  viaduct doctor --json", verb_doctor, false},
     {"schema", "", "JSON Schema of the spec", "viaduct schema > viaduct.schema.json\n  viaduct schema | jq .properties", verb_schema, false},
     {"version", "[--json]", "version and build", "viaduct version\n  viaduct version --json", verb_version, false},
+    {"coordinator", "", "", "", coordinator_main, true},
+    {"agent", "", "", "", agent_main, true},
+    {"worker", "", "", "", worker_main, true},
+    {"ps", "", "", "", ps_main, true},
     {NULL, NULL, NULL, NULL, NULL, false},
 };
 
@@ -24,7 +43,7 @@ static void print_help(FILE *out)
 {
     fprintf(out, "viaduct " VIADUCT_VERSION ": trains one model across several sites as if they were one machine\n\n"
                  "  viaduct init > job.yaml && viaduct validate job.yaml\n"
-                 "  viaduct bench train job.yaml --full --threads 2\n\nverbs:\n");
+                 "  viaduct run job.yaml\n\nverbs:\n");
     for (const struct verb *v = verbs; v->name; v++)
         if (!v->role)
             fprintf(out, "  %-10s %s\n", v->name, v->does);

@@ -26,7 +26,7 @@ static void child(const struct launch *what, const char *program, int report_fd)
     for (const char *const *e = what->env; ready && e && *e; e++)
         ready = putenv((char *)*e) == 0;
     if (ready) {
-        char *argv[64] = {(char *)"viaduct"};
+        char *argv[64] = {what->program ? (char *)what->program : (char *)"viaduct"};
         unsigned n = 1;
         for (const char *const *a = what->argv; *a && n < 63; a++)
             argv[n++] = (char *)*a;
@@ -44,15 +44,17 @@ int launch_local(const struct launch *what, pid_t *pid, struct err *err)
     if (n < 0)
         return err_errno(err, errno, "cannot find our own program");
     program[n] = '\0';
+    if (what->program)
+        snprintf(program, sizeof program, "%s", what->program);
     int report[2];
     if (pipe2(report, O_CLOEXEC) < 0)
-        return err_errno(err, errno, "cannot start %s", what->argv[0]);
+        return err_errno(err, errno, "cannot start %s", program);
     pid_t made = fork();
     if (made < 0) {
         int why = errno;
         close(report[0]);
         close(report[1]);
-        return err_errno(err, why, "cannot start %s", what->argv[0]);
+        return err_errno(err, why, "cannot start %s", program);
     }
     if (made == 0)
         child(what, program, report[1]);
@@ -61,7 +63,7 @@ int launch_local(const struct launch *what, pid_t *pid, struct err *err)
     ssize_t got = read(report[0], &why, sizeof why);   /* end of file: exec went through */
     close(report[0]);
     if (got == (ssize_t)sizeof why)
-        return err_errno(err, why, "cannot start %s from %s", what->argv[0], program);
+        return err_errno(err, why, "cannot start %s", program);
     *pid = made;
     return 0;
 }

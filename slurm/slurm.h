@@ -9,7 +9,8 @@
 #include "base/err.h"
 
 struct launch {                       /* one process */
-    const char *const *argv;          /* NULL-terminated; argv[0] is the role, the program is our own executable */
+    const char *program;              /* NULL: our own executable, argv[0] is the role; else this one, started with argv as its arguments */
+    const char *const *argv;          /* NULL-terminated */
     const char *const *env;           /* NULL-terminated "NAME=value" pairs added to ours; "NAME=" empties */
     const char *output_path;          /* stdout and stderr are appended here; NULL: inherited */
     int keep_fd;                      /* stays open in the child at the same number; -1: none */

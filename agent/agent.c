@@ -1,0 +1,544 @@
+/* The agent's shell: view in, processes out. Everything runs in one loop thread, except publishing (publish.c). */
+#include "agent/agent.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/children.h"
+#include "agent/door.h"
+#include "agent/publish.h"
+#include "agent/segments.h"
+#include "base/base.h"
+#include "coordinator/coordinator.h"
+#include "jobs/jobs.h"
+#include "net/net.h"
+
+#define RETRY_MS 200
+#define HEARTBEAT_MS 1000
+#define LOST_MS 60000            /* without a coordinator for this long: give up, exit 75 */
+#define ORPHAN_MS 10000          /* without `viaduct run` and coordinator */
+#define STOP_MS 6000             /* children get this long to end by themselves */
+
+struct agent {
+    struct loop *loop;
+    struct log log;
+    struct rundir run;
+    struct job job;
+    const char *site;
+    uint8_t site_index;
+    bool external_gang, invited; /* mpirun started the ranks; they were told to begin */
+    bool embedded;               /* shards live in the ranks: slots are no processes */
+    struct identity *identity;
+    struct msg_hello hello;
+    struct link *link;
+    bool joined, stopping, leaving, orphan;
+    uint64_t lost_since_ms;
+    struct children children;
+    struct door *door;
+    struct publisher *publisher;
+    bool have_view;
+    struct view view;
+    uint32_t export_attempt;     /* newest that was asked for */
+    int exit_code;
+};
+
+static void follow_view(struct agent *a);
+
+static void tell(struct agent *a, enum msg_type type, const void *m)
+{
+    struct err err = ERR_INIT;
+    if (a->link && a->joined && link_send(a->link, type, a->view.number, m, NULL, 0, &err) < 0)
+        log_warn(&a->log, "%s", err.text);
+}
+
+/* ---- the end ---- */
+/* Orderly: the farewell and what was told before leave the queue, then the link's end ends the loop. */
+static void end_if_done(struct agent *a)
+{
+    if (!a->stopping || a->leaving || children_count(&a->children) > 0 || publisher_waiting(a->publisher) > 0)
+        return;
+    a->leaving = true;
+    segments_end_run(a->run.job, a->site);
+    struct msg_leave m = {.who = a->hello.who};
+    tell(a, MSG_LEAVE, &m);
+    if (a->link)
+        link_close(a->link);
+    else
+        loop_stop(a->loop);
+}
+
+static void kill_children(void *arg)
+{
+    struct agent *a = arg;
+    for (unsigned i = 0; i < CHILDREN_MAX; i++)
+        if (a->children.child[i].used)
+            children_kill(&a->children.child[i]);
+}
+
+static void begin_stop(struct agent *a, int code)
+{
+    if (a->stopping)
+        return;
+    a->stopping = true;
+    a->exit_code = code;
+    timer_start(a->loop, STOP_MS, 0, kill_children, a);
+    end_if_done(a);
+}
+
+/* ---- deaths ---- */
+static bool is_over(void *arg, const struct process_id *who)
+{
+    const struct agent *a = arg;
+    if (who->role == ROLE_EXPORT)
+        return who->instance < a->export_attempt;
+    if (!a->have_view)
+        return false;
+    if (who->role == ROLE_WORKER)
+        return a->view.gang[a->site_index].incarnation > who->instance;
+    return who->index >= a->view.slot_count || a->view.slot[who->index].instance > who->instance;
+}
+
+/* A death may have been told to a coordinator that died, or over a link that broke: it is told until a view names a newer instance. */
+static void tell_deaths(struct agent *a)
+{
+    children_forget(&a->children, is_over, a);
+    for (unsigned i = 0; i < a->children.death_count; i++)
+        tell(a, MSG_EXITED, &a->children.death[i]);
+}
+
+static bool gang_lives(void *arg, uint32_t incarnation)
+{
+    const struct agent *a = arg;
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        const struct child *k = &a->children.child[i];
+        if (k->used && k->who.role == ROLE_WORKER && k->who.instance == incarnation)
+            return true;
+    }
+    return false;
+}
+
+static void kill_gang(struct agent *a, uint32_t incarnation)
+{
+    segments_end_gang(a->run.job, a->site, incarnation);
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        struct child *k = &a->children.child[i];
+        if (k->used && k->who.role == ROLE_WORKER && k->who.instance == incarnation && !k->killed)
+            children_kill(k);
+    }
+}
+
+static void on_child_end(void *arg, const struct msg_exited *m, bool killed)
+{
+    struct agent *a = arg;
+    bool rank = m->who.role == ROLE_WORKER, fell = m->signal != 0 || m->code != 0;
+    /* A gang dies whole: one fallen rank takes the others with it, at once. */
+    if (rank && ((fell && !killed && !a->stopping) || !gang_lives(a, m->who.instance)))
+        kill_gang(a, m->who.instance);
+    if (!killed)
+        tell(a, MSG_EXITED, m);
+    follow_view(a);   /* a newer instance may have waited for this end */
+    end_if_done(a);
+}
+
+/* ---- the view decides what runs ---- */
+static bool may_launch(const struct agent *a, enum role role, uint16_t index, uint32_t instance)
+{
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        const struct child *k = &a->children.child[i];
+        if (k->used && k->who.role == role && (role == ROLE_WORKER || k->who.index == index) && k->who.instance != instance)
+            return false;   /* it was killed, and must be gone before another opens its files and memory */
+    }
+    return true;
+}
+
+static int launch_gang(struct agent *a, const struct view_gang *gang, struct err *err)
+{
+    TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
+    for (unsigned r = 0; r < gang->ranks; r++) {
+        struct process_id who = {.role = ROLE_WORKER, .site = a->site_index, .index = (uint16_t)r, .instance = gang->incarnation};
+        TRY(children_launch(&a->children, who, NULL, err));
+        failpoint(FAIL_AGENT_LAUNCH);
+    }
+    return 0;
+}
+
+/* Ranks that mpirun started wait for this line; WORLD names their MPI job. Nobody can launch a second incarnation of them. */
+static int invite_gang(struct agent *a, const struct view_gang *gang, struct err *err)
+{
+    char path[700], line[200];
+    const char *world = getenv("VIADUCT_WORLD");
+    if (a->invited || a->children.gang_launched)
+        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run SPEC --resume --dir %s", a->site,
+                       gang->ranks, a->run.path);
+    a->invited = true;
+    TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
+    snprintf(path, sizeof path, "%s/state/gang-%s", a->run.path, a->site);
+    snprintf(line, sizeof line, "%u %.150s\n", gang->incarnation, world ? world : "-");
+    return fs_publish_file(&fs_real, path, line, strlen(line), err);
+}
+
+/* Launched once, not alive, and nobody saw it end: the agent before this one was dead, or died while launching. */
+static void note_unseen_death(struct agent *a, enum role role, unsigned index, uint32_t instance)
+{
+    struct msg_exited m = {.who = {.role = role, .site = a->site_index, .index = (uint16_t)index, .instance = instance}, .code = -1, .signal = -1};
+    snprintf(m.text, sizeof m.text, "ended while no agent watched");
+    children_remember_death(&a->children, &m);
+    tell(a, MSG_EXITED, &m);
+}
+
+static void check_gang(struct agent *a, const struct view_gang *gang)
+{
+    unsigned missing = gang->ranks;
+    for (unsigned r = 0; r < gang->ranks; r++) {
+        struct process_id who = {.role = ROLE_WORKER, .index = (uint16_t)r, .instance = gang->incarnation};
+        if (children_death(&a->children, who))
+            return;
+        if (!children_find(&a->children, ROLE_WORKER, who.index, who.instance))
+            missing = MIN(missing, r);
+    }
+    if (missing == gang->ranks)
+        return;
+    note_unseen_death(a, ROLE_WORKER, missing, gang->incarnation);
+    kill_gang(a, gang->incarnation);
+}
+
+static int follow_gang(struct agent *a, const struct view_gang *gang, struct err *err)
+{
+    if (!a->external_gang)
+        for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+            const struct child *k = &a->children.child[i];
+            if (k->used && k->who.role == ROLE_WORKER && !k->killed && (!gang->wanted || k->who.instance < gang->incarnation))
+                kill_gang(a, k->who.instance);
+        }
+    if (!gang->wanted || gang->incarnation < a->children.gang_launched)
+        return 0;
+    if (gang->incarnation > a->children.gang_launched && a->external_gang)
+        return invite_gang(a, gang, err);
+    if (gang->incarnation > a->children.gang_launched)
+        return may_launch(a, ROLE_WORKER, 0, gang->incarnation) ? launch_gang(a, gang, err) : 0;
+    if (!a->external_gang)
+        check_gang(a, gang);
+    return 0;
+}
+
+static int follow_slot(struct agent *a, unsigned s, const struct view_slot *slot, struct err *err)
+{
+    uint32_t launched = a->children.slot_launched[s];
+    struct process_id who = {.role = ROLE_PS, .site = a->site_index, .index = (uint16_t)s, .instance = slot->instance};
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {   /* an excluded instance may still run: it has no role any more */
+        struct child *k = &a->children.child[i];
+        if (k->used && k->who.role == ROLE_PS && k->who.index == s && k->who.instance < slot->instance && !k->killed)
+            children_kill(k);
+    }
+    if (slot->instance > launched && may_launch(a, ROLE_PS, who.index, who.instance)) {
+        TRY(children_mark(&a->children, ROLE_PS, who.index, who.instance, err));
+        return children_launch(&a->children, who, NULL, err);
+    }
+    if (slot->instance == launched && !children_find(&a->children, ROLE_PS, who.index, who.instance) && !children_death(&a->children, who))
+        note_unseen_death(a, ROLE_PS, s, slot->instance);
+    return 0;
+}
+
+static void follow_view(struct agent *a)
+{
+    struct err err = ERR_INIT;
+    int rc = 0;
+    if (a->stopping || !a->have_view)
+        return;
+    for (unsigned s = 0; s < a->view.slot_count && rc == 0 && !a->embedded; s++)
+        if (a->view.slot[s].site == a->site_index)
+            rc = follow_slot(a, s, &a->view.slot[s], &err);
+    if (rc == 0)
+        rc = follow_gang(a, &a->view.gang[a->site_index], &err);
+    if (rc == 0)
+        return;
+    struct msg_failed m = {.who = a->hello.who, .code = rc};
+    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, err.text);
+    log_error(&a->log, "%s", err.text);
+    tell(a, MSG_FAILED, &m);
+}
+
+/* ---- checkpoints and export ---- */
+static void on_published(void *arg, const struct msg_published *m)
+{
+    struct agent *a = arg;
+    if (!m->ok)
+        log_error(&a->log, "checkpoint of step %llu: %s", (unsigned long long)m->step, m->text);
+    tell(a, MSG_PUBLISHED, m);
+    end_if_done(a);
+}
+
+/* An attempt runs once: a coordinator that restarted and asks for it again is told how it ended. */
+static void launch_export(struct agent *a, const struct msg_launch *m)
+{
+    struct err err = ERR_INIT;
+    char step[32], generation[16], attempt[16];
+    struct process_id who = {.role = ROLE_EXPORT, .site = a->site_index, .instance = m->attempt};
+    a->export_attempt = MAX(a->export_attempt, m->attempt);
+    if (a->stopping || children_find(&a->children, ROLE_EXPORT, 0, m->attempt))
+        return;
+    const struct msg_exited *before = children_death(&a->children, who);
+    if (before) {
+        tell(a, MSG_EXITED, before);
+        return;
+    }
+    snprintf(step, sizeof step, "%llu", (unsigned long long)m->step);
+    snprintf(generation, sizeof generation, "%u", m->generation);
+    snprintf(attempt, sizeof attempt, "%u", m->attempt);
+    const char *argv[] = {"--step", step, "--generation", generation, "--attempt", attempt, NULL};
+    failpoint(FAIL_AGENT_EXPORT);
+    if (children_launch(&a->children, who, argv, &err) < 0) {
+        struct msg_exited gone = {.who = who, .code = 1};
+        snprintf(gone.text, sizeof gone.text, "%.*s", (int)sizeof gone.text - 1, err.text);
+        children_remember_death(&a->children, &gone);
+        tell(a, MSG_EXITED, &gone);
+    }
+}
+
+/* ---- link to the coordinator ---- */
+static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
+{
+    struct agent *a = arg;
+    (void)peer;
+    struct msg_join *m = calloc(1, sizeof *m);
+    CHECK(m != NULL);
+    m->who = a->hello.who;
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        const struct child *k = &a->children.child[i];
+        if (k->used && !k->killed && k->who.role != ROLE_EXPORT && m->alive_count < ARRAY_LEN(m->alive))
+            m->alive[m->alive_count++] = k->who;
+    }
+    struct err err = ERR_INIT;
+    if (link_send(link, MSG_JOIN, 0, m, NULL, 0, &err) < 0)
+        log_warn(&a->log, "%s", err.text);
+    free(m);
+    a->joined = true;
+    a->lost_since_ms = 0;
+    tell_deaths(a);
+}
+
+static void on_view(struct agent *a, const struct msg_view *m)
+{
+    if (a->have_view && m->view.number < a->view.number)
+        return;
+    a->have_view = true;
+    a->view = m->view;
+    tell_deaths(a);
+    follow_view(a);
+}
+
+static void on_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t payload_size)
+{
+    struct agent *a = arg;
+    (void)link;
+    if (type == MSG_VIEW) {
+        on_view(a, msg);
+    } else if (type == MSG_PLAN) {
+        a->embedded = ((const struct msg_plan *)msg)->embedded;
+    } else if (type == MSG_MANIFEST) {
+        failpoint(FAIL_AGENT_MANIFEST);
+        publisher_ask(a->publisher, msg, payload, payload_size);
+    } else if (type == MSG_LAUNCH) {
+        launch_export(a, msg);
+    } else if (type == MSG_STOP) {
+        begin_stop(a, 0);
+    }
+}
+
+static void on_closed(void *arg, struct link *link, const struct err *why)
+{
+    struct agent *a = arg;
+    (void)link;
+    a->link = NULL;
+    a->joined = false;
+    if (a->leaving)
+        loop_stop(a->loop);
+    if (!a->lost_since_ms) {
+        a->lost_since_ms = loop_now_ms(a->loop);
+        log_info(&a->log, "coordinator: %s", why->text);
+    }
+    if (why->code == ERR_DENIED && !a->stopping) {
+        log_error(&a->log, "%s", why->text);
+        kill_children(a);
+        begin_stop(a, err_exit_code(ERR_DENIED));
+    }
+}
+
+static const struct link_ops ops = {on_opened, on_message, on_closed};
+
+static void dial(struct agent *a)
+{
+    char address[ADDRESS_LIMIT];
+    struct err err = ERR_INIT;
+    if (rundir_coordinator(&a->run, "tls", address, &err) == 0 &&
+        net_dial(a->loop, address, a->identity, &a->hello, &ops, a, &a->link, &err) == 0)
+        return;
+    a->link = NULL;
+    if (!a->lost_since_ms)
+        a->lost_since_ms = loop_now_ms(a->loop);
+}
+
+static void on_tick(void *arg)
+{
+    struct agent *a = arg;
+    uint64_t now = loop_now_ms(a->loop);
+    if (a->stopping)
+        return;
+    if (!a->link)
+        dial(a);
+    uint64_t lost = a->lost_since_ms ? now - a->lost_since_ms : 0;
+    if (lost <= (a->orphan ? ORPHAN_MS : LOST_MS))
+        return;
+    log_error(&a->log, "no coordinator for %llu s; this site stops", (unsigned long long)(lost / 1000));
+    kill_children(a);
+    begin_stop(a, err_exit_code(ERR_TEMPORARY));
+}
+
+static void on_heartbeat(void *arg)
+{
+    struct agent *a = arg;
+    struct msg_heartbeat m = {.who = a->hello.who};
+    tell(a, MSG_HEARTBEAT, &m);
+}
+
+/* ---- set-up ---- */
+static void on_parent_line(void *arg, const char *line)
+{
+    struct agent *a = arg;
+    if (!line)
+        a->orphan = true;   /* the coordinator sees it too and stops the run in good order */
+}
+
+static void on_term(void *arg, int signo)
+{
+    struct agent *a = arg;
+    kill_children(a);
+    begin_stop(a, 128 + signo);
+}
+
+static int watch_parent(struct agent *a, struct err *err)
+{
+    const char *text = getenv("VIADUCT_PARENT_FD");
+    if (!text || !*text)
+        return 0;
+    int fd = (int)strtol(text, NULL, 10);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return loop_read_lines(a->loop, fd, on_parent_line, a, err);
+}
+
+static int read_spec(struct agent *a, struct err *err)
+{
+    char path[600];
+    struct core_config *placed = calloc(1, sizeof *placed);
+    CHECK(placed != NULL);
+    snprintf(path, sizeof path, "%s/spec.yaml", a->run.path);
+    int rc = job_load(&a->job, path, NULL, 0, false, err);
+    unsigned i = 0;
+    while (rc == 0 && i < a->job.spec.site_count && strcmp(a->job.spec.sites[i].name, a->site) != 0)
+        i++;
+    if (rc == 0 && i == a->job.spec.site_count)
+        rc = err_set(err, ERR_USAGE, "%s has no site named '%s'", path, a->site);
+    if (rc == 0) {
+        a->site_index = (uint8_t)i;
+        placement_of(&a->job.spec, placed);   /* the plan's message comes after the first launch */
+        a->embedded = placed->plan.embedded;
+    }
+    free(placed);
+    return rc;
+}
+
+static int take_over(struct agent *a, struct err *err)
+{
+    struct children *c = &a->children;
+    const char *own = getenv("VIADUCT_WORKER");
+    *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
+                           .ended = on_child_end, .arg = a};
+    snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
+    snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
+    TRY(door_open(c->socket_path, &a->door, err));
+    TRY(children_init(c, err));
+    segments_sweep(a->run.job, a->site, gang_lives, a);
+    return 0;
+}
+
+static int set_up(struct agent *a, struct err *err)
+{
+    char path[600];
+    TRY(read_spec(a, err));
+    TRY(loop_new(&a->loop, err));
+    snprintf(path, sizeof path, "%s/state/tls", a->run.path);
+    TRY(identity_load(path, a->site, ROLE_AGENT, &a->identity, err));
+    a->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_AGENT, .site = a->site_index}};
+    snprintf(a->hello.job, sizeof a->hello.job, "%s", a->run.job);
+    snprintf(a->hello.build, sizeof a->hello.build, "%s", VIADUCT_VERSION);
+    TRY(publisher_open(a->loop, &a->log, a->run.path, a->site, a->site_index, &a->job.spec, on_published, a, &a->publisher, err));
+    TRY(take_over(a, err));
+    TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
+    TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
+    TRY(watch_parent(a, err));
+    timer_start(a->loop, 0, RETRY_MS, on_tick, a);
+    timer_start(a->loop, HEARTBEAT_MS, HEARTBEAT_MS, on_heartbeat, a);
+    return 0;
+}
+
+static int parse(struct agent *a, int argc, char **argv, struct err *err)
+{
+    const char *run = NULL;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
+            run = argv[++i];
+        else if (strcmp(argv[i], "--site") == 0 && i + 1 < argc)
+            a->site = argv[++i];
+        else if (strcmp(argv[i], "--external-gang") == 0)
+            a->external_gang = true;
+        else
+            return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
+    }
+    if (!run || !a->site)
+        return err_set(err, ERR_USAGE, "--run DIR and --site NAME are needed; `viaduct run` starts agents by itself");
+    return rundir_open(&a->run, run, err);
+}
+
+static int start(struct agent *a, struct err *err)
+{
+    char path[600], who[80];
+    snprintf(path, sizeof path, "%s/log/agent-%s.jsonl", a->run.path, a->site);
+    snprintf(who, sizeof who, "agent %s", a->site);
+    log_open(&a->log, path, who, a->run.job);
+    snprintf(path, sizeof path, "%s/state", a->run.path);
+    const char *wrong = failpoint_init(path);
+    if (wrong)
+        return err_set(err, ERR_USAGE, "%s", wrong);
+    failpoint(FAIL_AGENT_START);
+    return set_up(a, err);
+}
+
+int agent_main(int argc, char **argv)
+{
+    struct err err = ERR_INIT;
+    struct agent *a = calloc(1, sizeof *a);
+    CHECK(a != NULL);
+    int rc = parse(a, argc, argv, &err);
+    if (rc == 0)
+        rc = start(a, &err);
+    if (rc == 0) {
+        loop_run(a->loop);
+    } else {
+        fprintf(stderr, "viaduct: agent: %s\n", err.text);
+        a->exit_code = err_exit_code(rc);
+    }
+    publisher_close(a->publisher);
+    door_close(a->door);
+    if (a->loop)
+        loop_free(a->loop);
+    identity_free(a->identity);
+    job_fini(&a->job);
+    log_close(&a->log);
+    int code = a->exit_code;
+    free(a);
+    return code;
+}

@@ -1,0 +1,15 @@
+/* Shared memory of this site's gangs: what a dead gang leaves, and what goes with the run. */
+#ifndef VIADUCT_AGENT_SEGMENTS_H
+#define VIADUCT_AGENT_SEGMENTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Every wait inside that gang returns; its segment goes. */
+void segments_end_gang(const char *job, const char *site, uint32_t incarnation);
+/* Removes the gang segments of an earlier start that `lives` does not claim: a power cut leaves them. */
+void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, uint32_t incarnation), void *arg);
+/* The end of the run: versions kept for a relaunched gang. */
+void segments_end_run(const char *job, const char *site);
+
+#endif

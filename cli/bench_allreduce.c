@@ -1,0 +1,256 @@
+/* `viaduct bench allreduce`: a whole all-reduce inside a site, as a gang's round does it, against what the memory of this machine allows for the same
+ * bytes. Both run in turn, in the same processes: every rank is a process, every rank gives one lane. */
+#include <immintrin.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "cli/bench.h"
+#include "collectives/collectives.h"
+#include "device/device.h"
+
+#define PAIRS 15
+#define WARMUP 2
+#define CHUNK 4096u
+#define TIMEOUT_MS 60000
+
+enum contender { ALLREDUCE, LIMIT_PLAIN, LIMIT_STREAM, CONTENDERS };
+
+struct span { uint64_t begin, end; };
+struct board {                        /* shared by the ranks; each writes its own column */
+    struct span span[CONTENDERS][PAIRS][LANES_MAX];
+    char text[LANES_MAX][512];        /* why a rank gave up */
+};
+struct rank {
+    unsigned rank, ranks;
+    bool apart;                       /* sums are made outside the weights and copied into them */
+    struct board *board;
+    struct coll *c;
+    uint64_t elems, part;             /* part: of one array of the limit */
+    float *a, *b, *d;                 /* the limit: a = b + d */
+};
+
+/* Value i of a lane in a turn: cheap, and every sum of it rounds. */
+static float value(unsigned lane, uint64_t i, unsigned turn) { return (float)((uint32_t)(i + 7919u * lane + turn) * 2654435761u >> 8) * 1e-7f; }
+
+/* ---- what is measured ---- */
+static void limit_plain(float *restrict a, const float *restrict b, const float *restrict d, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        a[i] = b[i] + d[i];
+}
+
+/* The same without reading what is overwritten. */
+static void limit_stream(float *restrict a, const float *restrict b, const float *restrict d, uint64_t n)
+{
+    for (uint64_t i = 0; i + 4 <= n; i += 4)
+        _mm_stream_ps(a + i, _mm_add_ps(_mm_load_ps(b + i), _mm_load_ps(d + i)));
+    _mm_sfence();
+}
+
+static int allreduce(struct rank *r, struct err *err)
+{
+    struct coll_sums sums;
+    struct lane_totals totals = {.samples = 1};
+    TRY(coll_reduce(r->c, &totals, &sums, err));
+    if (r->apart)
+        memcpy(coll_weights(r->c) + sums.first_offset, sums.sum[0], sums.elems * sizeof(float));
+    return coll_gather(r->c, err);
+}
+
+static int meet(struct rank *r, struct err *err)
+{
+    uint64_t all[LANES_MAX];
+    return coll_exchange(r->c, 0, all, err);
+}
+
+static int measure(struct rank *r, enum contender what, unsigned turn, struct err *err)
+{
+    float *lane = coll_lane_buffer(r->c, r->rank);
+    if (what == ALLREDUCE)
+        for (uint64_t i = 0; i < r->elems; i++)
+            lane[i] = value(r->rank, i, turn);
+    else
+        for (uint64_t i = 0; i < r->part; i++)
+            r->b[i] = r->d[i] = value(r->rank, i, turn);
+    TRY(meet(r, err));
+    struct span s = {.begin = clock_now_ns()};
+    if (what == ALLREDUCE)
+        TRY(allreduce(r, err));
+    else if (what == LIMIT_PLAIN)
+        limit_plain(r->a, r->b, r->d, r->part);
+    else
+        limit_stream(r->a, r->b, r->d, r->part);
+    s.end = clock_now_ns();
+    if (turn >= WARMUP)
+        r->board->span[what][turn - WARMUP][r->rank] = s;
+    return meet(r, err);
+}
+
+/* Every rank looks at the whole result: bits of the tree order. */
+static int check(const struct rank *r, unsigned turn, struct err *err)
+{
+    static const unsigned most = LANES_MAX;
+    const float *w = coll_weights(r->c), *part[LANES_MAX];
+    struct lane_range leaf[LANES_MAX];
+    float *lanes = malloc(CHUNK * (most + LANE_DEPTH_MAX + 1) * sizeof *lanes), *sum = lanes + (size_t)CHUNK * most;
+    uint64_t wrong = 0;
+    if (!lanes)
+        return err_set(err, ERR_NO_MEMORY, "no memory to check the result");
+    for (uint64_t at = 0; at < r->elems; at += CHUNK) {
+        uint64_t n = MIN(CHUNK, r->elems - at);
+        for (unsigned l = 0; l < r->ranks; l++) {
+            leaf[l] = (struct lane_range){(uint16_t)l, (uint16_t)(l + 1)};
+            part[l] = lanes + (size_t)l * CHUNK;
+            for (uint64_t i = 0; i < n; i++)
+                lanes[(size_t)l * CHUNK + i] = value(l, at + i, turn);
+        }
+        lane_sum_f32(r->ranks, (struct lane_range){0, (uint16_t)r->ranks}, leaf, part, r->ranks, sum, n, sum + CHUNK);
+        wrong += memcmp(sum, w + at, n * sizeof *sum) != 0;
+    }
+    free(lanes);
+    return wrong ? err_set(err, ERR_CORRUPT, "%" PRIu64 " pieces of the all-reduce differ from the sum in tree order", wrong) : 0;
+}
+
+static int live(struct rank *r, struct err *err)
+{
+    unsigned turns = WARMUP + PAIRS;
+    for (unsigned turn = 0; turn < turns; turn++)
+        for (unsigned k = 0; k < CONTENDERS; k++)   /* the order turns round, so that none always follows the same one */
+            TRY(measure(r, (enum contender)((k + turn) % CONTENDERS), turn, err));
+    return check(r, turns - 1, err);
+}
+
+/* ---- ranks ---- */
+/* Each rank on a core of its own where there are enough: else the scheduler now and then wakes two on one, and the figure is about that. */
+static void bind_rank(const struct rank *r)
+{
+    cpu_set_t mask, mine;
+    if (sched_getaffinity(0, sizeof mask, &mask) < 0 || (unsigned)CPU_COUNT(&mask) < r->ranks)
+        return;
+    unsigned skip = r->rank, cpu = 0;
+    while (!CPU_ISSET(cpu, &mask) || skip-- > 0)
+        cpu++;
+    CPU_ZERO(&mine);
+    CPU_SET(cpu, &mine);
+    sched_setaffinity(0, sizeof mine, &mine);
+}
+
+static int open_rank(struct rank *r, const char *segment, const struct layout *l, struct err *err)
+{
+    struct coll_config c = {.transport = "shm", .segment = segment, .rank = r->rank, .ranks = r->ranks, .lanes = r->ranks,
+                            .gang = {0, (uint16_t)r->ranks}, .layout = l, .sums_in_weights = !r->apart, .open_timeout_ms = TIMEOUT_MS, .timeout_ms = TIMEOUT_MS};
+    /* A rank reads its part of every lane and writes its part of the sum: ranks + 1 parts, here spread over three arrays. */
+    r->part = (r->elems / r->ranks * (r->ranks + 1) / 3 + 15) / 16 * 16;
+    size_t bytes = r->part * sizeof(float);
+    r->a = mmap(NULL, 3 * bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);   /* shared, as the segment is: the same kind of pages */
+    if (r->a == MAP_FAILED)
+        return err_set(err, ERR_NO_MEMORY, "no memory for %zu bytes to measure the limit with", 3 * bytes);
+    madvise(r->a, 3 * bytes, MADV_HUGEPAGE);
+    memset(r->a, 0, 3 * bytes);
+    r->b = r->a + r->part;
+    r->d = r->b + r->part;
+    return coll_open(&c, &r->c, err);
+}
+
+static int run_rank(struct rank r, const char *segment, const struct layout *l)
+{
+    struct err err = ERR_INIT;
+    bind_rank(&r);
+    int rc = open_rank(&r, segment, l, &err);
+    if (rc == 0)
+        rc = live(&r, &err);
+    coll_close(r.c);
+    if (rc < 0)
+        snprintf(r.board->text[r.rank], sizeof r.board->text[0], "%.500s", err.text);
+    return rc == 0 ? 0 : 1;
+}
+
+static int run_ranks(const struct bench_allreduce *b, uint64_t elems, struct board *board, struct err *err)
+{
+    unsigned ranks = b->ranks;
+    char segment[64];
+    pid_t pid[LANES_MAX];
+    struct layout l;
+    struct tensor_desc t = {.name = "gradient", .kind = TENSOR_PARAMETER, .dim_count = 1, .dims = {elems}};
+    TRY(layout_init(&l, &t, 1, err));
+    snprintf(segment, sizeof segment, "/viaduct-bench-%d", (int)getpid());
+    fflush(NULL);
+    int failed = 0;
+    for (unsigned k = 0; k < ranks; k++) {
+        pid[k] = fork();
+        if (pid[k] == 0)
+            _exit(run_rank((struct rank){.rank = k, .ranks = ranks, .apart = b->apart, .board = board, .elems = elems}, segment, &l));
+        failed += pid[k] < 0;
+    }
+    for (unsigned k = 0; k < ranks; k++) {
+        int status = 0;
+        if (pid[k] > 0 && (waitpid(pid[k], &status, 0) < 0 || status != 0)) {
+            if (failed++ == 0)
+                err_set(err, ERR_FAILED, "rank %u gave up: %s", k, board->text[k][0] ? board->text[k] : "it was ended by a signal; is there memory enough?");
+            coll_abort_segment(segment);
+        }
+    }
+    layout_fini(&l);
+    return failed ? ERR_FAILED : 0;
+}
+
+/* ---- the figure ---- */
+static double pair_ms(const struct board *b, enum contender what, unsigned pair, unsigned ranks)
+{
+    uint64_t begin = UINT64_MAX, end = 0;
+    for (unsigned k = 0; k < ranks; k++) {
+        begin = MIN(begin, b->span[what][pair][k].begin);
+        end = MAX(end, b->span[what][pair][k].end);
+    }
+    return (double)(end - begin) / 1e6;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void print(const struct board *b, const struct bench_allreduce *what, uint64_t bytes)
+{
+    unsigned ranks = what->ranks;
+    double ours[PAIRS], limit[PAIRS], ratio[PAIRS];
+    struct machine m;
+    struct err err = ERR_INIT;
+    char cpu[300];
+    for (unsigned i = 0; i < PAIRS; i++) {
+        ours[i] = pair_ms(b, ALLREDUCE, i, ranks);
+        limit[i] = MIN(pair_ms(b, LIMIT_PLAIN, i, ranks), pair_ms(b, LIMIT_STREAM, i, ranks));
+        ratio[i] = limit[i] / ours[i];
+    }
+    qsort(ours, PAIRS, sizeof *ours, by_value);
+    qsort(limit, PAIRS, sizeof *limit, by_value);
+    qsort(ratio, PAIRS, sizeof *ratio, by_value);
+    json_quote(cpu, sizeof cpu, machine_probe(&m, &err) == 0 ? m.cpu_name : "?");
+    double at = ours[PAIRS / 2], best = limit[PAIRS / 2], gb = (double)bytes / 1e6;
+    printf(what->json ? "{\"bench\": \"allreduce\", \"cpu\": %s, \"ranks\": %u, \"bytes\": %" PRIu64 ", \"ms\": %.3f, \"gb_per_second\": %.2f, \"limit_ms\": %.3f, "
+                  "\"limit_gb_per_second\": %.2f, \"apart\": %s, \"ratio\": %.3f, \"ratio_min\": %.3f, \"ratio_max\": %.3f, \"pairs\": %d}\n"
+                : "cpu: %s\nranks: %u\nbytes: %" PRIu64 "\nms: %.3f\ngb_per_second: %.2f\nlimit_ms: %.3f\nlimit_gb_per_second: %.2f\napart: %s\nratio: %.3f\n"
+                  "ratio_min: %.3f\nratio_max: %.3f\npairs: %d\n",
+           cpu, ranks, bytes, at, gb / at, best, gb / best, what->apart ? "true" : "false", ratio[PAIRS / 2], ratio[0], ratio[PAIRS - 1], PAIRS);
+}
+
+int bench_allreduce(const struct bench_allreduce *what, struct err *err)
+{
+    struct board *b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (b == MAP_FAILED)
+        return err_set(err, ERR_NO_MEMORY, "no memory for the results");
+    uint64_t bytes = (uint64_t)what->mib << 20;
+    int rc = run_ranks(what, bytes / sizeof(float), b, err);
+    if (rc == 0)
+        print(b, what, bytes);
+    munmap(b, sizeof *b);
+    return rc;
+}

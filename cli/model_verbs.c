@@ -1,0 +1,145 @@
+/* `viaduct eval` and `viaduct export`: a trained model measured, and written for others. */
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/base.h"
+#include "ckpt/ckpt.h"
+#include "cli/cli.h"
+#include "export/export.h"
+
+static bool has(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path && stat(path, &st) == 0;
+}
+
+static bool is_run(const char *path) { return !has(path, "manifest.json") && has(path, "ckpt"); }
+
+static void passed_over(void *verb, const char *text) { fprintf(stderr, "viaduct %s: passed over: %s\n", *(const char *const *)verb, text); }
+
+/* MODEL on the command line: a run (its newest checkpoint that verifies), a checkpoint, or an ONNX file. */
+static int open_model(const char *verb, const char *path, struct exported_model *out, char from[PATH_MAX], struct err *err)
+{
+    snprintf(from, PATH_MAX, "%s", path);
+    if (is_run(path)) {
+        char root[PATH_MAX];
+        struct ckpt_found found;
+        struct ckpt_manifest m;
+        if (snprintf(root, sizeof root, "%s/ckpt", path) >= (int)sizeof root)
+            return err_set(err, ERR_USAGE, "the path %s is too long", path);
+        TRY(ckpt_newest(&fs_real, root, &found, &m, passed_over, &verb, err));
+        ckpt_manifest_fini(&m);
+        snprintf(from, PATH_MAX, "%s", found.dir);
+    }
+    return exported_model_open(from, out, err);
+}
+
+/* ---- eval ---- */
+static int eval(const char *path, const struct job_spec *spec, bool json, struct err *err)
+{
+    struct exported_model m;
+    struct evaluation e;
+    char from[PATH_MAX], quoted[2 * PATH_MAX], loss[40] = "null";
+    TRY(open_model("eval", path, &m, from, err));
+    int rc = exported_model_evaluate(&m, spec, 0, &e, err);
+    exported_model_close(&m);
+    if (rc < 0)
+        return rc;
+    json_quote(quoted, sizeof quoted, from);
+    if (isfinite(e.loss))
+        snprintf(loss, sizeof loss, "%.17g", e.loss);
+    if (json)
+        printf("{\"accuracy\":%.17g,\"loss\":%s,\"model\":%s,\"samples\":%llu}\n", e.accuracy, loss, quoted, (unsigned long long)e.samples);
+    else
+        printf("%s\n  loss %.6f, accuracy %.4f over %llu samples\n", from, e.loss, e.accuracy, (unsigned long long)e.samples);
+    return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the result could not be written to stdout");
+}
+
+/* The spec of the data: given, or the run's own. */
+static int spec_of(const struct args *a, char out[PATH_MAX], struct err *err)
+{
+    const char *model = a->positional[0], *data = a->value[0];
+    if (!data && !(is_run(model) && has(model, "spec.yaml")))
+        return err_set(err, ERR_USAGE, "--data SPEC is needed: its data.eval is what %s is measured on", model);
+    int n = data ? snprintf(out, PATH_MAX, "%s", data) : snprintf(out, PATH_MAX, "%s/spec.yaml", model);
+    return n < PATH_MAX ? 0 : err_set(err, ERR_USAGE, "the path of the spec is too long");
+}
+
+int verb_eval(int argc, char **argv)
+{
+    static const char *const options[] = {"--data=", "--json", NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    char file[PATH_MAX];
+    int rc = args_parse(&a, options, argc, argv, &err);
+    if (rc == 0 && a.positional_count != 1)
+        rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct eval RUN|CKPT|FILE.onnx --data SPEC [--json] [key.path=value ...]");
+    if (rc == 0)
+        rc = spec_of(&a, file, &err);
+    if (rc < 0)
+        return cli_fail("eval", &err);
+    struct job *job = calloc(1, sizeof *job);
+    CHECK(job != NULL);
+    rc = cli_load_spec("eval", job, file, &a, false);
+    if (rc == 0 && (rc = eval(a.positional[0], &job->spec, a.value[1] != NULL, &err)) < 0)
+        cli_fail("eval", &err);
+    job_fini(job);
+    free(job);
+    return err_exit_code(rc);
+}
+
+/* ---- export ---- */
+static int print_files(const char *from, const char *dir, bool json, struct err *err)
+{
+    static const char *const name[] = {"model.onnx", "model.safetensors"};
+    char quoted[2 * PATH_MAX], path[PATH_MAX];
+    json_quote(quoted, sizeof quoted, from);
+    if (json)
+        printf("{\"files\":[");
+    for (unsigned i = 0; i < ARRAY_LEN(name); i++) {
+        char file[2 * PATH_MAX];
+        if (snprintf(path, sizeof path, "%s/%s", dir, name[i]) >= (int)sizeof path)
+            return err_set(err, ERR_USAGE, "the path %s is too long", dir);
+        json_quote(file, sizeof file, path);
+        if (json)
+            printf("%s%s", i ? "," : "", file);
+        else
+            printf("%s\n", path);
+    }
+    if (json)
+        printf("],\"model\":%s}\n", quoted);
+    return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the paths could not be written to stdout");
+}
+
+static int export_model(const char *path, const char *out, bool json, struct err *err)
+{
+    struct exported_model m;
+    char from[PATH_MAX], dir[PATH_MAX];
+    bool run = !out && is_run(path);
+    if (snprintf(dir, sizeof dir, "%s%s", out ? out : run ? path : "exported", run ? "/export/float" : "") >= (int)sizeof dir)
+        return err_set(err, ERR_USAGE, "the path %s is too long", out ? out : path);
+    TRY(open_model("export", path, &m, from, err));
+    int rc = exported_model_write(&m, dir, EXPORT_ONNX | EXPORT_SAFETENSORS, err);
+    exported_model_close(&m);
+    return rc < 0 ? rc : print_files(from, dir, json, err);
+}
+
+int verb_export(int argc, char **argv)
+{
+    static const char *const options[] = {"--out=", "--json", NULL};
+    struct args a;
+    struct err err = ERR_INIT;
+    if (argc > 1 && strcmp(argv[1], "--run") == 0)
+        return export_main(argc, argv);   /* the process that an agent starts, not a person's verb */
+    int rc = args_parse(&a, options, argc, argv, &err);
+    if (rc == 0 && (a.positional_count != 1 || a.override_count))
+        rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct export RUN|CKPT [--out DIR] [--json]");
+    if (rc == 0)
+        rc = export_model(a.positional[0], a.value[0], a.value[1] != NULL, &err);
+    return rc < 0 ? cli_fail("export", &err) : 0;
+}

@@ -1,0 +1,18 @@
+/* `mpirun -n N viaduct run SPEC`: each rank becomes a worker of one site's gang in place; rank 0 first starts a supervisor outside the MPI job. */
+#ifndef VIADUCT_CLI_MPI_WORLD_H
+#define VIADUCT_CLI_MPI_WORLD_H
+
+#include "cli/cli.h"
+#include "slurm/slurm.h"
+
+struct mpi_run {                      /* what the command line said */
+    const char *spec, *dir, *site;    /* dir, site: NULL when not given */
+    bool resume, own_worker;
+    const struct args *args;
+    int argc;
+    char **argv;                      /* of verb_run */
+};
+/* Returns the exit code of this rank. */
+int mpi_world_run(struct mpi_environment world, const struct mpi_run *run);
+
+#endif

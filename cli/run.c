@@ -1,0 +1,382 @@
+/* `viaduct run`: makes the run directory, starts the coordinator and the agents of local sites, restarts those that die, shows a live line,
+ * and ends with the report. It decides nothing about the training: when it dies, the others finish the round, save and exit. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "cli/cli.h"
+#include "cli/live.h"
+#include "cli/mpi_world.h"
+#include "cli/rundirs.h"
+#include "coordinator/coordinator.h"
+#include "net/net.h"
+#include "slurm/slurm.h"
+
+#define RESTARTS_MAX 50               /* of one process; a run that needs more has another problem */
+#define QUICK_MS 2000                 /* a process that ends this soon after its start ... */
+#define QUICK_MAX 5                   /* ... so many times in a row will not do better */
+#define RESTART_AFTER_MS 100
+#define FAREWELL_MS 12000
+#define TICK_MS 250
+
+struct supervisor;
+struct minder {                       /* one process that we keep alive */
+    struct supervisor *s;
+    char name[80];
+    const char *argv[12];
+    pid_t pid;                        /* 0: not running */
+    struct process_watch *watch;
+    uint64_t started_ms;
+    unsigned restarts, quick;
+    bool over;                        /* ended for good */
+    int code;
+    bool is_coordinator;
+};
+
+struct supervisor {
+    struct loop *loop;
+    struct log log;
+    struct opened_run dir;
+    bool opened;
+    struct job job;
+    int parent_pipe[2];               /* we hold the writing end: its end of file tells everyone that we are gone */
+    char parent_env[48];
+    struct minder minder[1 + SITES_MAX];
+    unsigned minder_count;
+    struct live *live;
+    unsigned interrupts;
+    int signo;
+    bool farewell;
+    struct minder *cause;             /* the first that ended for good with a code, if that ended the run */
+};
+
+enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER };
+static const char *const options[] = {"--dir=", "--resume", "--site=", "--external-gang=", "--worker=", NULL};
+
+static void on_end(void *arg, pid_t pid, int code, int signo);
+
+static int start(struct minder *m, struct err *err)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/log/%s.out", m->s->dir.run.path, m->name);
+    const char *env[] = {m->s->parent_env, NULL};
+    struct launch what = {.argv = m->argv, .env = env, .output_path = path, .keep_fd = m->s->parent_pipe[0], .own_session = true};
+    TRY(launch_local(&what, &m->pid, err));
+    m->started_ms = loop_now_ms(m->s->loop);
+    return process_watch(m->s->loop, m->pid, on_end, m, &m->watch, err);
+}
+
+/* Everything of the run, also what is no child of ours. */
+static void give_up(void *arg)
+{
+    struct supervisor *s = arg;
+    rundirs_end_all(&s->dir);
+    loop_stop(s->loop);
+}
+
+/* The coordinator is over: the agents have been told, and get a moment. */
+static void begin_farewell(struct supervisor *s)
+{
+    if (s->farewell)
+        return;
+    s->farewell = true;
+    timer_start(s->loop, FAREWELL_MS, 0, give_up, s);
+}
+
+static void end_when_all_over(struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->minder_count; i++)
+        if (!s->minder[i].over)
+            return;
+    loop_stop(s->loop);
+}
+
+static void process_over(struct minder *m, int code)
+{
+    struct supervisor *s = m->s;
+    m->over = true;
+    m->code = code;
+    if (code != 0 && !s->farewell)
+        s->cause = m;
+    if (m->is_coordinator && code != 0)   /* nobody may have told the agents to stop */
+        for (unsigned i = 1; i < s->minder_count; i++)
+            if (s->minder[i].pid)
+                kill(s->minder[i].pid, SIGTERM);
+    if (m->is_coordinator || code != 0)
+        begin_farewell(s);
+    if (!m->is_coordinator && code != 0)
+        live_want_stop(s->live);
+    end_when_all_over(s);
+}
+
+static void restart(void *arg)
+{
+    struct minder *m = arg;
+    struct err err = ERR_INIT;
+    if (m->is_coordinator)
+        m->argv[3] = NULL;            /* without --fresh: what lives is taken over */
+    if (m->s->farewell && !m->is_coordinator) {
+        process_over(m, 0);
+    } else if (start(m, &err) < 0) {
+        log_error(&m->s->log, "%s: %s", m->name, err.text);
+        process_over(m, err_exit_code(err.code));
+    }
+}
+
+static void on_end(void *arg, pid_t pid, int code, int signo)
+{
+    struct minder *m = arg;
+    struct supervisor *s = m->s;
+    (void)pid;
+    m->pid = 0;
+    m->watch = NULL;
+    bool crashed = signo != 0 || code == 1 || code == 127;
+    m->quick = loop_now_ms(s->loop) - m->started_ms < QUICK_MS ? m->quick + 1 : 0;
+    if (!crashed || s->farewell || m->restarts >= RESTARTS_MAX || m->quick >= QUICK_MAX) {
+        process_over(m, signo > 0 ? 128 + signo : code);
+        return;
+    }
+    m->restarts++;
+    live_clear(s->live);
+    log_warn(&s->log, "%s ended (%s %d); started again", m->name, signo > 0 ? "signal" : "code", signo > 0 ? signo : code);
+    timer_start(s->loop, RESTART_AFTER_MS, 0, restart, m);
+}
+
+/* Processes whose agent died are handed to us (subreaper): take their exit status, unless a minder's watch does. */
+static void reap(struct supervisor *s)
+{
+    siginfo_t info = {0};
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+        for (unsigned i = 0; i < s->minder_count; i++)
+            if (s->minder[i].pid == info.si_pid)
+                return;
+        waitpid(info.si_pid, NULL, WNOHANG);
+        info.si_pid = 0;
+    }
+}
+
+static void on_tick(void *arg)
+{
+    struct supervisor *s = arg;
+    reap(s);
+    live_tick(s->live);
+}
+
+static void on_interrupt(void *arg, int signo)
+{
+    struct supervisor *s = arg;
+    s->signo = signo;
+    s->interrupts++;
+    if (s->interrupts == 1) {
+        live_note(s->live, "saving a checkpoint and stopping; once more ends at once");
+        live_want_stop(s->live);
+    } else {
+        give_up(s);
+    }
+}
+
+static void add_minder(struct supervisor *s, const char *role, const char *site, const char *flag)
+{
+    struct minder *m = &s->minder[s->minder_count++];
+    *m = (struct minder){.s = s, .is_coordinator = !site};
+    snprintf(m->name, sizeof m->name, "%s%s%s", role, site ? "-" : "", site ? site : "");
+    unsigned n = 0;
+    m->argv[n++] = role;
+    m->argv[n++] = "--run";
+    m->argv[n++] = s->dir.run.path;
+    if (site) {
+        m->argv[n++] = "--site";
+        m->argv[n++] = site;
+    }
+    if (flag)
+        m->argv[n++] = flag;
+}
+
+static int start_all(struct supervisor *s, const char *external_site, struct err *err)
+{
+    TRY(loop_new(&s->loop, err));
+    if (pipe2(s->parent_pipe, O_CLOEXEC) < 0)
+        return err_errno(err, errno, "cannot make a pipe");
+    snprintf(s->parent_env, sizeof s->parent_env, "VIADUCT_PARENT_FD=%d", s->parent_pipe[0]);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    TRY(live_open(s->loop, &s->dir.run, &s->live, err));
+    TRY(loop_on_signal(s->loop, SIGINT, on_interrupt, s, err));
+    TRY(loop_on_signal(s->loop, SIGTERM, on_interrupt, s, err));
+    add_minder(s, "coordinator", NULL, "--fresh");
+    for (unsigned i = 0; i < s->job.spec.site_count; i++) {
+        const char *site = s->job.spec.sites[i].name;
+        bool external = external_site && strcmp(site, external_site) == 0;
+        add_minder(s, "agent", site, external ? "--external-gang" : NULL);
+    }
+    for (unsigned i = 0; i < s->minder_count; i++)
+        TRY(start(&s->minder[i], err));
+    timer_start(s->loop, 100, TICK_MS, on_tick, s);
+    return 0;
+}
+
+/* ---- before the start ---- */
+/* A site of `via: mpirun` has no ranks unless mpirun brings them. */
+static int check_sites(const struct job_spec *spec, const char *external_site, struct err *err)
+{
+    for (unsigned i = 0; i < spec->site_count; i++) {
+        const struct job_site *site = &spec->sites[i];
+        if (site->via == VIA_MPIRUN && !(external_site && strcmp(site->name, external_site) == 0))
+            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`: start the run with mpirun -n %u viaduct run SPEC --site %s, or make it `via: local`",
+                           site->name, site->ranks, site->name);
+    }
+    return 0;
+}
+
+/* A plan that cannot be made stops nobody: it predicts, the coordinator places. */
+static void show_plan(const struct supervisor *s)
+{
+    struct err err = ERR_INIT;
+    struct run_plan *plan;
+    char path[700], *text = NULL;
+    size_t size = 0;
+    if (run_plan_make(&s->job.spec, &plan, &err) < 0) {
+        fprintf(stderr, "viaduct run: no prediction: %s\n", err.text);
+        return;
+    }
+    run_plan_print(plan, stderr);
+    snprintf(path, sizeof path, "%s/plan.json", s->dir.run.path);
+    FILE *f = open_memstream(&text, &size);
+    CHECK(f != NULL);
+    int rc = run_plan_print_json(plan, f);
+    if (fclose(f) != 0 || rc != 0 || fs_publish_file(&fs_real, path, text, size, &err) < 0)
+        fprintf(stderr, "viaduct run: plan.json was not written%s%s\n", err.code ? ": " : "", err.text);
+    free(text);
+    run_plan_free(plan);
+}
+
+/* Ranks of one's own: the agents start this program. */
+static int own_worker(const char *program, struct err *err)
+{
+    char real[PATH_MAX];
+    if (!program)
+        return unsetenv("VIADUCT_WORKER") == 0 ? 0 : err_errno(err, errno, "--worker");
+    if (!realpath(program, real) || access(real, X_OK) < 0) {
+        int why = errno;
+        return err_set(err, ERR_USAGE, "--worker %s cannot be started: %s", program, strerror(why));
+    }
+    return setenv("VIADUCT_WORKER", real, 1) == 0 ? 0 : err_errno(err, errno, "--worker");
+}
+
+/* ---- the end ---- */
+static void print_report(const char *dir)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    if (access(path, R_OK) < 0)
+        return;
+    live_summary(dir, stderr);
+    printf("report: %s\n", path);
+    fflush(stdout);
+}
+
+/* The last words of a process that gave up. */
+static void print_reason(const struct supervisor *s, const struct minder *m)
+{
+    char path[700], line[600];
+    snprintf(path, sizeof path, "%s/log/%s.out", s->dir.run.path, m->name);
+    last_line_of(path, line, sizeof line);
+    if (line[0])
+        fprintf(stderr, "viaduct run: %s ended with code %d: %s\n", m->name, m->code, line);
+    else
+        fprintf(stderr, "viaduct run: %s ended with code %d; see %s/log\n", m->name, m->code, s->dir.run.path);
+}
+
+static int outcome(const struct supervisor *s)
+{
+    char status[32];
+    rundirs_status(s->dir.run.path, status, sizeof status);
+    if (s->cause && s->interrupts < 2)
+        print_reason(s, s->cause);
+    print_report(s->dir.run.path);
+    if (s->interrupts >= 2 || (s->signo && strcmp(status, "completed") != 0))
+        return 128 + s->signo;
+    if (s->cause)
+        return s->cause->code;
+    return strcmp(status, "completed") == 0 || strcmp(status, "stopped") == 0 ? 0 : 3;
+}
+
+/* *code: of a run that needs no supervision, or -1. */
+static int prepare(struct supervisor *s, const struct args *a, int *code, struct err *err)
+{
+    char fallback[300];
+    bool completed = false, resume = a->value[OPTION_RESUME] != NULL;
+    snprintf(fallback, sizeof fallback, "runs/%s", s->job.spec.name);
+    const char *dir = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : fallback;
+    *code = -1;
+    TRY(check_sites(&s->job.spec, a->value[OPTION_EXTERNAL_GANG], err));
+    TRY(own_worker(a->value[OPTION_WORKER], err));
+    if (resume)
+        TRY(rundirs_completed(dir, &s->job, &completed, err));
+    if (completed) {
+        print_report(dir);
+        *code = 0;
+        return 0;
+    }
+    TRY(rundirs_open(&s->dir, dir, &s->job, resume, err));
+    s->opened = true;
+    return rundirs_identities(&s->dir.run, &s->job.spec, err);
+}
+
+static int supervise(struct supervisor *s, const struct args *a, int *code, struct err *err)
+{
+    char path[700];
+    TRY(prepare(s, a, code, err));
+    if (*code >= 0)
+        return 0;
+    snprintf(path, sizeof path, "%s/log/run.jsonl", s->dir.run.path);
+    log_open(&s->log, path, "run", s->dir.run.job);
+    show_plan(s);
+    TRY(start_all(s, a->value[OPTION_EXTERNAL_GANG], err));
+    loop_run(s->loop);
+    live_close(s->live);
+    s->live = NULL;
+    *code = outcome(s);
+    return 0;
+}
+
+int verb_run(int argc, char **argv)
+{
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, options, argc, argv, &err) < 0)
+        return cli_fail("run", &err);
+    if (a.positional_count != 1) {
+        err_set(&err, ERR_USAGE, "one spec is needed: viaduct run SPEC [--dir RUN] [--resume] [key.path=value ...]");
+        return cli_fail("run", &err);
+    }
+    struct mpi_environment world = mpi_environment_read();
+    if (world.ranks) {
+        struct mpi_run run = {.spec = a.positional[0], .dir = a.value[OPTION_DIR], .site = a.value[OPTION_SITE], .resume = a.value[OPTION_RESUME] != NULL,
+                              .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
+        return mpi_world_run(world, &run);
+    }
+    struct supervisor *s = calloc(1, sizeof *s);
+    CHECK(s != NULL);
+    int code = 0, rc = cli_load_spec("run", &s->job, a.positional[0], &a, true);
+    if (rc == 0 && (rc = supervise(s, &a, &code, &err)) < 0)
+        cli_fail("run", &err);
+    if (rc < 0)
+        code = err_exit_code(rc);
+    if (s->opened)
+        rundirs_close(&s->dir);
+    live_close(s->live);
+    if (s->loop)
+        loop_free(s->loop);
+    log_close(&s->log);
+    job_fini(&s->job);
+    free(s);
+    return code;
+}

@@ -1,0 +1,303 @@
+#include "cli/rundirs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "net/net.h"
+
+#define DIR_MAX 480
+#define SUPERVISOR_MS 30000           /* one whose mpirun world died needs this long to see it and end */
+#define LEFTOVER_MS 12000             /* children of a dead `viaduct run` end within 10 s by themselves */
+#define KILLED_MS 3000
+#define SCANS_MAX 5                   /* a process may fork while it is looked for */
+
+static bool is_empty(const char *dir)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return true;
+    bool empty = true;
+    for (struct dirent *e; empty && (e = readdir(d));)
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    closedir(d);
+    return empty;
+}
+
+/* ---- processes that hold the run's lock ---- */
+static bool holds(long pid, const struct stat *lock)
+{
+    char path[64 + NAME_MAX];
+    struct stat open_file;
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%ld/fd", pid);
+    DIR *fds = opendir(path);
+    for (struct dirent *f; fds && !found && (f = readdir(fds));) {
+        snprintf(path, sizeof path, "/proc/%ld/fd/%s", pid, f->d_name);
+        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev;
+    }
+    if (fds)
+        closedir(fds);
+    return found;
+}
+
+static unsigned kill_holders(const struct stat *lock)
+{
+    unsigned killed = 0;
+    DIR *proc = opendir("/proc");
+    for (struct dirent *e; proc && (e = readdir(proc));) {
+        char *end;
+        long pid = strtol(e->d_name, &end, 10);
+        if (*end || pid <= 1 || pid == getpid() || !holds(pid, lock))
+            continue;
+        kill((pid_t)pid, SIGKILL);
+        killed++;
+    }
+    if (proc)
+        closedir(proc);
+    return killed;
+}
+
+static void end_holders(int lock_fd)
+{
+    struct stat lock;
+    if (fstat(lock_fd, &lock) < 0)
+        return;
+    for (unsigned i = 0; i < SCANS_MAX && kill_holders(&lock) > 0; i++)
+        nanosleep(&(struct timespec){0, 20000000}, NULL);
+}
+
+/* ---- locks ---- */
+static int open_lock(const char *dir, const char *name, int flags, int *out, struct err *err)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/state/%s", dir, name);
+    *out = open(path, O_RDWR | O_CREAT | flags, 0600);
+    return *out < 0 ? err_errno(err, errno, "cannot create %s", path) : 0;
+}
+
+static bool lock_within(int fd, uint64_t ms)
+{
+    for (uint64_t until = clock_now_ms() + ms; flock(fd, LOCK_EX | LOCK_NB) < 0; nanosleep(&(struct timespec){0, 50000000}, NULL))
+        if (clock_now_ms() >= until)
+            return false;
+    return true;
+}
+
+static int in_use(const char *dir, struct err *err)
+{
+    return err_set(err, ERR_CONFLICT, "%s is in use by another `viaduct run`; stop it first (viaduct stop %s)", dir, dir);
+}
+
+static int take_locks(struct opened_run *o, const char *dir, bool resume, struct err *err)
+{
+    TRY(open_lock(dir, "supervisor", O_CLOEXEC, &o->supervisor_fd, err));
+    if (!lock_within(o->supervisor_fd, resume ? SUPERVISOR_MS : 0))
+        return in_use(dir, err);
+    TRY(open_lock(dir, "lock", 0, &o->lock_fd, err));   /* no close-on-exec: children keep the run locked */
+    if (lock_within(o->lock_fd, resume ? LEFTOVER_MS : 0))
+        return 0;
+    if (!resume)
+        return in_use(dir, err);
+    end_holders(o->lock_fd);
+    return lock_within(o->lock_fd, KILLED_MS) ? 0 : in_use(dir, err);
+}
+
+static void give_locks_back(struct opened_run *o)
+{
+    if (o->lock_fd >= 0)
+        close(o->lock_fd);
+    if (o->supervisor_fd >= 0)
+        close(o->supervisor_fd);
+    o->lock_fd = o->supervisor_fd = -1;
+}
+
+/* ---- files ---- */
+static int write_text(const char *dir, const char *name, const char *text, struct err *err)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return fs_publish_file(&fs_real, path, text, strlen(text), err);
+}
+
+static int make_folders(const char *dir, struct err *err)
+{
+    static const char *const folders[] = {"", "/state", "/state/tls", "/log", "/ckpt", "/export"};
+    char path[PATH_MAX + 128];
+    for (unsigned i = 0; i < ARRAY_LEN(folders); i++) {
+        snprintf(path, sizeof path, "%s%s", dir, folders[i]);
+        TRY(fs_mkdirs(&fs_real, path, err));
+        if ((i == 1 || i == 2) && chmod(path, 0700) < 0)
+            return err_errno(err, errno, "cannot close %s to others", path);
+    }
+    return 0;
+}
+
+static int make_sites(const char *dir, const struct job_spec *spec, struct err *err)
+{
+    char path[PATH_MAX + 128], names[SITES_MAX * 80] = "";
+    size_t n = 0;
+    for (unsigned s = 0; s < spec->site_count; s++) {
+        snprintf(path, sizeof path, "%s/ckpt/%s", dir, spec->sites[s].name);
+        TRY(fs_mkdirs(&fs_real, path, err));
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s\n", spec->sites[s].name);
+    }
+    return write_text(dir, "state/sites", names, err);
+}
+
+static int new_job_id(const char *dir, struct err *err)
+{
+    uint8_t id[8];
+    char text[2 * sizeof id + 2];
+    random_bytes(id, sizeof id);
+    hex_of(id, sizeof id, text);
+    text[2 * sizeof id] = '\n';
+    text[2 * sizeof id + 1] = '\0';
+    return write_text(dir, "state/job", text, err);
+}
+
+/* What processes of an earlier start told each other: they are gone, and so is what they knew. */
+static void forget_earlier_start(const char *dir)
+{
+    char path[PATH_MAX + NAME_MAX + 64];
+    snprintf(path, sizeof path, "%s/state", dir);
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        bool stale = strcmp(e->d_name, "coordinator.addr") == 0 || strncmp(e->d_name, "agent-", 6) == 0 || strncmp(e->d_name, "gang-", 5) == 0;
+        snprintf(path, sizeof path, "%s/state/%s", dir, e->d_name);
+        if (stale)
+            unlink(path);
+    }
+    if (d)
+        closedir(d);
+}
+
+static int load_earlier(const char *dir, const struct job *job, struct job *old, struct err *err)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/spec.yaml", dir);
+    TRY(job_load(old, path, NULL, 0, false, err));
+    return job_resume_check(&old->spec, &job->spec, err);
+}
+
+static int check_resume(const char *dir, const struct job *job, struct err *err)
+{
+    struct job *old = calloc(1, sizeof *old);
+    CHECK(old != NULL);
+    int rc = load_earlier(dir, job, old, err);
+    job_fini(old);
+    free(old);
+    return rc;
+}
+
+int rundirs_completed(const char *dir, const struct job *job, bool *completed, struct err *err)
+{
+    char status[32];
+    *completed = false;
+    rundirs_status(dir, status, sizeof status);
+    if (strcmp(status, "completed") != 0)
+        return 0;
+    struct job *old = calloc(1, sizeof *old);
+    CHECK(old != NULL);
+    int rc = load_earlier(dir, job, old, err);
+    *completed = rc == 0 && old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps;
+    job_fini(old);
+    free(old);
+    return rc;
+}
+
+static int fill(struct opened_run *o, const char *dir, const struct job *job, struct err *err)
+{
+    if (o->resumed)
+        TRY(check_resume(dir, job, err));
+    else
+        TRY(new_job_id(dir, err));
+    TRY(write_text(dir, "spec.yaml", job->resolved_yaml, err));
+    TRY(make_sites(dir, &job->spec, err));
+    forget_earlier_start(dir);
+    return rundir_open(&o->run, dir, err);
+}
+
+int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, bool resume, struct err *err)
+{
+    char real[PATH_MAX], path[PATH_MAX + 64];
+    struct stat st;
+    struct opened_run made = {.supervisor_fd = -1, .lock_fd = -1};
+    if (strlen(dir) > DIR_MAX)
+        return err_set(err, ERR_USAGE, "--dir is longer than %d bytes", DIR_MAX);
+    bool empty = is_empty(dir);
+    snprintf(path, sizeof path, "%s/state/job", dir);
+    made.resumed = stat(path, &st) == 0;
+    if (!empty && !resume)
+        return err_set(err, ERR_CONFLICT, "%s is not empty; continue that run with --resume, or choose another --dir", dir);
+    if (!empty && !made.resumed)
+        return err_set(err, ERR_CONFLICT, "%s is not empty and holds no run to resume", dir);
+    if (empty && resume)
+        return err_set(err, ERR_NOT_FOUND, "%s holds no run to resume; start it without --resume", dir);
+    TRY(make_folders(dir, err));
+    if (!realpath(dir, real))
+        return err_errno(err, errno, "cannot resolve %s", dir);
+    int rc = take_locks(&made, real, resume, err);
+    if (rc == 0)
+        rc = fill(&made, real, job, err);
+    if (rc < 0)
+        give_locks_back(&made);
+    else
+        *o = made;
+    return rc;
+}
+
+void rundirs_end_all(const struct opened_run *o)
+{
+    end_holders(o->lock_fd);
+}
+
+void rundirs_close(struct opened_run *o)
+{
+    char path[sizeof o->run.sockets + NAME_MAX + 2];
+    rundirs_end_all(o);
+    DIR *d = opendir(o->run.sockets);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        snprintf(path, sizeof path, "%s/%s", o->run.sockets, e->d_name);
+        if (e->d_name[0] != '.')
+            unlink(path);
+    }
+    if (d)
+        closedir(d);
+    rmdir(o->run.sockets);
+    give_locks_back(o);
+}
+
+void rundirs_status(const char *dir, char *status, size_t size)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    const char *text = json_string_value(json_object_get(report, "status"));
+    snprintf(status, size, "%s", text ? text : "");
+    json_decref(report);
+}
+
+int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err)
+{
+    static const enum role roles[] = {ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT};
+    char dir[600];
+    snprintf(dir, sizeof dir, "%s/state/tls", run->path);
+    TRY(identity_make_ca(dir, run->job, err));
+    TRY(identity_issue(dir, run->job, "coordinator", ROLE_COORDINATOR, err));
+    for (unsigned s = 0; s < spec->site_count; s++)
+        for (unsigned r = 0; r < ARRAY_LEN(roles); r++)
+            TRY(identity_issue(dir, run->job, spec->sites[s].name, roles[r], err));
+    return 0;
+}

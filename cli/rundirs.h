@@ -1,0 +1,27 @@
+/* Making and reopening run directories: the files that every process of a run finds there. */
+#ifndef VIADUCT_CLI_RUNDIRS_H
+#define VIADUCT_CLI_RUNDIRS_H
+
+#include "base/rundir.h"
+#include "cli/cli.h"
+
+struct opened_run {
+    struct rundir run;
+    bool resumed;
+    int supervisor_fd;                /* locked by the one `viaduct run`; no child inherits it */
+    int lock_fd;                      /* locked and inherited by every process of the run: free only when all are gone */
+};
+/* Locks DIR and fills it for `job`. New: DIR must be empty or missing (ERR_CONFLICT). resume: keeps the job id, refuses changes that would make
+ * another run of it (job_resume_check), waits for processes of an earlier start or ends them; a `viaduct run` that lives is ERR_CONFLICT. */
+int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, bool resume, struct err *err);
+/* Ends every other process of the run, removes its sockets, gives the locks back. */
+void rundirs_close(struct opened_run *o);
+void rundirs_end_all(const struct opened_run *o);
+/* report.json's status ("completed", ...), or "" when there is none. */
+void rundirs_status(const char *dir, char *status, size_t size);
+/* Whether a resume of DIR with `job` has nothing left to do; refuses what rundirs_open refuses. */
+int rundirs_completed(const char *dir, const struct job *job, bool *completed, struct err *err);
+/* Certificates for coordinator and the processes of every site. */
+int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err);
+
+#endif
