@@ -1,0 +1,152 @@
+"""Stopping, power cuts, resuming elsewhere, damaged copies, one's own trainer: nothing is lost and every refusal says why."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from harness import (ROOT, complete, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+                     two_sites, viaduct, wait_for, workspace)
+
+LONG = {"steps": 150, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True,
+        "optimizer": {"name": "adamw", "lr": 0.01, "schedule": "cosine", "final": 0.01, "warmup": 10}}
+
+
+def folder(w, name, **keys):
+    f = Path(w) / name
+    f.mkdir()
+    return spec(f, train=LONG, **keys), f / "run"
+
+
+def stop_and_resume(w, wanted):
+    job, run_dir = folder(w, "stop", sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 30)
+    status = viaduct("status", run_dir, "--json")
+    test("status tells the step of a running run", status.returncode == 0 and json.loads(status.stdout).get("step", 0) > 0, status.stdout + status.stderr)
+    stopped = viaduct("stop", run_dir)
+    out, err = p.communicate(timeout=60)
+    r = report(run_dir)
+    test("stop: a checkpoint, then the end", stopped.returncode == 0 and p.returncode == 0 and r.get("status") == "stopped" and (r.get("checkpoint") or {}).get("step", 0) > 0,
+         f"{stopped.stderr}\n{p.returncode} {err}\n{r}\n{logs(run_dir)}")
+    again = run(job, run_dir)
+    test("a used directory is refused without --resume", again.returncode == 6, again.stderr)
+    other = run(job, run_dir, "--resume", "train.batch=64")
+    test("a resume with another batch is refused with both values", other.returncode == 2 and "128" in other.stderr and "64" in other.stderr, other.stderr)
+    result = run(job, run_dir, "--resume", "sites=" + json.dumps(one_site(3)))
+    wrong = complete(run_dir, result, wanted)
+    test("resumed at one site with 3 ranks: the same weights", not wrong, wrong)
+    result = run(job, run_dir, "--resume")
+    test("resuming a completed run prints its report", result.returncode == 0 and "report:" in result.stdout, result.stderr)
+
+
+def power_cut(w, wanted):
+    job, run_dir = folder(w, "power", sites=two_sites(2, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 70)
+    kill_all(run_dir)
+    p.communicate(timeout=60)
+    shutil.rmtree(run_dir / "ckpt" / "onprem")
+    result = run(job, run_dir, "--resume", "sites=" + json.dumps(two_sites(1, 2)))
+    wrong = complete(run_dir, result, wanted)
+    resumed = [e for e in events(run_dir, "resumed")]
+    test("power cut, one site's checkpoints deleted, resumed on other counts: the same weights", not wrong, wrong)
+    test("it started from a checkpoint", bool(resumed) and max(e["step"] for e in resumed) > 0, resumed)
+
+
+def damaged(w, wanted):
+    job, run_dir = folder(w, "damage", sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 70)
+    kill_all(run_dir)
+    p.communicate(timeout=60)
+    newest = sorted(d for d in (run_dir / "ckpt" / "onprem").iterdir() if (d / "manifest.json").exists())[-1]
+    part = next(newest.glob("part-*"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(bytes(data))
+    result = run(job, run_dir, "--resume")
+    wrong = complete(run_dir, result, wanted)
+    named = [e for e in events(run_dir, "damaged") if part.name in e["text"]]
+    test("one flipped bit in one part: the other site's copy serves, same weights", not wrong, wrong)
+    test("the damaged part is named", bool(named) or part.name in result.stderr, events(run_dir, "damaged"))
+
+
+def only_copy(w):
+    job, run_dir = folder(w, "only", sites=one_site(1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 70)
+    kill_all(run_dir)
+    p.communicate(timeout=60)
+    for part in (run_dir / "ckpt").rglob("part-*"):
+        part.write_bytes(b"no more")
+    result = run(job, run_dir, "--resume")
+    test("the only copies lost: exit 4, the part is named", result.returncode == 4 and "part-" in result.stderr, f"{result.returncode} {result.stderr}\n{logs(run_dir)}")
+
+
+def supervisor_killed(w, wanted):
+    job, run_dir = folder(w, "supervisor", sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 30)
+    os.kill(p.pid, signal.SIGKILL)
+    p.communicate(timeout=30)
+    gone = wait_for(lambda: not processes(run_dir), 15)
+    test("kill -9 of run: the others save and end by themselves", bool(gone), processes(run_dir))
+    result = run(job, run_dir, "--resume")
+    wrong = complete(run_dir, result, wanted)
+    test("resumed after kill -9 of run: the same weights", not wrong, wrong)
+
+
+def own_trainer(w):
+    program = ROOT / "build" / "release" / "tests" / "e2e" / "own_trainer"
+    hashes = []
+    for name, sites in (("one", one_site(2)), ("two", two_sites(1, 1))):
+        job, run_dir = folder(w, f"own-{name}", sites=sites, export=None)
+        result = run(job, run_dir, "--worker", program)
+        r = report(run_dir)
+        wrong = complete(run_dir, result)
+        test(f"a C program of one's own trains through viaduct.h ({name} site)", not wrong and r["final"]["train_loss"] < 0.7, f"{wrong} {r.get('final')}")
+        hashes.append(r.get("weights_sha256"))
+    test("its weights are the same over one site and two", hashes[0] and hashes[0] == hashes[1], hashes)
+
+
+def bad_input(w):
+    job, run_dir = folder(w, "nan", sites=two_sites(1, 1))
+    result = run(job, run_dir, "train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}")
+    r = report(run_dir)
+    test("a loss that is not finite: exit 3, step and lane named", result.returncode == 3 and r.get("status") == "failed" and "step" in str(r.get("error")),
+         f"{result.returncode} {result.stderr[-800:]} {r.get('error')}")
+    result = run(job, Path(w) / "unused", "train.lernrate=1")
+    test("a wrong key: exit 2, nothing started", result.returncode == 2 and not (Path(w) / "unused").exists(), result.stderr)
+
+
+def full_disk(w):
+    """checkpoint parts go to a file system of 64 KiB."""
+    small = Path(w) / "small-disk"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=False, capture_output=True).returncode != 0:
+        skip("a full disk: exit 3, the file is named", "cannot mount a small tmpfs here")
+        return
+    try:
+        job, _ = folder(w, "full", sites=two_sites(1, 1))
+        result = run(job, small / "run")
+        error = str(report(small / "run").get("error")) + result.stderr
+        test("a full disk: exit 3, the file is named", result.returncode == 3 and "No space left" in error, f"{result.returncode} {error[-800:]}")
+    finally:
+        kill_all(small / "run")
+        subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+with workspace() as w:
+    job, _ = folder(w, "reference")
+    wanted = reference(job)
+    stop_and_resume(w, wanted)
+    power_cut(w, wanted)
+    damaged(w, wanted)
+    only_copy(w)
+    supervisor_killed(w, wanted)
+    own_trainer(w)
+    bad_input(w)
+    full_disk(w)
+finish()

@@ -1,0 +1,249 @@
+/* Run directories: what is refused, what a resume keeps and forgets, and the locks that tell a living run from its leftovers. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/rundirs.h"
+#include "net/net.h"
+#include "tests/unit/unit.h"
+
+static const char spec[] = "viaduct: v1\nname: t\nmodel: {family: mlp, classes: 10, input: [1, 28, 28]}\n"
+                           "data: {train: {format: idx, images: /none/images, labels: /none/labels}}\n"
+                           "train: {steps: 10}\n"
+                           "sites: [{name: one, via: local, ranks: 1, ps_shards: 1}, {name: two, via: local, ranks: 1, ps_shards: 1}]\n";
+
+struct room { char dir[64], run[80]; struct job job; };
+
+static void load(struct job *job, const char *override)
+{
+    struct err e = ERR_INIT;
+    assert_ok(job_load_text(job, "spec", spec, sizeof spec - 1, &override, override ? 1 : 0, false, &e));
+}
+
+static int set_up(void **state)
+{
+    struct room *r = calloc(1, sizeof *r);
+    snprintf(r->dir, sizeof r->dir, "/tmp/viaduct-test-XXXXXX");
+    assert_non_null(mkdtemp(r->dir));
+    snprintf(r->run, sizeof r->run, "%s/run", r->dir);
+    load(&r->job, NULL);
+    *state = r;
+    return 0;
+}
+
+static void remove_tree(const char *path)
+{
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char below[600];
+        snprintf(below, sizeof below, "%s/%s", path, e->d_name);
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            remove_tree(below);
+    }
+    if (d)
+        closedir(d);
+    remove(path);
+}
+
+static int tear_down(void **state)
+{
+    struct room *r = *state;
+    remove_tree(r->dir);
+    job_fini(&r->job);
+    free(r);
+    return 0;
+}
+
+static void write_file(const struct room *r, const char *name, const char *text)
+{
+    char path[200];
+    struct err e = ERR_INIT;
+    snprintf(path, sizeof path, "%s/%s", r->run, name);
+    assert_ok(fs_write_file(&fs_real, path, text, strlen(text), &e));
+}
+
+static bool exists(const struct room *r, const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", r->run, name);
+    return access(path, F_OK) == 0;
+}
+
+static void a_new_run_has_what_its_processes_look_for(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    struct job again;
+    char path[200];
+    struct stat st;
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    assert_false(o.resumed);
+    assert_int_equal(strlen(o.run.job), 16);
+    assert_int_equal(rundir_site(&o.run, "two"), 1);
+    assert_int_equal(rundir_site(&o.run, "three"), -1);
+    assert_true(exists(r, "ckpt/one") && exists(r, "ckpt/two") && exists(r, "export") && exists(r, "log"));
+    snprintf(path, sizeof path, "%s/state", r->run);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    snprintf(path, sizeof path, "%s/spec.yaml", r->run);
+    assert_ok(job_load(&again, path, NULL, 0, false, &e));
+    job_fini(&again);
+    assert_int_equal(fcntl(o.lock_fd, F_GETFD) & FD_CLOEXEC, 0);
+    assert_int_equal(fcntl(o.supervisor_fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    snprintf(path, sizeof path, "%s", o.run.sockets);
+    rundirs_close(&o);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void what_is_there_is_not_written_over(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    assert_int_equal(rundirs_open(&o, r->run, &r->job, true, &e), ERR_NOT_FOUND);
+    assert_int_equal(mkdir(r->run, 0700), 0);
+    write_file(r, "mine", "x");
+    assert_int_equal(rundirs_open(&o, r->run, &r->job, false, &e), ERR_CONFLICT);
+    assert_non_null(strstr(e.text, "--resume"));
+    assert_int_equal(rundirs_open(&o, r->run, &r->job, true, &e), ERR_CONFLICT);
+    assert_non_null(strstr(e.text, "no run to resume"));
+    assert_false(exists(r, "state"));
+}
+
+static void a_resume_keeps_the_job_and_forgets_its_processes(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run first, second;
+    struct job other;
+    assert_ok(rundirs_open(&first, r->run, &r->job, false, &e));
+    write_file(r, "state/agent-one.children", "launched 3 0 4\n");
+    write_file(r, "state/gang-one", "4 world\n");
+    write_file(r, "state/coordinator.addr", "unix:/nowhere\n");
+    write_file(r, "state/failpoint-worker-join-kill-1", "1\n");
+    rundirs_close(&first);
+    assert_int_equal(rundirs_open(&second, r->run, &r->job, false, &e), ERR_CONFLICT);
+    load(&other, "train.batch=64");
+    assert_int_equal(rundirs_open(&second, r->run, &other, true, &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "64"));
+    job_fini(&other);
+    load(&other, "sites=[{name: one, via: local, ranks: 3}]");
+    assert_ok(rundirs_open(&second, r->run, &other, true, &e));
+    job_fini(&other);
+    assert_true(second.resumed);
+    assert_string_equal(second.run.job, first.run.job);
+    assert_int_equal(rundir_site(&second.run, "two"), -1);
+    assert_false(exists(r, "state/agent-one.children") || exists(r, "state/gang-one") || exists(r, "state/coordinator.addr"));
+    assert_true(exists(r, "state/failpoint-worker-join-kill-1"));
+    rundirs_close(&second);
+}
+
+static void a_completed_run_has_nothing_left_unless_more_is_asked(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    struct job more;
+    bool completed;
+    char status[32];
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    rundirs_close(&o);
+    rundirs_status(r->run, status, sizeof status);
+    assert_string_equal(status, "");
+    assert_ok(rundirs_completed(r->run, &r->job, &completed, &e));
+    assert_false(completed);
+    write_file(r, "report.json", "{\"status\": \"completed\"}");
+    rundirs_status(r->run, status, sizeof status);
+    assert_string_equal(status, "completed");
+    assert_ok(rundirs_completed(r->run, &r->job, &completed, &e));
+    assert_true(completed);
+    load(&more, "train.steps=20");
+    assert_ok(rundirs_completed(r->run, &more, &completed, &e));
+    assert_false(completed);
+    job_fini(&more);
+}
+
+/* A child that inherits the run's lock, as every process of a run does, and nothing else of its parent. */
+static pid_t leave_behind(const struct opened_run *o)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(o->supervisor_fd);
+        for (;;)
+            pause();
+    }
+    return pid;
+}
+
+static void what_a_run_leaves_behind_is_ended(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    int status;
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    pid_t child = leave_behind(&o);
+    rundirs_close(&o);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void a_resume_waits_for_those_of_an_earlier_start(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o, again;
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    pid_t child = leave_behind(&o), killer = fork();
+    if (killer == 0) {
+        close(o.supervisor_fd);
+        close(o.lock_fd);
+        nanosleep(&(struct timespec){0, 300000000}, NULL);
+        kill(child, SIGKILL);
+        _exit(0);
+    }
+    close(o.supervisor_fd);   /* as kill -9 of `viaduct run` would */
+    close(o.lock_fd);
+    uint64_t begin = clock_now_ms();
+    assert_ok(rundirs_open(&again, r->run, &r->job, true, &e));
+    assert_true(clock_now_ms() - begin < 5000);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(waitpid(killer, NULL, 0), killer);
+    rundirs_close(&again);
+}
+
+static void certificates_for_every_role_of_every_site(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    assert_ok(rundirs_identities(&o.run, &r->job.spec, &e));
+    char dir[600];
+    struct identity *i;
+    snprintf(dir, sizeof dir, "%s/state/tls", o.run.path);
+    assert_ok(identity_load(dir, "two", ROLE_PS, &i, &e));
+    identity_free(i);
+    assert_ok(identity_load(dir, "coordinator", ROLE_COORDINATOR, &i, &e));
+    identity_free(i);
+    rundirs_close(&o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_new_run_has_what_its_processes_look_for, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_there_is_not_written_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_resume_keeps_the_job_and_forgets_its_processes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_completed_run_has_nothing_left_unless_more_is_asked, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_a_run_leaves_behind_is_ended, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_resume_waits_for_those_of_an_earlier_start, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(certificates_for_every_role_of_every_site, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
