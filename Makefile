@@ -58,7 +58,7 @@ CFLAGS_FILE_collectives/mpi_plugin := -include $B/build_id.h $(if $(OMPI),$(shel
 .SECONDARY:
 .PHONY: all help lint unit test demo deps clean check-all bench oracle
 
-all: viaduct $(PLUGINS)
+all: viaduct $(PLUGINS) libviaduct.so
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -98,6 +98,13 @@ $(PROGRAM): $(foreach f,$(FOLDERS),$B/lib/$f.a)
 	@echo "  LD $@"
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(LIBS)
 
+# What a training program of one's own links: client/viaduct.h and nothing else is visible.
+LIBVIADUCT := $(if $(filter release,$(MODE)),libviaduct.so,$B/libviaduct.so)
+$(LIBVIADUCT): $(foreach f,$(CLOSURE_client),$B/lib/$f.a)
+	@echo "  LD $@"
+	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -o $@ -Wl,--whole-archive $B/lib/client.a -Wl,--no-whole-archive \
+	    -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+
 #: unit           unit tests of every folder (unit-FOLDER: of one)
 unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
 	@tests/run.sh $^
@@ -107,7 +114,7 @@ lint:
 	@bash tests/lint.sh
 
 clean:
-	rm -rf build viaduct
+	rm -rf build viaduct libviaduct.so
 
 # ---- oracles: small drivers linked with everything the program has ----
 ORACLE := $(patsubst tests/oracle/%.c,$B/tests/oracle/%,$(wildcard tests/oracle/*.c))
@@ -119,7 +126,10 @@ E2E_DRIVERS := $B/tests/e2e/coll_driver
 $(E2E_DRIVERS): $B/%: $B/%.o $(foreach f,$(CLOSURE_collectives),$B/lib/$f.a)
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
-#: oracle         compares with PyTorch (installs it into build/)
+$B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
+	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,-rpath,'$$ORIGIN/../../../..' -L$(dir $(LIBVIADUCT)) -lviaduct -lm
+
+#: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
 oracle: $(ORACLE) viaduct
 	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh
 
@@ -161,8 +171,8 @@ test:
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
 TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UNIT_$f))
-test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_PROGRAMS) $(E2E_DRIVERS) $(PLUGINS))
-tsan-programs: $(TSAN_UNITS)
+test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_PROGRAMS) $(E2E_DRIVERS) $(PLUGINS) $B/tests/e2e/own_trainer,$(PROGRAM))
+tsan-programs: $(TSAN_UNITS) $(PROGRAM)
 .PHONY: test-programs tsan-programs fuzz fuzz-smoke
 
 #: sim-campaign   100,000 seeds of the protocol's simulator
@@ -170,12 +180,11 @@ sim-campaign: $B/tests/sim/sim
 	@$B/tests/sim/sim --seeds 100000
 .PHONY: sim-campaign
 
-#: demo           installs what is missing, builds, trains the main job's network in this process
+#: demo           installs what is missing, builds, runs the main job over two sites into build/demo/<UTC time>
 demo:
 	@bash tests/deps.sh build
 	@$(MAKE) --no-print-directory all
-	@./viaduct validate jobs/examples/fashion-mnist.yaml
-	@./viaduct bench train jobs/examples/fashion-mnist.yaml --full --threads $$(nproc)
+	@./viaduct run jobs/examples/fashion-mnist.yaml --dir build/demo/$$(date -u +%Y%m%dT%H%M%SZ)
 
 #: bench          speed of training against PyTorch and of all-reduce against memory, interleaved in one run
 bench: viaduct
@@ -183,8 +192,8 @@ bench: viaduct
 	@bash bench/train.sh 2
 	@bash bench/allreduce.sh
 
-#: check-all      longer campaigns: accuracy on three seeds, 100,000 simulated seeds, each protocol rule taken out, fuzzing for a minute each
-check-all: viaduct fuzz
-	@tests/run.sh tests/accuracy.sh
+#: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, fuzzing for a minute each
+check-all: all fuzz
+	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh
 	@$(MAKE) --no-print-directory sim-campaign
 	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

@@ -385,12 +385,11 @@ static void dial(struct agent *a)
 static void on_tick(void *arg)
 {
     struct agent *a = arg;
-    uint64_t now = loop_now_ms(a->loop);
     if (a->stopping)
         return;
     if (!a->link)
         dial(a);
-    uint64_t lost = a->lost_since_ms ? now - a->lost_since_ms : 0;
+    uint64_t lost = a->lost_since_ms ? loop_now_ms(a->loop) - a->lost_since_ms : 0;
     if (lost <= (a->orphan ? ORPHAN_MS : LOST_MS))
         return;
     log_error(&a->log, "no coordinator for %llu s; this site stops", (unsigned long long)(lost / 1000));

@@ -293,7 +293,8 @@ void live_summary(const char *run_dir, FILE *out)
     }
     const json_t *final = json_object_get(r, "final"), *ledger = json_object_get(r, "ledger"), *ckpt = json_object_get(r, "checkpoint");
     const json_t *wan = json_object_get(r, "wan"), *floats = json_object_get(json_object_get(r, "export"), "float");
-    fprintf(out, "%s: %s\n", string(r, "name"), string(r, "status"));
+    const char *status = string(r, "status");
+    fprintf(out, "%s: %s\n", string(r, "name"), strcmp(status, "running") == 0 ? "interrupted" : status);
     if (*string(r, "error"))
         fprintf(out, "  %-18s %s\n", "error", string(r, "error"));
     print_number(out, "steps", number(r, "steps"), "%.0f");
@@ -302,7 +303,7 @@ void live_summary(const char *run_dir, FILE *out)
     print_number(out, "train loss", number(final, "train_loss"), "%.4f");
     print_number(out, "eval loss", number(final, "eval_loss"), "%.4f");
     print_number(out, "eval accuracy", number(final, "eval_accuracy"), "%.4f");
-    if (ledger)
+    if (json_is_object(ledger))
         fprintf(out, "  %-18s %.0f passes, %.0f samples missing, %.0f duplicated\n", "ledger", number(ledger, "passes"), number(ledger, "missing"),
                 number(ledger, "duplicated"));
     print_number(out, "WAN megabytes", number(wan, "bytes_sent") / 1e6, "%.1f");

@@ -55,17 +55,31 @@ static int set_up(struct world *w, struct err *err)
     return 0;
 }
 
+/* The spec's sites with this world's size as ranks of one: whole, because a spec need not name any. */
+static void print_sites(const struct world *w, char *out, size_t size)
+{
+    const struct job_spec *spec = &w->job.spec;
+    size_t n = (size_t)snprintf(out, size, "sites=[");
+    for (unsigned i = 0; i < spec->site_count && n < size; i++) {
+        const struct job_site *s = &spec->sites[i];
+        n += (size_t)snprintf(out + n, size - n, "%s{name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}", i ? ", " : "", s->name,
+                              s->via == VIA_LOCAL ? "local" : "mpirun", i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards);
+    }
+    CHECK(n + 2 < size);
+    snprintf(out + n, size - n, "]");
+}
+
 static int start_supervisor(struct world *w, struct err *err)
 {
     const char *args[72], *env[ENV_MAX + 2];
-    char ranks[64], external[160], world_name[200], *emptied[ENV_MAX];
+    char sites[SITES_MAX * 160 + 16], external[160], world_name[200], *emptied[ENV_MAX];
     unsigned n = 0, e = 0;
-    snprintf(ranks, sizeof ranks, "sites.%u.ranks=%u", w->site_index, w->mpi.ranks);
+    print_sites(w, sites, sizeof sites);
     snprintf(external, sizeof external, "--external-gang=%s", w->site);
     snprintf(world_name, sizeof world_name, "VIADUCT_WORLD=%s", w->name);
     for (int i = 0; i < w->run->argc && n < ARRAY_LEN(args) - 3; i++)
         args[n++] = w->run->argv[i];
-    args[n++] = ranks;
+    args[n++] = sites;
     args[n++] = external;
     args[n] = NULL;
     for (char **v = environ; *v && e < ENV_MAX; v++)   /* "NAME=": emptied, so that the supervisor does not take itself for a rank */

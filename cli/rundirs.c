@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -103,8 +104,12 @@ static int in_use(const char *dir, struct err *err)
 static int take_locks(struct opened_run *o, const char *dir, bool resume, struct err *err)
 {
     TRY(open_lock(dir, "supervisor", O_CLOEXEC, &o->supervisor_fd, err));
-    if (!lock_within(o->supervisor_fd, resume ? SUPERVISOR_MS : 0))
-        return in_use(dir, err);
+    if (!lock_within(o->supervisor_fd, resume ? 1000 : 0)) {
+        if (resume)
+            fprintf(stderr, "viaduct run: another `viaduct run` holds %s; waiting up to %d s for its end\n", dir, SUPERVISOR_MS / 1000);
+        if (!resume || !lock_within(o->supervisor_fd, SUPERVISOR_MS))
+            return in_use(dir, err);
+    }
     TRY(open_lock(dir, "lock", 0, &o->lock_fd, err));   /* no close-on-exec: children keep the run locked */
     if (lock_within(o->lock_fd, resume ? LEFTOVER_MS : 0))
         return 0;
@@ -183,6 +188,21 @@ static void forget_earlier_start(const char *dir)
         closedir(d);
 }
 
+/* Shared memory that killed processes left: when nobody of the run lives, nobody needs it. */
+static void remove_segments(const char *job)
+{
+    char prefix[64], name[NAME_MAX + 2];
+    snprintf(prefix, sizeof prefix, "viaduct-%s-", job);
+    DIR *d = opendir("/dev/shm");
+    for (struct dirent *e; d && (e = readdir(d));) {
+        snprintf(name, sizeof name, "/%s", e->d_name);
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0)
+            shm_unlink(name);
+    }
+    if (d)
+        closedir(d);
+}
+
 static int load_earlier(const char *dir, const struct job *job, struct job *old, struct err *err)
 {
     char path[PATH_MAX + 64];
@@ -226,7 +246,9 @@ static int fill(struct opened_run *o, const char *dir, const struct job *job, st
     TRY(write_text(dir, "spec.yaml", job->resolved_yaml, err));
     TRY(make_sites(dir, &job->spec, err));
     forget_earlier_start(dir);
-    return rundir_open(&o->run, dir, err);
+    TRY(rundir_open(&o->run, dir, err));
+    remove_segments(o->run.job);   /* a resume starts from a checkpoint */
+    return 0;
 }
 
 int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, bool resume, struct err *err)
@@ -267,6 +289,7 @@ void rundirs_close(struct opened_run *o)
 {
     char path[sizeof o->run.sockets + NAME_MAX + 2];
     rundirs_end_all(o);
+    remove_segments(o->run.job);
     DIR *d = opendir(o->run.sockets);
     for (struct dirent *e; d && (e = readdir(d));) {
         snprintf(path, sizeof path, "%s/%s", o->run.sockets, e->d_name);

@@ -14,7 +14,7 @@ struct opened_run {
 /* Locks DIR and fills it for `job`. New: DIR must be empty or missing (ERR_CONFLICT). resume: keeps the job id, refuses changes that would make
  * another run of it (job_resume_check), waits for processes of an earlier start or ends them; a `viaduct run` that lives is ERR_CONFLICT. */
 int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, bool resume, struct err *err);
-/* Ends every other process of the run, removes its sockets, gives the locks back. */
+/* Ends every other process of the run, removes its sockets and shared memory, gives the locks back. */
 void rundirs_close(struct opened_run *o);
 void rundirs_end_all(const struct opened_run *o);
 /* report.json's status ("completed", ...), or "" when there is none. */

@@ -10,6 +10,14 @@ static uint64_t rounds_per_pass(const struct core *c)
     return (c->plan.samples_per_pass + c->plan.batch - 1) / c->plan.batch;
 }
 
+/* A pass ends with its own short round: whole passes count their rounds, only a broken one is cut. */
+static uint64_t rounds_of_epochs(const struct core *c)
+{
+    double whole = floor(c->config.epochs), part = c->config.epochs - whole;
+    uint64_t rounds = (uint64_t)whole * rounds_per_pass(c) + (uint64_t)ceil(part * (double)rounds_per_pass(c));
+    return rounds ? rounds : 1;
+}
+
 void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out *out)
 {
     if (c->plan.layout_hash == 0) {
@@ -19,7 +27,7 @@ void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out 
         }
         c->plan.layout_hash = m->layout_hash;
         c->plan.samples_per_pass = m->samples_per_pass;
-        c->plan.rounds = c->config.steps ? c->config.steps : (uint64_t)ceil(c->config.epochs * (double)m->samples_per_pass / c->plan.batch);
+        c->plan.rounds = c->config.steps ? c->config.steps : rounds_of_epochs(c);
         struct log_entry entry = {.kind = LOG_JOB, .u.job = c->plan};
         core_append(c, out, &entry, true);
         core_act(out, CORE_SEND_PLAN);

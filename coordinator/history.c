@@ -1,3 +1,4 @@
+/* What the log says, as manifests, metrics and the ledger need it. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -6,24 +7,41 @@
 #include "coordinator/shell.h"
 #include "engine/engine.h"
 
-void history_commit(struct history *h, const struct record *r, double seconds)
+void history_free(struct history *h)
 {
-    if (r->round >= h->room) {
-        uint64_t room = MAX(h->room * 2, r->round + 1024);
-        struct past *more = realloc(h->round, room * sizeof *more);
-        CHECK(more != NULL);
-        memset(more + h->room, 0, (room - h->room) * sizeof *more);
-        h->round = more;
-        h->room = room;
-    }
-    h->round[r->round] = (struct past){.first = r->first, .samples = r->totals.samples, .pass = r->pass, .count = r->count, .view = r->view, .lr = r->lr,
-                                       .loss_sum = r->totals.loss_sum, .seconds = seconds};
-    h->count = r->round + 1;
+    free(h->round);
+    *h = (struct history){0};
 }
 
-void history_cut(struct history *h, uint64_t base) { h->count = MIN(h->count, base); }
+static void make_room(struct history *h, uint64_t rounds)
+{
+    if (rounds <= h->room)
+        return;
+    uint64_t room = MAX(h->room * 2, rounds + 1024);
+    struct past *more = realloc(h->round, room * sizeof *more);
+    CHECK(more != NULL);
+    h->round = more;
+    h->room = room;
+}
 
-void history_checkpoint(struct history *h, uint64_t step, uint64_t position)
+void history_begin_at(struct history *h, uint64_t base)
+{
+    make_room(h, base);
+    if (base > h->count)
+        memset(h->round + h->count, 0, (base - h->count) * sizeof *h->round);
+    h->count = base;
+}
+
+static void keep_commit(struct history *h, const struct record *r, double seconds)
+{
+    if (r->round != h->count)
+        return;
+    make_room(h, h->count + 1);
+    h->round[h->count++] = (struct past){.first = r->first, .samples = r->totals.samples, .pass = r->pass, .count = r->count, .view = r->view, .lr = r->lr,
+                                         .loss_sum = r->totals.loss_sum, .seconds = seconds};
+}
+
+static void keep_checkpoint(struct history *h, uint64_t step, uint64_t position)
 {
     unsigned n = ARRAY_LEN(h->checkpoint);
     if (h->checkpoint_count == n) {
@@ -34,34 +52,51 @@ void history_checkpoint(struct history *h, uint64_t step, uint64_t position)
     h->checkpoint[h->checkpoint_count++].position = position;
 }
 
+void history_entry(struct history *h, const struct log_entry *e, double seconds)
+{
+    if (e->kind == LOG_COMMIT) {
+        keep_commit(h, &e->u.record, seconds);
+    } else if (e->kind == LOG_CHECKPOINT) {
+        keep_checkpoint(h, e->u.checkpoint.step, e->position);
+    } else if (e->kind == LOG_VIEW) {
+        if (e->u.view.generation != h->generation)
+            history_begin_at(h, e->u.view.base);
+        h->generation = e->u.view.generation;
+    }
+}
+
 static uint64_t per_pass(const struct msg_plan *p) { return (p->samples_per_pass + p->batch - 1) / p->batch; }
+
+/* One pass, or its beginning: `due` samples from 0 on should have been trained once each. */
+static void count_pass(const struct past *round, uint64_t rounds, uint32_t pass, uint64_t due, uint64_t samples_per_pass, struct report *out)
+{
+    uint8_t *seen = calloc(samples_per_pass, 1);
+    CHECK(seen != NULL);
+    for (uint64_t r = 0; r < rounds; r++)
+        for (uint64_t i = round[r].first; i < round[r].first + round[r].count; i++) {
+            bool belongs = round[r].pass == pass && i < samples_per_pass;
+            out->duplicated += !belongs || seen[i];
+            if (belongs)
+                seen[i] = 1;
+        }
+    for (uint64_t i = 0; i < due; i++)
+        out->missing += !seen[i];
+    free(seen);
+}
 
 /* What the committed records say was trained, against what the steps should have held: every sample of a pass once. */
 void history_ledger(const struct history *h, const struct msg_plan *plan, struct report *out)
 {
     if (!plan->samples_per_pass || !plan->batch)
         return;
-    uint64_t words = (plan->samples_per_pass + 63) / 64, wanted = 0, distinct = 0;
-    uint64_t *seen = calloc(words, sizeof *seen);
-    CHECK(seen != NULL);
+    uint64_t in_pass = per_pass(plan);
     out->have_ledger = true;
-    out->passes = (h->count + per_pass(plan) - 1) / per_pass(plan);
-    out->duplicated = 0;
-    for (uint64_t r = 0; r < h->count; r++) {
-        const struct past *p = &h->round[r];
-        uint64_t first = r % per_pass(plan) * plan->batch, left = plan->samples_per_pass - first;
-        if (r % per_pass(plan) == 0)
-            memset(seen, 0, words * sizeof *seen);
-        wanted += MIN(left, (uint64_t)plan->batch);
-        for (uint64_t i = p->first; i < p->first + p->count && i < plan->samples_per_pass; i++) {
-            bool again = seen[i / 64] >> (i % 64) & 1;
-            seen[i / 64] |= 1ull << (i % 64);
-            out->duplicated += again;
-            distinct += !again;
-        }
+    out->passes = (h->count + in_pass - 1) / in_pass;
+    out->missing = out->duplicated = 0;
+    for (uint64_t p = 0; p < out->passes; p++) {
+        uint64_t rounds = MIN(in_pass, h->count - p * in_pass), due = MIN(rounds * plan->batch, plan->samples_per_pass);
+        count_pass(h->round + p * in_pass, rounds, (uint32_t)p, due, plan->samples_per_pass, out);
     }
-    out->missing = wanted > distinct ? wanted - distinct : 0;
-    free(seen);
 }
 
 double history_last_pass_loss(const struct history *h)
@@ -75,6 +110,14 @@ double history_last_pass_loss(const struct history *h)
     return samples ? sum / (double)samples : NAN;
 }
 
+uint64_t history_samples(const struct history *h)
+{
+    uint64_t samples = 0;
+    for (uint64_t r = 0; r < h->count; r++)
+        samples += h->round[r].count;
+    return samples;
+}
+
 /* ---- manifests ---- */
 static void fill_meta(const struct manifest_source *from, const struct checkpoint_entry *e, struct ckpt_meta *m)
 {
@@ -84,7 +127,7 @@ static void fill_meta(const struct manifest_source *from, const struct checkpoin
     uint8_t digest[SHA256_BYTES];
     *m = (struct ckpt_meta){.generation = e->generation, .step = e->step, .seed = plan->seed, .samples_per_pass = plan->samples_per_pass,
                             .pass = (uint32_t)(e->step / per_pass(plan)), .position = e->step % per_pass(plan) * plan->batch, .slot_count = optim_slots(&optim),
-                            .model_json = from->declaration->model, .spec_yaml = from->job->resolved_yaml};
+                            .model_json = from->declaration->model, .spec_yaml = from->spec_yaml};
     m->view = e->step > 0 && e->step <= h->count ? h->round[e->step - 1].view : 0;
     for (unsigned i = 0; i < h->checkpoint_count; i++)
         if (h->checkpoint[i].step == e->step)
@@ -120,15 +163,44 @@ int history_manifest(const struct manifest_source *from, const struct checkpoint
 }
 
 /* ---- metrics.jsonl: what the log says, cut at a rollback ---- */
+double history_read_seconds(struct history *h, const char *path)
+{
+    char line[400];
+    double newest = 0;
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f)) {
+        unsigned long long step;
+        const char *at = strstr(line, "\"seconds\":");
+        if (!at || sscanf(line, "{\"step\":%llu", &step) != 1)
+            continue;
+        double seconds = strtod(at + strlen("\"seconds\":"), NULL);
+        newest = MAX(newest, seconds);
+        if (step >= 1 && step <= h->count)
+            h->round[step - 1].seconds = seconds;
+    }
+    if (f)
+        fclose(f);
+    for (uint64_t r = 1; r < h->count; r++)   /* committed, and died before its line was written */
+        h->round[r].seconds = MAX(h->round[r].seconds, h->round[r - 1].seconds);
+    return newest;
+}
+
 int history_write_metrics(const struct history *h, const char *path, FILE **out, struct err *err)
 {
-    if (*out)
-        fclose(*out);
-    *out = fopen(path, "we");
-    if (!*out)
-        return err_errno(err, errno, "cannot write %s", path);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    CHECK(f != NULL);
     for (uint64_t r = 0; r < h->count; r++)
         if (h->round[r].samples)
-            report_metric(*out, r + 1, h->round[r].pass + 1, h->round[r].loss_sum / (double)h->round[r].samples, h->round[r].lr, h->round[r].samples, h->round[r].seconds);
-    return 0;
+            report_metric(f, r + 1, h->round[r].pass + 1, h->round[r].loss_sum / (double)h->round[r].samples, h->round[r].lr, h->round[r].samples, h->round[r].seconds);
+    fclose(f);
+    if (*out)
+        fclose(*out);
+    *out = NULL;
+    int rc = fs_publish_file(&fs_real, path, text, size, err);
+    free(text);
+    TRY(rc);
+    *out = fopen(path, "ae");
+    return *out ? 0 : err_errno(err, errno, "cannot write %s", path);
 }

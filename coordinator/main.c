@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "coordinator/shell.h"
@@ -15,6 +17,7 @@
 #define ORPHAN_MS 10000
 #define LEASE_MS 10000
 #define RELAUNCH_MS 30000
+#define COPIES_LOOKED_AT 4096
 
 static float learning_rate(const void *arg, uint64_t round, uint64_t rounds)
 {
@@ -29,28 +32,27 @@ static uint64_t milliseconds(const char *name, uint64_t usual)
 }
 
 /* ---- the log, replayed ---- */
+static int take_blob(struct shell *s, const void *blob, size_t size, struct err *err)
+{
+    struct declaration d;
+    TRY(declaration_decode(&d, blob, size, err));
+    declaration_fini(&s->declaration);
+    free(s->declaration_bytes);
+    s->declaration = d;
+    s->declaration_bytes = malloc(size);
+    CHECK(s->declaration_bytes != NULL);
+    memcpy(s->declaration_bytes, blob, size);
+    s->declaration_size = size;
+    snprintf(s->declared_by, sizeof s->declared_by, "the run so far");
+    return 0;
+}
+
 static int visit(void *arg, const struct log_entry *e, const void *blob, size_t blob_size, struct err *err)
 {
     struct shell *s = arg;
-    if (e->kind == LOG_JOB && blob_size > 0) {
-        struct declaration d;
-        TRY(declaration_decode(&d, blob, blob_size, err));
-        declaration_fini(&s->declaration);
-        free(s->declaration_bytes);
-        s->declaration = d;
-        s->declaration_bytes = malloc(blob_size);
-        CHECK(s->declaration_bytes != NULL);
-        memcpy(s->declaration_bytes, blob, blob_size);
-        s->declaration_size = blob_size;
-    } else if (e->kind == LOG_COMMIT && e->u.record.round == s->history.count) {
-        history_commit(&s->history, &e->u.record, 0);
-    } else if (e->kind == LOG_CHECKPOINT) {
-        history_checkpoint(&s->history, e->u.checkpoint.step, e->position);
-    } else if (e->kind == LOG_VIEW) {
-        if (e->u.view.generation != s->generation)
-            history_cut(&s->history, e->u.view.base);
-        s->generation = e->u.view.generation;
-    }
+    if (e->kind == LOG_JOB && blob_size > 0)
+        TRY(take_blob(s, blob, blob_size, err));
+    history_entry(&s->history, e, 0);
     core_replay(s->core, e);
     return 0;
 }
@@ -62,7 +64,59 @@ static void on_damaged(void *arg, const char *text)
     struct finding *f = arg;
     if (f->damaged++ == 0)
         snprintf(f->first, sizeof f->first, "%s", text);
+    log_warn(&f->s->log, "a damaged checkpoint is passed over: %s", text);
     shell_event(f->s, "damaged", "coordinator", 0, "%s", text);
+}
+
+static unsigned site_index(const struct shell *s, const char *name)
+{
+    unsigned i = 0;
+    while (i < s->job.spec.site_count && strcmp(s->job.spec.sites[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+/* The other copies of the one we start from: those that verify are told in the report, those that do not are named. */
+static void verify_copies(struct finding *f, const char *root, const struct ckpt_found *base)
+{
+    struct err err = ERR_INIT;
+    struct ckpt_manifest m;
+    uint32_t count = 0;
+    struct ckpt_found *all = calloc(COPIES_LOOKED_AT, sizeof *all);
+    CHECK(all != NULL);
+    if (ckpt_list(root, all, COPIES_LOOKED_AT, &count, &err) < 0)
+        log_warn(&f->s->log, "%s", err.text);
+    for (uint32_t i = 0; i < count; i++) {
+        bool copy = all[i].published && all[i].step == base->step && strcmp(all[i].site, base->site) != 0;
+        if (!copy)
+            continue;
+        int opened = ckpt_open(&fs_real, all[i].dir, &m, &err), rc = opened;
+        if (opened == 0) {
+            rc = ckpt_verify(&fs_real, all[i].dir, &m, &err);
+            ckpt_manifest_fini(&m);
+        }
+        if (rc == 0 && all[i].generation == base->generation && site_index(f->s, all[i].site) < REPORT_SITES_MAX)
+            f->s->report.checkpoint_sites |= 1ull << site_index(f->s, all[i].site);
+        else if (rc < 0)
+            on_damaged(f, err.text);
+    }
+    free(all);
+}
+
+static void start_from(struct shell *s, const struct ckpt_found *found, const struct ckpt_meta *meta)
+{
+    s->config.checkpoint.have = true;
+    s->config.checkpoint.step = meta->step;
+    s->config.checkpoint.generation = meta->generation;
+    s->config.checkpoint.view = meta->view;
+    s->config.checkpoint.pass = meta->pass;
+    s->config.checkpoint.first = meta->position;
+    s->report.have_checkpoint = true;
+    s->report.checkpoint_step = meta->step;
+    snprintf(s->report.checkpoint_path, sizeof s->report.checkpoint_path, "ckpt/%s/step-%08llu", found->site, (unsigned long long)found->step);
+    if (site_index(s, found->site) < REPORT_SITES_MAX)
+        s->report.checkpoint_sites = 1ull << site_index(s, found->site);
+    shell_event(s, "resumed", "coordinator", meta->step, "from %s", s->report.checkpoint_path);
 }
 
 /* A fresh start begins at the newest checkpoint that verifies, under any site's folder. */
@@ -79,22 +133,10 @@ static int find_base(struct shell *s, struct err *err)
                        f.first);
     if (rc == ERR_NOT_FOUND)
         return 0;
-    if (rc < 0)
-        return rc;
-    s->config.checkpoint.have = true;
-    s->config.checkpoint.step = m.meta.step;
-    s->config.checkpoint.generation = m.meta.generation;
-    s->config.checkpoint.view = m.meta.view;
-    s->config.checkpoint.pass = m.meta.pass;
-    s->config.checkpoint.first = m.meta.position;
-    s->report.have_checkpoint = true;
-    s->report.checkpoint_step = m.meta.step;
-    snprintf(s->report.checkpoint_path, sizeof s->report.checkpoint_path, "ckpt/%s/step-%08llu", found.site, (unsigned long long)found.step);
-    for (uint32_t i = 0; i < s->job.spec.site_count; i++)
-        if (strcmp(s->job.spec.sites[i].name, found.site) == 0)
-            s->report.checkpoint_sites = 1ull << i;
-    shell_event(s, "resumed", "coordinator", m.meta.step, "from %s", s->report.checkpoint_path);
+    TRY(rc);
+    start_from(s, &found, &m.meta);
     ckpt_manifest_fini(&m);
+    verify_copies(&f, root, &found);
     return 0;
 }
 
@@ -120,22 +162,60 @@ static int open_log(struct shell *s, struct err *err)
     s->core = core_init(memory, &s->config);
     TRY(decision_log_sqlite.replay(s->db, visit, s, err));
     if (s->fresh)
-        history_cut(&s->history, s->config.checkpoint.have ? s->config.checkpoint.step : 0);
+        history_begin_at(&s->history, s->config.checkpoint.have ? s->config.checkpoint.step : 0);
     return 0;
 }
 
-static int listen_at(struct shell *s, struct err *err)
+/* A fresh start that died before its first view was logged is still one: nothing that an older log tells of lives. */
+static void marker(const struct shell *s, char out[700]) { snprintf(out, 700, "%s/state/fresh", s->run.path); }
+
+static int begin_fresh(struct shell *s, struct err *err)
 {
-    char address[ADDRESS_LIMIT], path[700], text[400];
+    char path[700];
+    marker(s, path);
+    if (s->restarted) {
+        s->fresh = access(path, F_OK) == 0;
+        return 0;
+    }
+    s->fresh = true;
+    TRY(fs_publish_file(&fs_real, path, "", 0, err));
+    snprintf(path, sizeof path, "%s/export/result.json", s->run.path);   /* of an earlier end */
+    return unlink(path) == 0 || errno == ENOENT ? 0 : err_errno(err, errno, "cannot remove %s", path);
+}
+
+/* Before anybody can join, so that no one has seen a view that a restart would take back. */
+static int has_begun(struct shell *s, struct err *err)
+{
+    char path[700];
+    marker(s, path);
+    if (!s->fresh || s->ending)
+        return 0;
+    if (unlink(path) < 0)
+        return err_errno(err, errno, "cannot remove %s", path);
+    snprintf(path, sizeof path, "%s/state", s->run.path);
+    return fs_fsync_dir(&fs_real, path, err);
+}
+
+/* Before anything is touched: who cannot have this run's socket is not its coordinator, and leaves its log and files alone. */
+static int listen_all(struct shell *s, struct err *err)
+{
+    char address[ADDRESS_LIMIT], path[700];
     s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_COORDINATOR}};
     snprintf(s->hello.job, sizeof s->hello.job, "%s", s->run.job);
     snprintf(s->hello.build, sizeof s->hello.build, "%s", VIADUCT_VERSION);
+    snprintf(address, sizeof address, "unix:%s/c", s->run.sockets);
+    s->superseded = true;
+    TRY(net_listen(s->loop, address, NULL, &s->hello, &shell_link_ops, s, &s->listen_unix, err));
+    s->superseded = false;
     snprintf(path, sizeof path, "%s/state/tls", s->run.path);
     TRY(identity_load(path, "coordinator", ROLE_COORDINATOR, &s->identity, err));
     snprintf(address, sizeof address, "tls:%.140s", s->job.spec.listen);
-    TRY(net_listen(s->loop, address, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err));
-    snprintf(address, sizeof address, "unix:%s/c", s->run.sockets);
-    TRY(net_listen(s->loop, address, NULL, &s->hello, &shell_link_ops, s, &s->listen_unix, err));
+    return net_listen(s->loop, address, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err);
+}
+
+static int tell_addresses(const struct shell *s, struct err *err)
+{
+    char path[700], text[400];
     snprintf(path, sizeof path, "%s/state/coordinator.addr", s->run.path);
     snprintf(text, sizeof text, "%s\n%s\n", listener_address(s->listen_tls), listener_address(s->listen_unix));
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
@@ -151,9 +231,11 @@ static void on_term(void *arg, int signo)
 static void on_orphaned(void *arg)
 {
     struct shell *s = arg;
-    if (!s->ending)
-        log_error(&s->log, "viaduct run is gone and the run could not be saved within %d s", ORPHAN_MS / 1000);
-    shell_end(s, 75, 0);
+    if (s->ending)
+        return;
+    snprintf(s->error, sizeof s->error, "viaduct run was gone and the run could not be saved within %d s; resume it", ORPHAN_MS / 1000);
+    log_error(&s->log, "%s", s->error);
+    shell_end(s, err_exit_code(ERR_TEMPORARY), 0);
 }
 
 static void on_parent_line(void *arg, const char *line)
@@ -172,7 +254,8 @@ static int watch_parent(struct shell *s, struct err *err)
     if (!text || !*text)
         return 0;
     int fd = (int)strtol(text, NULL, 10);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (fd <= STDERR_FILENO || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return err_set(err, ERR_USAGE, "VIADUCT_PARENT_FD=%s is no open descriptor", text);
     return loop_read_lines(s->loop, fd, on_parent_line, s, err);
 }
 
@@ -206,31 +289,44 @@ static int open_files(struct shell *s, struct err *err)
     return 0;
 }
 
-static int set_up(struct shell *s, struct err *err)
+/* When the one before us last wrote its log: it died after that. */
+static uint64_t last_written_ms(const struct shell *s)
 {
     char path[700];
-    snprintf(path, sizeof path, "%s/spec.yaml", s->run.path);
-    TRY(job_load(&s->job, path, NULL, 0, false, err));
-    TRY(loop_new(&s->loop, err));
-    s->started_ms = loop_now_ms(s->loop);
-    TRY(open_files(s, err));
-    TRY(open_log(s, err));
-    failpoint(FAIL_COORDINATOR_START);
-    if (!s->fresh) {
-        shell_event(s, "restarted", "coordinator", core_round(s->core), "the log holds %llu steps", (unsigned long long)core_round(s->core));
-        restarts_died(s->restarts, "coordinator", core_round(s->core), "killed or crashed", s->started_ms);
-        restarts_back(s->restarts, "coordinator", s->started_ms);
-    } else {
-        shell_event(s, "started", "coordinator", core_round(s->core), "pid %d", (int)getpid());
+    struct stat st;
+    struct timespec now;
+    snprintf(path, sizeof path, "%s/log/decisions.db-wal", s->run.path);
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (stat(path, &st) < 0)
+        return s->started_ms;
+    int64_t ago = (now.tv_sec - st.st_mtim.tv_sec) * 1000 + (now.tv_nsec - st.st_mtim.tv_nsec) / 1000000;
+    return s->started_ms - MIN((uint64_t)MAX(ago, (int64_t)0), s->started_ms);
+}
+
+static void tell_start(struct shell *s, uint64_t died_ms)
+{
+    if (!s->restarted) {
+        shell_event(s, "started", "coordinator", s->history.count, "pid %d", (int)getpid());
+        return;
     }
+    shell_event(s, "restarted", "coordinator", s->history.count, "pid %d, the log holds %llu steps", (int)getpid(), (unsigned long long)s->history.count);
+    restarts_died(s->restarts, "coordinator", s->history.count, "killed or crashed", died_ms);
+}
+
+static int open_metrics(struct shell *s, struct err *err)
+{
+    char path[700];
     snprintf(path, sizeof path, "%s/metrics.jsonl", s->run.path);
-    TRY(history_write_metrics(&s->history, path, &s->metrics, err));
-    TRY(listen_at(s, err));
-    TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
-    TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
-    TRY(watch_parent(s, err));
+    double newest = history_read_seconds(&s->history, path);
+    s->seconds_before = MAX(newest, restarts_wall_before(s->restarts));
+    return history_write_metrics(&s->history, path, &s->metrics, err);
+}
+
+static int begin(struct shell *s, struct err *err)
+{
     core_start(s->core, loop_now_ms(s->loop), s->out);
-    shell_run(s, loop_now_ms(s->loop));
+    shell_run(s);
+    TRY(has_begun(s, err));
     shell_report(s, "running");
     timer_start(s->loop, TICK_MS, TICK_MS, shell_tick, s);
     timer_start(s->loop, SYNC_MS, SYNC_MS, shell_sync, s);
@@ -238,14 +334,37 @@ static int set_up(struct shell *s, struct err *err)
     return 0;
 }
 
+static int set_up(struct shell *s, struct err *err)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/spec.yaml", s->run.path);
+    TRY(job_load(&s->job, path, NULL, 0, false, err));
+    TRY(loop_new(&s->loop, err));
+    s->started_ms = loop_now_ms(s->loop);
+    uint64_t died_ms = last_written_ms(s);
+    TRY(open_files(s, err));
+    TRY(listen_all(s, err));
+    TRY(begin_fresh(s, err));
+    TRY(open_log(s, err));
+    failpoint(FAIL_COORDINATOR_START);
+    tell_start(s, died_ms);
+    TRY(open_metrics(s, err));
+    TRY(tell_addresses(s, err));
+    TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
+    TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
+    TRY(watch_parent(s, err));
+    return begin(s, err);
+}
+
 static int parse(struct shell *s, int argc, char **argv, struct err *err)
 {
     const char *run = NULL;
+    s->restarted = true;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
             run = argv[++i];
         else if (strcmp(argv[i], "--fresh") == 0)
-            s->fresh = true;
+            s->restarted = false;
         else
             return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
     }
@@ -256,7 +375,7 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
 
 static const char *final_status(const struct shell *s)
 {
-    if (core_phase(s->core) == CORE_FAILED || s->exit_code != 0)
+    if (!s->core || core_phase(s->core) == CORE_FAILED || s->exit_code != 0)
         return "failed";
     return core_plan(s->core)->rounds > 0 && core_round(s->core) >= core_plan(s->core)->rounds ? "completed" : "stopped";
 }
@@ -275,7 +394,7 @@ static void tear_down(struct shell *s)
     identity_free(s->identity);
     declaration_fini(&s->declaration);
     free(s->declaration_bytes);
-    free(s->history.round);
+    history_free(&s->history);
     free(s->wan);
     free(s->core);
     free(s->out);
@@ -283,27 +402,36 @@ static void tear_down(struct shell *s)
     log_close(&s->log);
 }
 
+static int start(struct shell *s, int argc, char **argv, struct err *err)
+{
+    char path[700];
+    TRY(parse(s, argc, argv, err));
+    snprintf(path, sizeof path, "%s/log/coordinator.jsonl", s->run.path);
+    if (log_open(&s->log, path, "coordinator", s->run.job) < 0)
+        return err_set(err, ERR_IO, "cannot write %s", path);
+    snprintf(path, sizeof path, "%s/state", s->run.path);
+    const char *wrong = failpoint_init(path);
+    if (wrong)
+        return err_set(err, ERR_USAGE, "%s", wrong);
+    return set_up(s, err);
+}
+
 int coordinator_main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
     struct shell *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
-    int rc = parse(s, argc, argv, &err);
-    if (rc == 0) {
-        char path[700];
-        snprintf(path, sizeof path, "%s/log/coordinator.jsonl", s->run.path);
-        log_open(&s->log, path, "coordinator", s->run.job);
-        snprintf(path, sizeof path, "%s/state", s->run.path);
-        const char *wrong = failpoint_init(path);
-        rc = wrong ? err_set(&err, ERR_USAGE, "%s", wrong) : set_up(s, &err);
-    }
+    int rc = start(s, argc, argv, &err);
     if (rc == 0) {
         loop_run(s->loop);
-        shell_report(s, final_status(s));
     } else {
-        fprintf(stderr, "viaduct: coordinator: %s\n", err.text);
         s->exit_code = err_exit_code(rc);
+        snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
     }
+    if (s->restarts)
+        shell_report(s, final_status(s));
+    if (s->error[0])
+        fprintf(stderr, "viaduct: coordinator: %s\n", s->error);
     tear_down(s);
     int code = s->exit_code;
     free(s);

@@ -1,5 +1,5 @@
-/* The inside of the coordinator's process: main.c (start, end), shell.c (links, messages, the core's actions), history.c (what the log says,
- * as manifests, metrics and the ledger need it). Everything runs in one loop's thread. */
+/* The inside of the coordinator's process: main.c (start, end), shell.c (the core's actions), shell_links.c (links and messages in),
+ * shell_report.c (what people are told), history.c (what the log says, as manifests, metrics and the ledger need it). One loop's thread does all of it. */
 #ifndef VIADUCT_COORDINATOR_SHELL_H
 #define VIADUCT_COORDINATOR_SHELL_H
 
@@ -15,24 +15,31 @@
 /* ---- history: the committed rounds of the present generation's line ---- */
 struct past { uint64_t first, samples; uint32_t pass, count, view; float lr; double loss_sum, seconds; };
 struct history {
-    struct past *round;
+    struct past *round;               /* samples 0: a round that the log does not tell of (it began at a checkpoint of another log) */
     uint64_t count, room;
+    uint32_t generation;              /* of the newest view; 0: none yet */
     struct { uint64_t step, position; } checkpoint[16];   /* log positions of decided checkpoints, newest last */
     unsigned checkpoint_count;
 };
-void history_commit(struct history *h, const struct record *r, double seconds);
-void history_cut(struct history *h, uint64_t base);
-void history_checkpoint(struct history *h, uint64_t step, uint64_t position);
+void history_free(struct history *h);
+/* Every entry of the log in order, when it is replayed and when it is written. seconds: of a commit, since the start of the run. */
+void history_entry(struct history *h, const struct log_entry *e, double seconds);
+void history_begin_at(struct history *h, uint64_t base);
 void history_ledger(const struct history *h, const struct msg_plan *plan, struct report *out);
-double history_last_pass_loss(const struct history *h);
+double history_last_pass_loss(const struct history *h);   /* sample mean; NAN: none */
+uint64_t history_samples(const struct history *h);
 /* The manifest of a decided checkpoint: a pure function of what was logged. *text: malloc. */
-struct manifest_source { const struct history *history; const struct msg_plan *plan; const struct declaration *declaration; const struct job *job; const char *job_id; };
+struct manifest_source { const struct history *history; const struct msg_plan *plan; const struct declaration *declaration; const char *spec_yaml, *job_id; };
 int history_manifest(const struct manifest_source *from, const struct checkpoint_entry *e, char **text, size_t *size, struct err *err);
+/* Takes the seconds of each step from an earlier metrics.jsonl; returns the largest. */
+double history_read_seconds(struct history *h, const char *path);
+/* Replaces metrics.jsonl by what the history says; *out is then open for the lines that follow. */
 int history_write_metrics(const struct history *h, const char *path, FILE **out, struct err *err);
 
 /* ---- the process ---- */
 #define MEMBERS_MAX 512
-struct member { struct link *link; bool joined; struct process_id who; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
+struct member { struct link *link; bool joined; struct process_id who; };
+struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
 struct wan { struct process_id who; uint64_t bytes; };
 
 struct shell {
@@ -44,39 +51,52 @@ struct shell {
     struct msg_hello hello;
     struct listener *listen_tls, *listen_unix;
     struct core_config config;
-    struct core *core;
+    struct core *core;                    /* NULL: the start failed before it */
     struct core_out *out;
     struct decision_log *db;
     unsigned unsynced;
     struct member member[MEMBERS_MAX];
+    struct slot_address address[SLOTS_LIMIT];   /* outlives a broken link: peers still dial it */
     struct wan *wan;
     unsigned wan_count, wan_room;
     void *declaration_bytes;              /* as it came; NULL: no rank has joined yet */
     size_t declaration_size;
     struct declaration declaration;
-    bool fresh;
-    uint32_t generation;                  /* of the newest view acted on */
+    char declared_by[120];
+    bool restarted, fresh;                /* fresh: nothing of an earlier start lives; also when a fresh start died before its first view */
+    bool was_lost[SITES_LIMIT];           /* the agent's link broke */
+    struct process_id exited;             /* being told to the core: whose death it is */
     struct history history;
     FILE *events, *metrics;
     struct report report;
+    bool report_due;
     struct restarts *restarts;
     char error[TEXT_LIMIT];
-    char last_published[80];
+    struct { uint64_t step; uint32_t generation; char sha256[SHA256_HEX]; } manifest;   /* last sent */
     uint64_t started_ms, first_commit_ms, last_commit_ms, samples_here;
+    double seconds_before;                /* of earlier starts */
     struct { uint64_t ms, samples, wan; } window[64];
     unsigned window_count;
     int exit_code, failed_code;
-    bool ending;
+    bool ending, superseded;              /* superseded: another coordinator leads, the files are its own */
 };
 
-int shell_open(struct shell *s, struct err *err);        /* listens, starts the core */
-void shell_run(struct shell *s, uint64_t now_ms);        /* executes s->out */
+/* shell.c */
+void shell_run(struct shell *s);                         /* executes s->out */
 void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end */
-void shell_report(struct shell *s, const char *status);
-void shell_event(struct shell *s, const char *kind, const char *who, uint64_t step, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void shell_end(struct shell *s, int code, uint64_t after_ms);
-extern const struct link_ops shell_link_ops;
 void shell_tick(void *shell);
 void shell_sync(void *shell);
+struct member *shell_member(struct shell *s, struct process_id who);
+bool shell_same(struct process_id a, struct process_id b);
+/* shell_links.c */
+extern const struct link_ops shell_link_ops;
+/* shell_report.c */
+void shell_who(const struct shell *s, struct process_id who, char out[120]);   /* "worker onprem/0" */
+void shell_event(struct shell *s, const char *kind, const char *who, uint64_t step, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void shell_sample(struct shell *s);                      /* for rates; on every tick */
+uint64_t shell_wan_bytes(const struct shell *s);
+size_t shell_status(const struct shell *s, char *out, size_t size);   /* one JSON object */
+void shell_report(struct shell *s, const char *status);
 
 #endif

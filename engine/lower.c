@@ -5,7 +5,7 @@
 
 #include "engine/program.h"
 
-#define NORM_EPS 1e-5f
+#define NORM_EPS MODEL_NORM_EPS
 #define BUFFERS_MAX (GRAPH_EDGES_MAX + 64)
 
 struct lowering {

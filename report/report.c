@@ -1,5 +1,7 @@
+/* report.json, whole at every moment; the book of restarts; lines of events.jsonl and metrics.jsonl. */
 #include "report/report.h"
 
+#include <ctype.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -14,7 +16,22 @@
 #endif
 
 static json_t *number_or_null(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-static json_t *text_or_null(const char *s) { return s && *s ? json_string(s) : json_null(); }
+
+/* Last words of other programs need not be UTF-8. */
+static json_t *text_of(const char *s)
+{
+    json_t *v = json_string(s);
+    char *plain = v ? NULL : strdup(s);
+    for (char *p = plain; p && *p; p++)
+        if (!isascii((unsigned char)*p))
+            *p = '?';
+    if (plain)
+        v = json_string(plain);
+    free(plain);
+    return v;
+}
+
+static json_t *text_or_null(const char *s) { return s && *s ? text_of(s) : json_null(); }
 
 /* ---- restarts ---- */
 #define OPEN_MAX 256
@@ -22,6 +39,7 @@ static json_t *text_or_null(const char *s) { return s && *s ? json_string(s) : j
 struct restarts {
     json_t *list;
     double wall_before;
+    uint64_t wan_before;
     unsigned open_count;
     struct { json_t *entry; uint64_t since_ms; } open[OPEN_MAX];
 };
@@ -36,6 +54,7 @@ struct restarts *restarts_open(const char *run_dir, bool keep_old)
     json_t *list = json_object_get(old, "restarts");
     b->list = json_is_array(list) ? json_incref(list) : json_array();
     b->wall_before = json_number_value(json_object_get(old, "wall_seconds"));
+    b->wan_before = (uint64_t)json_integer_value(json_object_get(json_object_get(old, "wan"), "bytes_sent"));
     json_decref(old);
     return b;
 }
@@ -49,14 +68,12 @@ void restarts_close(struct restarts *b)
 }
 
 double restarts_wall_before(const struct restarts *b) { return b->wall_before; }
+uint64_t restarts_wan_before(const struct restarts *b) { return b->wan_before; }
 
 void restarts_died(struct restarts *b, const char *who, uint64_t at_step, const char *cause, uint64_t now_ms)
 {
-    json_t *e = json_pack("{s:s, s:I, s:s, s:i, s:n}", "who", who, "at_step", (json_int_t)at_step, "cause", cause, "lost_steps", 0, "seconds");
-    if (!e)                                /* a cause that is not UTF-8 */
-        e = json_pack("{s:s, s:I, s:s, s:i, s:n}", "who", who, "at_step", (json_int_t)at_step, "cause", "its last line is not text", "lost_steps", 0, "seconds");
-    json_array_append_new(b->list, e);
-    if (b->open_count == OPEN_MAX)
+    json_t *e = json_pack("{s:o, s:I, s:o, s:i, s:n}", "who", text_of(who), "at_step", (json_int_t)at_step, "cause", text_of(cause), "lost_steps", 0, "seconds");
+    if (json_array_append_new(b->list, e) < 0 || b->open_count == OPEN_MAX)
         return;
     b->open[b->open_count].entry = e;
     b->open[b->open_count++].since_ms = now_ms;
@@ -111,26 +128,57 @@ static json_t *from_result(json_t *result, const char *key)
     return v ? json_incref(v) : json_null();
 }
 
+static json_t *ledger_of(const struct report *r)
+{
+    if (!r->have_ledger)
+        return json_null();
+    return json_pack("{s:I, s:I, s:I}", "passes", (json_int_t)r->passes, "missing", (json_int_t)r->missing, "duplicated", (json_int_t)r->duplicated);
+}
+
+static json_t *lineage_of(const struct report *r)
+{
+    return json_pack("{s:o, s:o, s:o, s:{s:s}}", "commit", COMMIT, "spec_sha256", text_or_null(r->spec_sha256), "data_sha256", text_or_null(r->data_sha256),
+                     "versions", "viaduct", VIADUCT_VERSION);
+}
+
+static json_t *final_of(const struct report *r, json_t *result)
+{
+    return json_pack("{s:o, s:o, s:o}", "train_loss", number_or_null(r->train_loss), "eval_loss", from_result(result, "eval_loss"),
+                     "eval_accuracy", from_result(result, "eval_accuracy"));
+}
+
+static json_t *export_of(json_t *result)
+{
+    json_t *e = json_object_get(result, "export");
+    return json_is_object(e) ? json_incref(e) : json_pack("{s:n, s:n, s:n}", "float", "quantized", "gate");
+}
+
+static json_t *whole(const struct report *r, const struct restarts *b, json_t *result)
+{
+    json_t *all = json_pack("{s:o, s:o, s:I, s:o, s:I, s:o, s:o}", "name", text_or_null(r->name), "status", text_or_null(r->status), "steps", (json_int_t)r->steps,
+                            "epochs", number_or_null(r->epochs), "samples", (json_int_t)r->samples, "wall_seconds", number_or_null(r->wall_seconds),
+                            "samples_per_second", number_or_null(r->samples_per_second));
+    if (r->error)
+        json_object_set_new(all, "error", text_of(r->error));
+    json_object_set_new(all, "world", world_of(r));
+    json_object_set_new(all, "final", final_of(r, result));
+    json_object_set_new(all, "weights_sha256", from_result(result, "weights_sha256"));
+    json_object_set_new(all, "state_sha256", from_result(result, "state_sha256"));
+    json_object_set_new(all, "ledger", ledger_of(r));
+    json_object_set(all, "restarts", b->list);
+    json_object_set_new(all, "wan", json_pack("{s:I, s:I}", "bytes_sent", (json_int_t)r->wan_bytes_sent, "rounds", (json_int_t)r->wan_rounds));
+    json_object_set_new(all, "checkpoint", checkpoint_of(r));
+    json_object_set_new(all, "export", export_of(result));
+    json_object_set_new(all, "lineage", lineage_of(r));
+    return all;
+}
+
 int report_write(const char *run_dir, const struct report *r, const struct restarts *b, struct err *err)
 {
     char path[700];
     snprintf(path, sizeof path, "%s/export/result.json", run_dir);
-    json_t *result = json_load_file(path, 0, NULL), *ledger = json_null(), *all;
-    if (r->have_ledger)
-        ledger = json_pack("{s:I, s:I, s:I}", "passes", (json_int_t)r->passes, "missing", (json_int_t)r->missing, "duplicated", (json_int_t)r->duplicated);
-    all = json_pack("{s:s, s:s, s:I, s:o, s:I, s:o, s:o, s:o, s:{s:o, s:o, s:o}, s:o, s:o, s:o, s:O, s:{s:I, s:I}, s:o, s:o, s:{s:o, s:o, s:o, s:{s:s}}}",
-                    "name", r->name, "status", r->status, "steps", (json_int_t)r->steps, "epochs", number_or_null(r->epochs), "samples", (json_int_t)r->samples,
-                    "wall_seconds", number_or_null(r->wall_seconds), "samples_per_second", number_or_null(r->samples_per_second), "world", world_of(r),
-                    "final", "train_loss", number_or_null(r->train_loss), "eval_loss", from_result(result, "eval_loss"),
-                    "eval_accuracy", from_result(result, "eval_accuracy"), "weights_sha256", from_result(result, "weights_sha256"),
-                    "state_sha256", from_result(result, "state_sha256"), "ledger", ledger, "restarts", b->list,
-                    "wan", "bytes_sent", (json_int_t)r->wan_bytes_sent, "rounds", (json_int_t)r->wan_rounds, "checkpoint", checkpoint_of(r),
-                    "export", from_result(result, "export"),
-                    "lineage", "commit", COMMIT, "spec_sha256", text_or_null(r->spec_sha256), "data_sha256", text_or_null(r->data_sha256),
-                    "versions", "viaduct", VIADUCT_VERSION);
+    json_t *result = json_load_file(path, 0, NULL), *all = whole(r, b, result);
     json_decref(result);
-    if (all && r->error)
-        json_object_set_new(all, "error", json_string(r->error));
     char *text = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
     json_decref(all);
     if (!text)

@@ -30,8 +30,9 @@ struct restarts;
 struct restarts *restarts_open(const char *run_dir, bool keep_old);
 void restarts_close(struct restarts *b);
 double restarts_wall_before(const struct restarts *b);                 /* wall_seconds of earlier starts */
+uint64_t restarts_wan_before(const struct restarts *b);                /* wan.bytes_sent, likewise */
 void restarts_died(struct restarts *b, const char *who, uint64_t at_step, const char *cause, uint64_t now_ms);
-void restarts_back(struct restarts *b, const char *who, uint64_t now_ms);   /* closes the oldest open entry of that name */
+void restarts_back(struct restarts *b, const char *who, uint64_t now_ms);   /* closes the open entries of that name */
 void restarts_lost(struct restarts *b, uint64_t steps);                /* a rollback: belongs to the newest entry */
 
 /* RUN/report.json, whole or not at all; RUN/export/result.json is merged in when it is there. */

@@ -1,14 +1,26 @@
-"""One weights_sha256 for ranks, threads, sites and launchers, at 60 steps; the two sites' checkpoints are the same bytes."""
+"""One weights_sha256 for ranks, threads, sites and launchers; the two sites' checkpoints are the same bytes.
+
+60 steps of a small job; with --full the main job at its full length, and one run that is killed and resumed on another rank count."""
 import hashlib
-import os
+import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from harness import (ROOT, PROGRAM, complete, environment, events, finish, one_site, reference, report, run, skip, spec, test, two_sites, viaduct, workspace)
+from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, one_site, reference, report, run, skip, spec, start, step_of, test, two_sites, viaduct,
+                     wait_for, workspace)
 
+FULL = "--full" in sys.argv
+TIMEOUT_S = 900 if FULL else 60
 LAYOUTS = [("1 rank", one_site(1)), ("2 ranks", one_site(2)), ("3 ranks", one_site(3)), ("4 ranks", one_site(4)), ("1 rank of 2 threads", one_site(1, 2)),
            ("sites of 1 + 1", two_sites(1, 1)), ("sites of 2 + 1", two_sites(2, 1)), ("sites of 2 + 2", two_sites(2, 2))]
+
+
+def job_in(w, name):
+    folder = Path(w) / name.replace(" ", "-")
+    folder.mkdir()
+    return (ROOT / "jobs/examples/fashion-mnist.yaml" if FULL else spec(folder)), folder / "run"
 
 
 def same_checkpoints(directory):
@@ -19,37 +31,56 @@ def same_checkpoints(directory):
     return len(steps) > 0 and all(sums[i] == sums[i + 1] for i in range(0, len(sums), 2))
 
 
-def mpirun(job, directory, ranks):
+def look_closely(directory):
+    test("both sites wrote the same checkpoints", same_checkpoints(directory))
+    written = {}
+    for e in events(directory, "published"):
+        written.setdefault(e["step"], {})[e["who"]] = e["text"].split()[-1]
+    both = [w for w in written.values() if len(w) == 2]
+    test("each site's write event names the same manifest", both and all(len(set(w.values())) == 1 for w in both), written)
+    r = viaduct("ckpt", "verify", directory)
+    test("ckpt verify finds every byte in order", r.returncode == 0, r.stderr)
+    keys = report(directory)
+    wanted = ("name", "status", "steps", "epochs", "samples", "wall_seconds", "samples_per_second", "world", "final", "weights_sha256", "state_sha256", "ledger", "restarts",
+              "wan", "checkpoint", "export", "lineage")
+    test("the report has what the contract names", all(k in keys for k in wanted) and keys["wan"]["bytes_sent"] > 0, keys)
+    lines = [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
+    test("metrics.jsonl has one line a step", [m["step"] for m in lines] == list(range(1, keys["steps"] + 1)), len(lines))
+
+
+def mpirun(w, wanted):
+    job, directory = job_in(w, "mpirun")
+    if not shutil.which("mpirun"):
+        skip("mpirun -n 2: complete, one hash", "no mpirun (apt-get install openmpi-bin)")
+        return
     env = environment(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_tcp_if_include="lo",
                       OMPI_MCA_oob_tcp_if_include="lo")
-    return subprocess.run(["mpirun", "-n", str(ranks), PROGRAM, "run", job, "--dir", directory], capture_output=True, text=True, timeout=240, env=env, cwd=ROOT)
+    result = subprocess.run(["mpirun", "-n", "2", PROGRAM, "run", str(job), "--dir", str(directory), "sites=" + json.dumps(one_site(2))], capture_output=True, text=True,
+                            timeout=TIMEOUT_S, env=env, cwd=ROOT)
+    wrong = complete(directory, result, wanted)
+    test("mpirun -n 2: complete, one hash", not wrong, wrong)
+
+
+def killed_and_resumed(w, wanted):
+    job, directory = job_in(w, "killed")
+    p = start(job, directory, "sites=" + json.dumps(two_sites(2, 1)))
+    wait_for(lambda: step_of(directory) >= 500, 300)
+    kill_all(directory)
+    p.communicate(timeout=60)
+    result = run(job, directory, "--resume", "sites=" + json.dumps(one_site(3)), timeout=TIMEOUT_S)
+    wrong = complete(directory, result, wanted)
+    test("killed at step 500, resumed on 3 ranks at one site: one hash", not wrong, wrong)
 
 
 with workspace() as w:
-    job = spec(w)
-    wanted = reference(job)
+    wanted = reference(job_in(w, "reference")[0])
     for name, sites in LAYOUTS:
-        folder = Path(w) / name.replace(" ", "-")
-        folder.mkdir()
-        made = spec(folder, sites=sites)
-        result = run(made, folder / "run")
-        wrong = complete(folder / "run", result, wanted)
+        job, directory = job_in(w, name)
+        result = run(job, directory, "sites=" + json.dumps(sites), timeout=TIMEOUT_S)
+        wrong = complete(directory, result, wanted)
         test(f"{name}: complete, one hash", not wrong, wrong)
-        if name == "sites of 2 + 2":
-            test("both sites wrote the same checkpoints", same_checkpoints(folder / "run"))
-            writers = {e["text"].split()[0] for e in events(folder / "run", "published")}
-            test("each site's write events are in events.jsonl", len(events(folder / "run", "published")) >= 2, writers)
-            r = viaduct("ckpt", "verify", folder / "run")
-            test("ckpt verify finds every byte in order", r.returncode == 0, r.stderr)
-            keys = report(folder / "run")
-            test("the report has what the contract names", all(k in keys for k in ("name", "status", "steps", "epochs", "samples", "wall_seconds", "samples_per_second", "world",
-                 "final", "weights_sha256", "state_sha256", "ledger", "restarts", "wan", "checkpoint", "export", "lineage")), keys)
-    if shutil.which("mpirun"):
-        folder = Path(w) / "mpi"
-        folder.mkdir()
-        result = mpirun(spec(folder, sites=one_site(2)), str(folder / "run"), 2)
-        wrong = complete(folder / "run", result, wanted)
-        test("mpirun -n 2: complete, one hash", not wrong, wrong)
-    else:
-        skip("mpirun -n 2: complete, one hash", "no mpirun (apt-get install openmpi-bin)")
+    look_closely(Path(w) / "sites-of-2-+-2" / "run")
+    mpirun(w, wanted)
+    if FULL:
+        killed_and_resumed(w, wanted)
 finish()

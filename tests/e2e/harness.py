@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = str(ROOT / "viaduct")
+PROGRAM = os.environ.get("VIADUCT_PROGRAM", str(ROOT / "viaduct"))   # a sanitizer build, for instance
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 DATA = ROOT / "build" / "tests" / "data"
 TIMEOUT_S = 60

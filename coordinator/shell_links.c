@@ -1,0 +1,298 @@
+/* Links and messages in. A peer that breaks the protocol loses its link, with a line in the log that says how. */
+#include "coordinator/shell.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct member *member_of(struct shell *s, const struct link *link)
+{
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (s->member[i].link == link)
+            return &s->member[i];
+    return NULL;
+}
+
+static void refuse(struct shell *s, struct link *link, const char *what)
+{
+    char who[120];
+    shell_who(s, link_peer(link)->who, who);
+    log_warn(&s->log, "%s %s: its link is closed", who, what);
+    link_close(link);
+}
+
+/* ---- joining ---- */
+/* The first rank's declaration is everyone's; those of the others must describe the same data, and after a resume so must the first. */
+static int take_declaration(struct shell *s, const struct msg_join *m, const uint8_t *payload, size_t size, struct err *err)
+{
+    char who[120];
+    struct declaration d;
+    int rc = 0;
+    TRY(declaration_decode(&d, payload, size, err));
+    shell_who(s, m->who, who);
+    if (layout_hash(&d.layout) != m->layout_hash)
+        rc = err_set(err, ERR_CORRUPT, "declares a model that does not fit its hash");
+    else if (s->declaration_bytes && strcmp(d.data_sha256, s->declaration.data_sha256) != 0)
+        rc = err_set(err, ERR_JOB, "%s reads other training data (sha256 %.12s) than %s (sha256 %.12s): every site needs the same files", who, d.data_sha256,
+                     s->declared_by, s->declaration.data_sha256);
+    else if (s->declaration_bytes && layout_hash(&d.layout) != layout_hash(&s->declaration.layout))
+        rc = err_set(err, ERR_JOB, "%s has another model than %s: every site needs the same spec and program", who, s->declared_by);
+    if (rc < 0 || s->declaration_bytes) {
+        declaration_fini(&d);
+        return rc;
+    }
+    s->declaration_bytes = malloc(size);
+    CHECK(s->declaration_bytes != NULL);
+    memcpy(s->declaration_bytes, payload, size);
+    s->declaration_size = size;
+    s->declaration = d;
+    snprintf(s->declared_by, sizeof s->declared_by, "%s", who);
+    return 0;
+}
+
+static void fail_job(struct shell *s, struct process_id who, const struct err *err)
+{
+    struct msg_failed m = {.who = who, .code = err->code};
+    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, err->text);
+    s->failed_code = err_exit_code(err->code);
+    core_on_failed(s->core, loop_now_ms(s->loop), &m, s->out);
+}
+
+static void admit(struct shell *s, struct member *me, const struct msg_join *m)
+{
+    char who[120];
+    struct member *old = shell_member(s, m->who);
+    if (old && old != me) {               /* a broken link that nobody has noticed yet */
+        struct link *stale = old->link;
+        *old = (struct member){0};
+        link_close(stale);
+    }
+    me->joined = true;
+    if (m->who.role == ROLE_PS && m->who.index < SLOTS_LIMIT) {
+        struct slot_address *a = &s->address[m->who.index];
+        a->instance = m->who.instance;
+        memcpy(a->address_unix, m->address_unix, sizeof a->address_unix);
+        memcpy(a->address_tls, m->address_tls, sizeof a->address_tls);
+    }
+    shell_who(s, m->who, who);
+    restarts_back(s->restarts, who, loop_now_ms(s->loop));
+    if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site]) {
+        s->was_lost[m->who.site] = false;
+        shell_event(s, "back", who, core_round(s->core), "joined again");
+    }
+}
+
+/* Whether the core has something to do. */
+static bool on_join(struct shell *s, struct member *me, const struct msg_join *m, const uint8_t *payload, size_t size)
+{
+    struct err err = ERR_INIT;
+    if (!shell_same(m->who, me->who) || m->who.site >= s->job.spec.site_count) {
+        refuse(s, me->link, "joins as another than it said hello");
+        return false;
+    }
+    if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
+        if (err.code == ERR_JOB)
+            fail_job(s, m->who, &err);
+        else
+            refuse(s, me->link, err.text);
+        return err.code == ERR_JOB;
+    }
+    admit(s, me, m);
+    core_on_join(s->core, loop_now_ms(s->loop), m, s->out);
+    return true;
+}
+
+/* ---- messages of members: NULL, or what is wrong with one ---- */
+static void on_exited(struct shell *s, struct msg_exited *m)
+{
+    char who[120];
+    if (m->signal > 0)
+        snprintf(m->text, sizeof m->text, "killed by signal %d", m->signal);
+    else if (!m->text[0] && m->code >= 0)
+        snprintf(m->text, sizeof m->text, "ended with code %d", m->code);
+    else if (!m->text[0])
+        snprintf(m->text, sizeof m->text, "ended while no agent watched");
+    shell_who(s, m->who, who);
+    if (m->who.role == ROLE_EXPORT && m->code == 0)
+        restarts_back(s->restarts, who, loop_now_ms(s->loop));
+    s->exited = m->who;
+    core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
+}
+
+static void on_published(struct shell *s, struct process_id from, const struct msg_published *m)
+{
+    char who[120];
+    shell_who(s, from, who);
+    bool known = s->manifest.step == m->step && s->manifest.generation == m->generation;
+    if (m->ok)
+        shell_event(s, "published", who, m->step, "wrote its copy%s%s", known ? ", manifest sha256 " : "", known ? s->manifest.sha256 : "");
+    core_on_published(s->core, loop_now_ms(s->loop), m, s->out);
+}
+
+/* A process that a newer one has replaced may still speak, but not end the job. */
+static bool is_current(const struct shell *s, struct process_id who)
+{
+    const struct view *v = core_view(s->core);
+    if (who.role == ROLE_PS)
+        return who.index < v->slot_count && v->slot[who.index].instance == who.instance;
+    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
+}
+
+static void on_failed(struct shell *s, const struct member *me, const struct msg_failed *m)
+{
+    if (!is_current(s, me->who)) {
+        log_info(&s->log, "a failure that a replaced process reports: %s", m->text);
+        return;
+    }
+    s->failed_code = err_exit_code(m->code);
+    core_on_failed(s->core, loop_now_ms(s->loop), m, s->out);
+}
+
+static const char *from_agent(struct shell *s, const struct member *me, enum msg_type type, void *m)
+{
+    if (me->who.role != ROLE_AGENT)
+        return "sends what only agents may";
+    if (type == MSG_PUBLISHED && ((struct msg_published *)m)->site != me->who.site)
+        return "speaks for another site";
+    if (type == MSG_PUBLISHED)
+        on_published(s, me->who, m);
+    else
+        on_exited(s, m);
+    return NULL;
+}
+
+static const char *from_member(struct shell *s, const struct member *me, enum msg_type type, void *m, const uint8_t *payload, size_t size)
+{
+    uint64_t now = loop_now_ms(s->loop);
+    switch (type) {
+    case MSG_HEARTBEAT:
+        if (!shell_same(((struct msg_heartbeat *)m)->who, me->who))
+            return "sends another's heartbeat";
+        core_on_heartbeat(s->core, now, m, s->out);
+        return NULL;
+    case MSG_LEAVE:
+        if (!shell_same(((struct msg_leave *)m)->who, me->who))
+            return "takes leave for another";
+        core_on_leave(s->core, now, m, s->out);
+        return NULL;
+    case MSG_PREPARED:
+        if (size != ((struct msg_prepared *)m)->norm_count * sizeof(double))
+            return "reports another number of norms than it says";
+        core_on_prepared(s->core, now, me->who, m, (const double *)(const void *)payload, s->out);
+        return NULL;
+    case MSG_PART:
+        if (((struct msg_part *)m)->site != me->who.site)
+            return "tells of parts of another site";
+        core_on_part(s->core, now, m, s->out);
+        return NULL;
+    case MSG_FAILED: on_failed(s, me, m); return NULL;
+    case MSG_EXITED:
+    case MSG_PUBLISHED: return from_agent(s, me, type, m);
+    default: return "sends a message that is not for a coordinator";
+    }
+}
+
+/* The newest value of each process; the sum is over all that ever were. */
+static void keep_wan(struct shell *s, struct process_id who, uint64_t bytes)
+{
+    for (unsigned i = 0; i < s->wan_count; i++)
+        if (shell_same(s->wan[i].who, who)) {
+            s->wan[i].bytes = MAX(s->wan[i].bytes, bytes);
+            return;
+        }
+    if (s->wan_count == s->wan_room) {
+        s->wan_room = s->wan_room ? s->wan_room * 2 : 64;
+        s->wan = realloc(s->wan, s->wan_room * sizeof *s->wan);
+        CHECK(s->wan != NULL);
+    }
+    s->wan[s->wan_count++] = (struct wan){who, bytes};
+}
+
+/* ---- the links ---- */
+static void answer_status(struct shell *s, struct link *link)
+{
+    char text[8192];
+    struct err err = ERR_INIT;
+    struct msg_statusreply reply = {.phase = (uint8_t)core_phase(s->core)};
+    struct bytes payload = {text, shell_status(s, text, sizeof text)};
+    if (link_send(link, MSG_STATUSREPLY, 0, &reply, &payload, 1, &err) < 0)
+        log_warn(&s->log, "%s", err.text);
+}
+
+static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
+{
+    struct shell *s = arg;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        if (!s->member[i].link) {
+            s->member[i] = (struct member){.link = link, .who = peer->who};
+            return;
+        }
+    log_warn(&s->log, "more than %d links: one is refused", MEMBERS_MAX);
+    link_close(link);
+}
+
+static void on_work(struct shell *s, struct member *me, enum msg_type type, void *m, const uint8_t *payload, size_t size)
+{
+    s->out->count = 0;
+    s->exited = (struct process_id){0};
+    if (type == MSG_JOIN) {
+        if (on_join(s, me, m, payload, size))
+            shell_run(s);
+        return;
+    }
+    const char *wrong = me->joined ? from_member(s, me, type, m, payload, size) : "has not joined and sends work";
+    if (wrong) {
+        refuse(s, me->link, wrong);
+        return;
+    }
+    if (type == MSG_HEARTBEAT)
+        keep_wan(s, me->who, ((struct msg_heartbeat *)m)->wan_sent_bytes);
+    shell_run(s);
+}
+
+static void on_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t size)
+{
+    struct shell *s = arg;
+    struct member *me = member_of(s, link);
+    if (!me)
+        return;
+    if (type == MSG_STATUS)
+        answer_status(s, link);
+    else if (type == MSG_STOP && me->who.role == ROLE_CLI)
+        shell_stop_asked(s);
+    else if (!s->ending)
+        on_work(s, me, type, m, payload, size);
+}
+
+static void agent_lost(struct shell *s, struct process_id who)
+{
+    char name[120];
+    enum core_phase phase = core_phase(s->core);
+    if (phase == CORE_DONE || phase == CORE_FAILED)
+        return;
+    shell_who(s, who, name);
+    s->was_lost[who.site] = true;
+    shell_event(s, "lost", name, core_round(s->core), "its link broke");
+    restarts_died(s->restarts, name, core_round(s->core), "its link broke: killed, crashed or cut off", loop_now_ms(s->loop));
+    s->report_due = true;
+}
+
+static void on_closed(void *arg, struct link *link, const struct err *why)
+{
+    struct shell *s = arg;
+    struct member *me = member_of(s, link);
+    if (why->code == ERR_CORRUPT || why->code == ERR_DENIED)
+        log_warn(&s->log, "%s", why->text);
+    if (!me)
+        return;
+    struct member was = *me;
+    *me = (struct member){0};
+    if (!was.joined || s->ending)
+        return;
+    if (was.who.role == ROLE_AGENT)
+        agent_lost(s, was.who);
+    s->exited = (struct process_id){0};
+    core_on_gone(s->core, loop_now_ms(s->loop), was.who, s->out);
+    shell_run(s);
+}
+
+const struct link_ops shell_link_ops = {on_opened, on_message, on_closed};

@@ -1,0 +1,185 @@
+/* What people are told: events, the answer to `status`, report.json. */
+#include "coordinator/shell.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#define WINDOW_MS 5000
+
+void shell_who(const struct shell *s, struct process_id who, char out[120])
+{
+    static const char *const words[] = {"", "coordinator", "agent", "worker", "ps", "export", "cli"};
+    const char *site = who.site < s->job.spec.site_count ? s->job.spec.sites[who.site].name : "?";
+    if (who.role == ROLE_NONE || who.role == ROLE_COORDINATOR || who.role >= ARRAY_LEN(words))
+        snprintf(out, 120, "coordinator");
+    else
+        snprintf(out, 120, "%s %.80s/%u", words[who.role], site, who.index);
+}
+
+void shell_event(struct shell *s, const char *kind, const char *who, uint64_t step, const char *fmt, ...)
+{
+    char text[TEXT_LIMIT];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    report_event(s->events, kind, who, step, text);
+    log_info(&s->log, "%s: %s (step %llu): %s", kind, who, (unsigned long long)step, text);
+}
+
+/* ---- rates ---- */
+uint64_t shell_wan_bytes(const struct shell *s)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < s->wan_count; i++)
+        sum += s->wan[i].bytes;
+    return sum;
+}
+
+void shell_sample(struct shell *s)
+{
+    uint64_t now = loop_now_ms(s->loop);
+    while (s->window_count > 1 && (now - s->window[0].ms > WINDOW_MS || s->window_count == ARRAY_LEN(s->window))) {
+        memmove(s->window, s->window + 1, sizeof s->window - sizeof s->window[0]);
+        s->window_count--;
+    }
+    s->window[s->window_count].ms = now;
+    s->window[s->window_count].samples = s->samples_here;
+    s->window[s->window_count++].wan = shell_wan_bytes(s);
+}
+
+static void rates(const struct shell *s, double *samples, double *wan)
+{
+    *samples = *wan = 0;
+    if (s->window_count < 2)
+        return;
+    unsigned last = s->window_count - 1;
+    double seconds = (double)(s->window[last].ms - s->window[0].ms) / 1e3;
+    if (seconds <= 0)
+        return;
+    *samples = (double)(s->window[last].samples - s->window[0].samples) / seconds;
+    *wan = (double)(s->window[last].wan - s->window[0].wan) / seconds;
+}
+
+/* ---- status ---- */
+struct text { char *at; size_t size, n; };
+
+static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add(struct text *t, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(t->at + t->n, t->size - t->n, fmt, args);
+    va_end(args);
+    if (n > 0)
+        t->n = MIN(t->n + (size_t)n, t->size - 1);
+}
+
+static void add_number(struct text *t, const char *key, double v)
+{
+    if (isfinite(v))
+        add(t, "\"%s\":%.9g,", key, v);
+    else
+        add(t, "\"%s\":null,", key);
+}
+
+static void add_site(const struct shell *s, struct text *t, unsigned site)
+{
+    const struct view *v = core_view(s->core);
+    unsigned up = 0, shards = 0, shards_up = 0;
+    char name[140];
+    for (unsigned k = 0; k < MEMBERS_MAX; k++) {
+        const struct member *m = &s->member[k];
+        if (!m->link || !m->joined || m->who.site != site)
+            continue;
+        up += m->who.role == ROLE_WORKER && v->gang[site].incarnation == m->who.instance;
+        shards_up += m->who.role == ROLE_PS && m->who.index < v->slot_count && v->slot[m->who.index].instance == m->who.instance;
+    }
+    for (unsigned k = 0; k < v->slot_count && !core_plan(s->core)->embedded; k++)
+        shards += v->slot[k].site == site;
+    json_quote(name, sizeof name, s->job.spec.sites[site].name);
+    add(t, "%s{\"name\":%s,\"ranks\":%u,\"up\":%u,\"shards\":%u,\"shards_up\":%u}", site ? "," : "", name, v->gang[site].ranks, up, shards, shards_up);
+}
+
+size_t shell_status(const struct shell *s, char *out, size_t size)
+{
+    static const char *const words[] = {"starting", "running", "finishing", "stopping", "done", "failed"};
+    struct text t = {.at = out, .size = size};
+    const struct msg_plan *p = core_plan(s->core);
+    const struct view *v = core_view(s->core);
+    uint64_t round = core_round(s->core), left = p->rounds > round ? p->rounds - round : 0;
+    uint64_t per_pass = p->batch ? (p->samples_per_pass + p->batch - 1) / p->batch : 0;
+    const struct past *last = s->history.count ? &s->history.round[s->history.count - 1] : NULL;
+    bool known = last && last->samples;
+    double rate, wan;
+    rates(s, &rate, &wan);
+    add(&t, "{\"phase\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)], round, p->rounds, v->number, v->generation);
+    add_number(&t, "epoch", known ? last->pass + 1 : NAN);
+    add_number(&t, "epochs", per_pass ? (double)p->rounds / (double)per_pass : NAN);
+    add_number(&t, "loss", known ? last->loss_sum / (double)last->samples : NAN);
+    add_number(&t, "lr", known ? (double)last->lr : NAN);
+    add_number(&t, "samples_per_second", rate);
+    add_number(&t, "eta_seconds", rate > 0 && p->rounds ? (double)left * p->batch / rate : NAN);
+    add_number(&t, "wan_bytes_per_second", wan);
+    add(&t, "\"sites\":[");
+    for (unsigned i = 0; i < s->job.spec.site_count; i++)
+        add_site(s, &t, i);
+    add(&t, "]}");
+    return t.n;
+}
+
+/* ---- the report ---- */
+static int into_history(void *arg, const struct log_entry *e, const void *blob, size_t blob_size, struct err *err)
+{
+    (void)blob;
+    (void)blob_size;
+    (void)err;
+    history_entry(arg, e, 0);
+    return 0;
+}
+
+/* From the log itself, not from what this process remembers of it. */
+static void fill_ledger(struct shell *s)
+{
+    struct history h = {0};
+    struct err err = ERR_INIT;
+    if (decision_log_sqlite.replay(s->db, into_history, &h, &err) < 0)
+        log_error(&s->log, "no ledger: %s", err.text);
+    else
+        history_ledger(&h, core_plan(s->core), &s->report);
+    history_free(&h);
+}
+
+static void fill(struct shell *s, const char *status)
+{
+    struct report *r = &s->report;
+    const struct msg_plan *p = s->core ? core_plan(s->core) : &s->config.plan;
+    uint64_t span = s->last_commit_ms - s->first_commit_ms, wan = shell_wan_bytes(s), wan_before = restarts_wan_before(s->restarts);
+    r->status = status;
+    r->error = s->error[0] ? s->error : NULL;
+    r->steps = s->history.count;
+    r->samples = history_samples(&s->history);
+    r->epochs = p->samples_per_pass ? (double)r->samples / (double)p->samples_per_pass : NAN;
+    r->wall_seconds = s->seconds_before + (double)(loop_now_ms(s->loop) - s->started_ms) / 1e3;
+    r->samples_per_second = span ? (double)s->samples_here * 1e3 / (double)span : NAN;
+    r->train_loss = history_last_pass_loss(&s->history);
+    /* Processes that live on count from their own start; those of an earlier start are gone with their numbers. */
+    r->wan_bytes_sent = s->fresh ? wan_before + wan : MAX(wan_before, wan);
+    r->wan_rounds = s->job.spec.site_count > 1 ? s->history.count : 0;
+    snprintf(r->data_sha256, sizeof r->data_sha256, "%s", s->declaration.data_sha256);
+}
+
+void shell_report(struct shell *s, const char *status)
+{
+    struct err err = ERR_INIT;
+    s->report_due = false;
+    if (s->superseded)
+        return;
+    fill(s, status);
+    if (s->core && strcmp(status, "running") != 0)
+        fill_ledger(s);
+    if (report_write(s->run.path, &s->report, s->restarts, &err) < 0)
+        log_error(&s->log, "%s", err.text);
+}
