@@ -69,7 +69,7 @@ static int train(const struct job *job, const struct bench *b, struct err *err)
 {
     struct trainee t;
     struct solo *s;
-    TRY(trainee_open(&t, &job->spec, err));
+    TRY(trainee_open(&t, &job->spec, "cpu", err));
     int rc = solo_open(&t, &job->spec, b->threads, &s, err);
     if (rc == 0) {
         rc = measure(s, &t, b, err);

@@ -12,6 +12,18 @@
 #include "net/net.h"
 #include "ps/ps.h"
 
+/* Rules of the round protocol that a rank enforces, true in every product build; tests take them out (see ps/rules.h). */
+#ifdef RULE_OFF_EPPULL
+#define RULE_EPPULL false
+#else
+#define RULE_EPPULL true      /* answers of another view are dropped */
+#endif
+#ifdef RULE_OFF_GENPULL
+#define RULE_GENPULL false
+#else
+#define RULE_GENPULL true     /* answers of another generation are dropped */
+#endif
+
 enum client_phase { CLIENT_JOINING, CLIENT_WAITING, CLIENT_COMPUTING };
 
 struct piece {                            /* what this rank owns of one shard */

@@ -145,7 +145,8 @@ static void seed(struct viaduct *v, const struct msg_pullreply *m)
 /* ---- events ---- */
 void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_t *payload, size_t size)
 {
-    if (m->shard >= v->plan.shard_count || m->view != v->view.view.number || m->generation != v->view.view.generation || !client_is_member(v))
+    bool other_view = RULE_EPPULL && m->view != v->view.view.number, other_generation = RULE_GENPULL && m->generation != v->view.view.generation;
+    if (m->shard >= v->plan.shard_count || other_view || other_generation || !client_is_member(v))
         return;
     struct piece *p = &v->piece[m->shard];
     log_debug(&v->log, "shard %u answers with version %llu, status %u; wanted %llu", m->shard, (unsigned long long)m->version, m->status, (unsigned long long)v->target);

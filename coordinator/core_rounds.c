@@ -289,7 +289,7 @@ static bool complete_log(struct core *c, struct core_out *out, const struct msg_
                          m->shard, (unsigned long long)theirs->round);
             return false;
         }
-        if (!ours && theirs->round == c->round && RULE_RECOV && theirs->generation == c->view.generation)
+        if (!ours && theirs->round == c->round && RULE_RECOV && (theirs->generation == c->view.generation || !RULE_GENREC))
             take(c, out, theirs);
     }
     if (m->version > c->round && RULE_RECOV) {

@@ -191,9 +191,11 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
     size_t size = 0;
     FILE *f = open_memstream(&text, &size);
     CHECK(f != NULL);
-    for (uint64_t r = 0; r < h->count; r++)
-        if (h->round[r].samples)
-            report_metric(f, r + 1, h->round[r].pass + 1, h->round[r].loss_sum / (double)h->round[r].samples, h->round[r].lr, h->round[r].samples, h->round[r].seconds);
+    for (uint64_t r = 0; r < h->count; r++) {
+        const struct past *p = &h->round[r];
+        if (p->samples)
+            report_metric(f, r + 1, p->pass + 1, p->loss_sum / (double)p->samples, p->lr, p->samples, p->seconds);
+    }
     fclose(f);
     if (*out)
         fclose(*out);

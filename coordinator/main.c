@@ -129,8 +129,8 @@ static int find_base(struct shell *s, struct err *err)
     snprintf(root, sizeof root, "%s/ckpt", s->run.path);
     int rc = ckpt_newest(&fs_real, root, &found, &m, on_damaged, &f, err);
     if (rc == ERR_NOT_FOUND && f.damaged)
-        return err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are damaged; first: %s. Bring back a copy of that folder, or start anew in another --dir",
-                       f.first);
+        return err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are damaged; first: %s. Bring back a copy of that folder, "
+                       "or start anew in another --dir", f.first);
     if (rc == ERR_NOT_FOUND)
         return 0;
     TRY(rc);

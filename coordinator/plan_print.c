@@ -94,7 +94,7 @@ static void quoted(FILE *out, const char *text)
 
 static void json_site(const struct plan_site *s, FILE *out)
 {
-    fprintf(out, "{\"name\":");
+    fprintf(out, "{\"version\":1,\"name\":");
     quoted(out, s->name);
     fprintf(out, ",\"via\":\"%s\",\"ranks\":%u,\"threads\":%u,\"lanes\":[%u,%u],\"rank_lanes\":[", s->via, s->ranks, s->threads, s->lanes.lo, s->lanes.hi);
     for (uint32_t r = 0; r < s->ranks; r++)

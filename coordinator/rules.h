@@ -34,6 +34,11 @@
 #else
 #define RULE_COMPLETE true    /* a copying copy joins the in-sync set only when its primary calls it complete */
 #endif
+#ifdef RULE_OFF_GENREC
+#define RULE_GENREC false
+#else
+#define RULE_GENREC true      /* a record of an older generation completes no log: a rollback has annulled it */
+#endif
 #ifdef RULE_OFF_ROLLRAM
 #define RULE_ROLLRAM false
 #else

@@ -108,7 +108,8 @@ static void tell_view(struct shell *s, const struct view *v)
         n += (size_t)snprintf(text + n, sizeof text - n, " shard %u:", k);
         for (unsigned i = 0; i < v->shard[k].copy_count && n < sizeof text - 40; i++)
             if (v->shard[k].copy[i].role == COPY_PRIMARY || v->shard[k].copy[i].role == COPY_SYNC)
-                n += (size_t)snprintf(text + n, sizeof text - n, " %s%u", v->shard[k].copy[i].role == COPY_PRIMARY ? "*" : "", v->shard[k].copy[i].slot);
+                n += (size_t)snprintf(text + n, sizeof text - n, " %s%u", v->shard[k].copy[i].role == COPY_PRIMARY ? "*" : "",
+                                      v->shard[k].copy[i].slot);
     }
     shell_event(s, "view", "coordinator", core_round(s->core), "%s", text);
 }

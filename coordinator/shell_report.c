@@ -115,7 +115,8 @@ size_t shell_status(const struct shell *s, char *out, size_t size)
     bool known = last && last->samples;
     double rate, wan;
     rates(s, &rate, &wan);
-    add(&t, "{\"phase\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)], round, p->rounds, v->number, v->generation);
+    add(&t, "{\"phase\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)], round, p->rounds,
+        v->number, v->generation);
     add_number(&t, "epoch", known ? last->pass + 1 : NAN);
     add_number(&t, "epochs", per_pass ? (double)p->rounds / (double)per_pass : NAN);
     add_number(&t, "loss", known ? last->loss_sum / (double)last->samples : NAN);

@@ -19,6 +19,7 @@ struct rank {
     struct viaduct_tensor *tensors;
     struct viaduct *v;
     struct engine *engine;
+    struct staging *staging;
     struct pool *pool;
     struct feeder *feeder;
     /* of the step under way */
@@ -57,7 +58,9 @@ static void run_lane(void *arg, unsigned item, unsigned slot)
     }
     failpoint(FAIL_WORKER_LANES);
     feeder_take(r->feeder, q, slot, &pixels, &labels);
-    r->lane_rc[item] = engine_lane(r->engine, slot, pixels, labels, q.count, gradient, &m, &r->lane_err[item]);
+    r->lane_rc[item] = engine_lane(r->engine, slot, pixels, labels, q.count, staging_gradient(r->staging, slot, gradient), &m, &r->lane_err[item]);
+    if (r->lane_rc[item] == 0)
+        r->lane_rc[item] = staging_fetch(r->staging, slot, gradient, &r->lane_err[item]);
     r->totals[item] = (struct viaduct_totals){m.loss_sum, m.correct, m.samples, m.nonfinite};
 }
 
@@ -88,7 +91,9 @@ static int check_lanes(const struct rank *r, struct err *err)
 static int train_step(struct rank *r, struct err *err)
 {
     struct viaduct_error why;
-    TRY(engine_set_weights(r->engine, r->step.weights, err));
+    const float *weights;
+    TRY(staging_weights(r->staging, r->step.weights, &weights, err));
+    TRY(engine_set_weights(r->engine, weights, err));
     pool_run(r->pool, r->step.lane_hi - r->step.lane_lo, run_lane, r);
     ask_ahead(r);
     TRY(check_lanes(r, err));
@@ -129,7 +134,8 @@ static int load(struct rank *r, struct err *err)
             r->threads = r->job.spec.sites[i].threads;
     if (!r->threads)
         return err_set(err, ERR_USAGE, "%s has no site named '%s'", path, r->site);
-    TRY(trainee_open(&r->t, &r->job.spec, err));
+    const char *device = getenv("VIADUCT_DEVICE");
+    TRY(trainee_open(&r->t, &r->job.spec, device && *device ? device : "cpu", err));
     hex_of(r->t.train.sha256, SHA256_BYTES, r->data_sha256);
     model_config_print(&r->t.model, r->model_json, sizeof r->model_json);
     r->tensors = calloc(r->t.layout.tensor_count, sizeof *r->tensors);
@@ -152,6 +158,7 @@ static int set_up(struct rank *r, struct err *err)
                                .model_json = r->model_json, .init = initial_weights, .arg = r};
     uint32_t lane_max = (r->job.spec.batch + r->job.spec.lanes - 1) / r->job.spec.lanes;
     TRY(engine_open(r->t.graph, &r->t.layout, r->t.device, r->threads, lane_max, &r->engine, err));
+    TRY(staging_open(r->t.device, r->t.layout.elems, r->threads, &r->staging, err));
     TRY(pool_open(r->threads, &r->pool, err));
     TRY(feeder_open(&r->t.train, r->job.spec.seed, lane_max, 2 * r->threads + r->job.spec.lanes, &r->feeder, err));
     return viaduct_join(&c, &r->v, &why) < 0 ? from_client(&why, err) : 0;
@@ -163,6 +170,7 @@ static void tear_down(struct rank *r)
     feeder_close(r->feeder);
     pool_close(r->pool);
     engine_close(r->engine);
+    staging_close(r->staging);
     trainee_close(&r->t);
     job_fini(&r->job);
     free(r->tensors);

@@ -19,7 +19,7 @@ static void configure(struct trainee *t, const struct job_spec *s)
                                      .nesterov = o->nesterov, .state_momentum = 0.1f};
 }
 
-static int open_parts(struct trainee *t, const struct job_spec *s, struct err *err)
+static int open_parts(struct trainee *t, const struct job_spec *s, const char *device, struct err *err)
 {
     const struct job_model *m = &s->model;
     TRY(dataset_open_idx(&t->train, s->train.images, s->train.labels, m->input[0], m->input[1], m->input[2], m->classes, err));
@@ -28,13 +28,13 @@ static int open_parts(struct trainee *t, const struct job_spec *s, struct err *e
     configure(t, s);
     TRY(graph_build(&t->model, &t->graph, err));
     TRY(graph_layout(t->graph, &t->layout, err));
-    return device_open("cpu", &t->device, err);
+    return device_open(device, &t->device, err);
 }
 
-int trainee_open(struct trainee *t, const struct job_spec *spec, struct err *err)
+int trainee_open(struct trainee *t, const struct job_spec *spec, const char *device, struct err *err)
 {
     *t = (struct trainee){0};
-    int rc = open_parts(t, spec, err);
+    int rc = open_parts(t, spec, device, err);
     if (rc < 0)
         trainee_close(t);
     return rc;

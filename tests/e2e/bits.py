@@ -61,6 +61,15 @@ def mpirun(w, wanted):
     test("mpirun -n 2: complete, one hash", not wrong, wrong)
 
 
+def fake_device(w, wanted):
+    """Weights and gradients lie where the host cannot read them while lanes run: a stray access faults."""
+    for name, sites in (("one site", one_site(2)), ("two sites", two_sites(1, 1))):
+        job, directory = job_in(w, f"fake {name}")
+        result = run(job, directory, "sites=" + json.dumps(sites), timeout=TIMEOUT_S, VIADUCT_DEVICE="fake")
+        wrong = complete(directory, result, wanted)
+        test(f"on the fake device, {name}: complete, one hash", not wrong, wrong)
+
+
 def killed_and_resumed(w, wanted):
     job, directory = job_in(w, "killed")
     p = start(job, directory, "sites=" + json.dumps(two_sites(2, 1)))
@@ -81,6 +90,8 @@ with workspace() as w:
         test(f"{name}: complete, one hash", not wrong, wrong)
     look_closely(Path(w) / "sites-of-2-+-2" / "run")
     mpirun(w, wanted)
+    if not FULL:
+        fake_device(w, wanted)
     if FULL:
         killed_and_resumed(w, wanted)
 finish()

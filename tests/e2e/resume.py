@@ -3,10 +3,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
-from harness import (ROOT, complete, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 LONG = {"steps": 150, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True,
@@ -98,6 +99,65 @@ def supervisor_killed(w, wanted):
     test("resumed after kill -9 of run: the same weights", not wrong, wrong)
 
 
+def log_tail_lost(w, wanted):
+    """The coordinator's host dies with the log's end unsynced: the shards still hold the records, and complete the log."""
+    job, run_dir = folder(w, "tail", sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 30)
+    os.kill(p.pid, signal.SIGSTOP)                        # so that nobody starts a new coordinator yet
+    for pid, _words in processes(run_dir, "coordinator"):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not [x for x in processes(run_dir, "coordinator") if not zombie(x[0])], 10)
+    steps = step_of(run_dir)
+    db = sqlite3.connect(run_dir / "log" / "decisions.db")
+    last = [row[0] for row in db.execute("SELECT kind FROM entry ORDER BY position DESC LIMIT 2")]
+    db.execute("DELETE FROM entry WHERE position IN (SELECT position FROM entry ORDER BY position DESC LIMIT 2)")
+    db.commit()
+    db.close()
+    os.kill(p.pid, signal.SIGCONT)
+    out, err = p.communicate(timeout=60)
+    wrong = complete(run_dir, subprocess.CompletedProcess([], p.returncode, out, err), wanted)
+    test("the log's last two entries lost: the shards complete it, same weights", not wrong, f"{last} {wrong}")
+    again = events(run_dir, "restarted")
+    test("the log was shorter than the history", bool(again) and again[-1]["step"] < steps, f"{again} {steps}")
+
+
+def zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def mpi_rank_killed(w, wanted):
+    if not shutil.which("mpirun"):
+        skip("a killed rank of an mpirun world: exit 75 and the line that resumes", "no mpirun (apt-get install openmpi-bin)")
+        return
+    job, run_dir = folder(w, "mpi", sites=one_site(2))
+    command = ["mpirun", "-n", "2", PROGRAM, "run", job, "--dir", str(run_dir)]
+    env = environment(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_tcp_if_include="lo",
+                      OMPI_MCA_oob_tcp_if_include="lo", VIADUCT_LEASE_MS="2000")
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT, start_new_session=True)
+    wait_for(lambda: step_of(run_dir) >= 50)
+    ranks = [int(x.name) for x in Path("/proc").iterdir() if x.name.isdigit() and is_rank(x, run_dir)]
+    os.kill(max(ranks), signal.SIGKILL)
+    out, err = p.communicate(timeout=60)
+    wait_for(lambda: not processes(run_dir), 20)
+    error = err + str(report(run_dir).get("error")) + logs(run_dir)
+    test("a killed rank of an mpirun world: the end, and the line that resumes", p.returncode != 0 and "--resume" in error, f"{p.returncode} {error[-1500:]}")
+    result = subprocess.run(command + ["--resume"], capture_output=True, text=True, timeout=120, env=env, cwd=ROOT)
+    wrong = complete(run_dir, result, wanted)
+    test("resumed under another mpirun: the same weights", not wrong, wrong)
+
+
+def is_rank(proc, run_dir):
+    try:
+        ranks = [e for e in (proc / "environ").read_bytes().split(b"\0") if e.startswith(b"OMPI_COMM_WORLD_RANK=") and e[-1:].isdigit()]
+        return bool(ranks) and str(run_dir).encode() in (proc / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def own_trainer(w):
     program = ROOT / "build" / "release" / "tests" / "e2e" / "own_trainer"
     hashes = []
@@ -146,6 +206,8 @@ with workspace() as w:
     damaged(w, wanted)
     only_copy(w)
     supervisor_killed(w, wanted)
+    log_tail_lost(w, wanted)
+    mpi_rank_killed(w, wanted)
     own_trainer(w)
     bad_input(w)
     full_disk(w)

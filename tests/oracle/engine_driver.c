@@ -18,7 +18,7 @@ static int run(const struct job *job, const char *dir, uint32_t batch, uint64_t 
 {
     struct trainee t;
     struct engine *e;
-    TRY(trainee_open(&t, &job->spec, err));
+    TRY(trainee_open(&t, &job->spec, "cpu", err));
     const struct layout *l = &t.layout;
     TRY(engine_open(t.graph, l, t.device, 1, batch, &e, err));
     size_t bytes = l->elems * sizeof(float);

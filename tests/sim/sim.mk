@@ -21,13 +21,22 @@ endef
 $(foreach r,$(SIM_RULES),$(eval $(call SIM_RULE,$r)))
 
 # What the rules INST and WIPE forbid, views prevent too (a new process has a new instance): their tests are the shard core's unit tests.
-SIM_UNIT_RULES := INST WIPE LAG KEEP NEST STAB
+SIM_UNIT_SHARD := INST WIPE LAG KEEP NEST STAB
+SIM_UNIT_RULES := $(SIM_UNIT_SHARD) GENREC EPPULL GENPULL
 define SIM_UNIT
 $B/tests/sim/unit-off-$1: tests/unit/ps/shard_test.c ps/shard.c ps/shard_names.c ps/shard_send.c ps/rules.h ps/shard_private.h $B/lib/base.a
 	@mkdir -p $$(@D)
 	@$$(CC) $$(ALL_CFLAGS) -DRULE_OFF_$1 $$(ALL_LDFLAGS) -o $$@ $$(filter %.c,$$^) $B/lib/base.a $$(LIBS) -lcmocka
 endef
-$(foreach r,$(SIM_UNIT_RULES),$(eval $(call SIM_UNIT,$r)))
+$(foreach r,$(SIM_UNIT_SHARD),$(eval $(call SIM_UNIT,$r)))
+
+# Rules of the coordinator and of a rank that other fences cover in the whole system: their unit tests alone must notice.
+$B/tests/sim/unit-off-GENREC: tests/unit/coordinator/core_test.c $(wildcard coordinator/core*.c) coordinator/rules.h coordinator/core_private.h $B/lib/net.a $B/lib/base.a
+	@mkdir -p $(@D)
+	@$(CC) $(ALL_CFLAGS) -DRULE_OFF_GENREC $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) $B/lib/net.a $B/lib/base.a $(LIBS) -lcmocka
+$B/tests/sim/unit-off-EPPULL $B/tests/sim/unit-off-GENPULL: $B/tests/sim/unit-off-%: tests/unit/client/rounds_test.c client/rounds.c client/client.h $(foreach f,$(CLOSURE_client),$B/lib/$f.a)
+	@mkdir -p $(@D)
+	@$(CC) $(ALL_CFLAGS) -DRULE_OFF_$* $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) -lcmocka
 
 .PHONY: sim sim-rules
 #: sim            the protocol's simulator: fixed and fresh seeds

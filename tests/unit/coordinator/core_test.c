@@ -167,7 +167,7 @@ static void test_first_worker_fills_the_plan_and_others_must_agree(void **state)
     assert_null(find(CORE_SEND_PLAN));                    /* nobody knows it yet */
     join(c, 1, ROLE_WORKER, 0, 0, 1);
     assert_non_null(find(CORE_SEND_PLAN));
-    assert_int_equal(core_plan(c)->rounds, 4);            /* ceil(1.5 * 20 / 8) */
+    assert_int_equal(core_plan(c)->rounds, 5);            /* 3 rounds a pass, 1.5 passes */
     struct msg_join *m = calloc(1, sizeof *m);
     m->who = (struct process_id){ROLE_WORKER, 1, 0, 1};
     m->layout_hash = 6;
@@ -449,6 +449,28 @@ static void test_stop_saves_first(void **state)
     assert_non_null(find(CORE_DONE_RUN));
 }
 
+static void test_a_record_of_an_older_generation_completes_no_log(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    m->view = core_view(c)->number;
+    m->generation = core_view(c)->generation;
+    m->record_count = 1;
+    m->record[0] = (struct record){.round = 0, .generation = m->generation - 1, .view = 1, .count = 8, .clip = 1, .totals = {.samples = 8}, .cover_count = 1, .cover = {{{0, 4}, 1}}};
+    core_on_prepared(c, 2, primary(c, 0), m, NULL, out);
+    keep_log();
+    assert_null(find(CORE_COMMITTED));
+    assert_int_equal(core_round(c), 0);
+    m->record[0].generation = m->generation;              /* the same record of this generation does */
+    core_on_prepared(c, 3, primary(c, 0), m, NULL, out);
+    keep_log();
+    assert_non_null(find(CORE_COMMITTED));
+    assert_int_equal(core_round(c), 1);
+    free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -466,6 +488,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_saves_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_record_of_an_older_generation_completes_no_log, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,7 +48,7 @@ static void train(const char *override, unsigned threads, uint64_t steps, float 
     const char *overrides[1] = {override};
     int rc = job_load_text(&job, "spec", spec, sizeof spec - 1, overrides, override != NULL, true, e);
     assert_int_equal(rc, 0);
-    assert_int_equal(trainee_open(&t, &job.spec, e), 0);
+    assert_int_equal(trainee_open(&t, &job.spec, "cpu", e), 0);
     assert_int_equal(solo_open(&t, &job.spec, threads, &s, e), 0);
     rc = 0;
     for (uint64_t i = 0; i < steps && rc == 0; i++)

@@ -1,0 +1,122 @@
+/* What a rank believes of the answers to its pulls: those of its view and generation, of its blocks, of the version it wants or a newer one. */
+#include "tests/unit/unit.h"
+
+#include <unistd.h>
+
+#include "client/client.h"
+
+struct rig { struct viaduct v; struct coll *coll; char segment[80]; float payload[64]; };
+
+static int set_up(void **state)
+{
+    struct rig *r = calloc(1, sizeof *r);
+    struct viaduct *v = &r->v;
+    struct err e = ERR_INIT;
+    struct tensor_desc t = {.name = "w", .kind = TENSOR_PARAMETER, .dim_count = 1, .dims = {64}};
+    assert_ok(layout_init(&v->layout, &t, 1, &e));
+    assert_ok(loop_new(&v->loop, &e));
+    log_open(&v->log, NULL, "test", "");
+    pthread_mutex_init(&v->lock, NULL);
+    pthread_cond_init(&v->wake, NULL);
+    snprintf(r->segment, sizeof r->segment, "/viaduct-rounds-test-%d", (int)getpid());
+    struct coll_config c = {.transport = "shm", .segment = r->segment, .rank = 0, .ranks = 1, .lanes = 4, .gang = {0, 4}, .layout = &v->layout, .open_timeout_ms = 1000,
+                            .timeout_ms = 1000};
+    assert_ok(coll_open(&c, &v->coll, &e));
+    v->hello.who = (struct process_id){.role = ROLE_WORKER, .instance = 3};
+    v->have_plan = v->have_view = true;
+    v->plan.shard_count = 1;
+    v->plan.lanes = 4;
+    v->view.view.number = 7;
+    v->view.view.generation = 2;
+    v->view.view.gang[0].incarnation = 3;
+    v->shard_first = calloc(SHARDS_LIMIT, sizeof *v->shard_first);
+    v->phase = CLIENT_WAITING;
+    v->target = 5;
+    rounds_set_pieces(v);
+    for (unsigned i = 0; i < 64; i++)
+        r->payload[i] = (float)i;
+    *state = r;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct rig *r = *state;
+    coll_close(r->v.coll);
+    loop_free(r->v.loop);
+    layout_fini(&r->v.layout);
+    free(r->v.shard_first);
+    free(r);
+    return 0;
+}
+
+static struct msg_pullreply good(void)
+{
+    return (struct msg_pullreply){.view = 7, .generation = 2, .version = 5, .block_count = 1, .record = {.round = 4}};
+}
+
+static bool taken(struct rig *r, const struct msg_pullreply *m, size_t size)
+{
+    r->v.piece[0].have = false;
+    rounds_reply(&r->v, m, (const uint8_t *)r->payload, size);
+    return r->v.piece[0].have;
+}
+
+static void an_answer_of_this_view_is_taken(void **state)
+{
+    struct rig *r = *state;
+    struct msg_pullreply m = good();
+    assert_true(taken(r, &m, sizeof r->payload));
+    assert_true(coll_weights(r->v.coll)[63] == 63.0f);
+}
+
+static void an_answer_of_another_view_is_dropped(void **state)
+{
+    struct rig *r = *state;
+    struct msg_pullreply m = good();
+    m.view = 6;
+    assert_false(taken(r, &m, sizeof r->payload));
+}
+
+static void an_answer_of_another_generation_is_dropped(void **state)
+{
+    struct rig *r = *state;
+    struct msg_pullreply m = good();
+    m.generation = 1;
+    assert_false(taken(r, &m, sizeof r->payload));
+}
+
+static void an_older_version_other_blocks_and_wrong_sizes_are_dropped(void **state)
+{
+    struct rig *r = *state;
+    struct msg_pullreply m = good();
+    m.version = 4;
+    assert_false(taken(r, &m, sizeof r->payload));
+    m = good();
+    m.block_count = 2;
+    assert_false(taken(r, &m, sizeof r->payload));
+    m = good();
+    assert_false(taken(r, &m, sizeof r->payload - 4));
+    m.shard = 1;
+    assert_false(taken(r, &m, sizeof r->payload));
+}
+
+static void nothing_is_written_while_the_trainer_computes(void **state)
+{
+    struct rig *r = *state;
+    struct msg_pullreply m = good();
+    r->v.phase = CLIENT_COMPUTING;
+    assert_false(taken(r, &m, sizeof r->payload));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_answer_of_this_view_is_taken, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_answer_of_another_view_is_dropped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_answer_of_another_generation_is_dropped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_older_version_other_blocks_and_wrong_sizes_are_dropped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nothing_is_written_while_the_trainer_computes, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
