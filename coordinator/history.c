@@ -67,18 +67,33 @@ void history_entry(struct history *h, const struct log_entry *e, double seconds)
 
 static uint64_t per_pass(const struct msg_plan *p) { return (p->samples_per_pass + p->batch - 1) / p->batch; }
 
-/* One pass, or its beginning: `due` samples from 0 on should have been trained once each. */
-static void count_pass(const struct past *round, uint64_t rounds, uint32_t pass, uint64_t due, uint64_t samples_per_pass, struct report *out)
+/* A round below a checkpoint of another log: that checkpoint's manifest says that every sample up to it was trained. */
+static struct past by_manifest(const struct msg_plan *plan, uint64_t round)
 {
+    uint64_t first = round % per_pass(plan) * plan->batch, left = plan->samples_per_pass - first;
+    return (struct past){.first = first, .count = (uint32_t)MIN(left, (uint64_t)plan->batch), .pass = (uint32_t)(round / per_pass(plan))};
+}
+
+static struct past round_at(const struct history *h, const struct msg_plan *plan, uint64_t round)
+{
+    return h->round[round].samples ? h->round[round] : by_manifest(plan, round);
+}
+
+/* One pass, or its beginning: `due` samples from 0 on should have been trained once each. */
+static void count_pass(const struct history *h, const struct msg_plan *plan, uint32_t pass, uint64_t rounds, uint64_t due, struct report *out)
+{
+    uint64_t samples_per_pass = plan->samples_per_pass;
     uint8_t *seen = calloc(samples_per_pass, 1);
     CHECK(seen != NULL);
-    for (uint64_t r = 0; r < rounds; r++)
-        for (uint64_t i = round[r].first; i < round[r].first + round[r].count; i++) {
-            bool belongs = round[r].pass == pass && i < samples_per_pass;
+    for (uint64_t r = 0; r < rounds; r++) {
+        struct past round = round_at(h, plan, pass * per_pass(plan) + r);
+        for (uint64_t i = round.first; i < round.first + round.count; i++) {
+            bool belongs = round.pass == pass && i < samples_per_pass;
             out->duplicated += !belongs || seen[i];
             if (belongs)
                 seen[i] = 1;
         }
+    }
     for (uint64_t i = 0; i < due; i++)
         out->missing += !seen[i];
     free(seen);
@@ -95,7 +110,7 @@ void history_ledger(const struct history *h, const struct msg_plan *plan, struct
     out->missing = out->duplicated = 0;
     for (uint64_t p = 0; p < out->passes; p++) {
         uint64_t rounds = MIN(in_pass, h->count - p * in_pass), due = MIN(rounds * plan->batch, plan->samples_per_pass);
-        count_pass(h->round + p * in_pass, rounds, (uint32_t)p, due, plan->samples_per_pass, out);
+        count_pass(h, plan, (uint32_t)p, rounds, due, out);
     }
 }
 
@@ -110,11 +125,11 @@ double history_last_pass_loss(const struct history *h)
     return samples ? sum / (double)samples : NAN;
 }
 
-uint64_t history_samples(const struct history *h)
+uint64_t history_samples(const struct history *h, const struct msg_plan *plan)
 {
     uint64_t samples = 0;
-    for (uint64_t r = 0; r < h->count; r++)
-        samples += h->round[r].count;
+    for (uint64_t r = 0; r < h->count && plan->batch && plan->samples_per_pass; r++)
+        samples += round_at(h, plan, r).count;
     return samples;
 }
 

@@ -140,11 +140,47 @@ static int find_base(struct shell *s, struct err *err)
     return 0;
 }
 
+static int ignore(void *arg, const struct log_entry *e, const void *blob, size_t blob_size, struct err *err)
+{
+    (void)arg, (void)e, (void)blob, (void)blob_size, (void)err;
+    return 0;
+}
+
+static int verify_log(const char *path, struct err *err)
+{
+    struct decision_log *db;
+    TRY(decision_log_sqlite.open(path, &db, err));
+    int rc = decision_log_sqlite.replay(db, ignore, NULL, err);
+    decision_log_sqlite.close(db);
+    return rc;
+}
+
+/* With the log lost, the newest checkpoint that verifies wins: a fresh start puts a damaged log aside and says so. */
+static int put_damaged_log_aside(struct shell *s, const char *path, struct err *err)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    struct err why = ERR_INIT;
+    int rc = verify_log(path, &why);
+    if (rc != ERR_CORRUPT)
+        return rc < 0 ? (*err = why, rc) : 0;
+    for (unsigned i = 0; i < ARRAY_LEN(suffixes); i++) {
+        char from[720], to[760];
+        snprintf(from, sizeof from, "%s%s", path, suffixes[i]);
+        snprintf(to, sizeof to, "%s.damaged-%llu%s", path, (unsigned long long)clock_now_ms(), suffixes[i]);
+        if (rename(from, to) < 0 && errno != ENOENT)
+            return err_errno(err, errno, "%s; it cannot be put aside as %s", why.text, to);
+    }
+    shell_event(s, "damaged", "coordinator", 0, "%s; put aside, the run goes on from its newest checkpoint", why.text);
+    return 0;
+}
+
 static int open_log(struct shell *s, struct err *err)
 {
     char path[700];
     uint64_t leader;
     snprintf(path, sizeof path, "%s/log/decisions.db", s->run.path);
+    if (s->fresh)
+        TRY(put_damaged_log_aside(s, path, err));
     TRY(decision_log_sqlite.open(path, &s->db, err));
     TRY(decision_log_sqlite.take_over(s->db, &leader, err));
     placement_of(&s->job.spec, &s->config);

@@ -161,7 +161,7 @@ static void fill(struct shell *s, const char *status)
     r->status = status;
     r->error = s->error[0] ? s->error : NULL;
     r->steps = s->history.count;
-    r->samples = history_samples(&s->history);
+    r->samples = history_samples(&s->history, core_plan(s->core));
     r->epochs = p->samples_per_pass ? (double)r->samples / (double)p->samples_per_pass : NAN;
     r->wall_seconds = s->seconds_before + (double)(loop_now_ms(s->loop) - s->started_ms) / 1e3;
     r->samples_per_second = span ? (double)s->samples_here * 1e3 / (double)span : NAN;

@@ -122,6 +122,21 @@ def log_tail_lost(w, wanted):
     test("the log was shorter than the history", bool(again) and again[-1]["step"] < steps, f"{again} {steps}")
 
 
+def log_damaged(w, wanted):
+    """decisions.db cannot be read any more: the newest checkpoint is enough."""
+    job, run_dir = folder(w, "log", sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 70)
+    kill_all(run_dir)
+    p.communicate(timeout=60)
+    for name in ("decisions.db", "decisions.db-wal"):
+        (run_dir / "log" / name).write_bytes(b"no more" * 2000)
+    result = run(job, run_dir, "--resume")
+    wrong = complete(run_dir, result, wanted)
+    named = [e for e in events(run_dir, "damaged") if "decisions.db" in e["text"]]
+    test("a damaged decision log: put aside and named, the checkpoint serves, same weights", not wrong and named, f"{wrong} {named}")
+
+
 def zombie(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
@@ -207,6 +222,7 @@ with workspace() as w:
     only_copy(w)
     supervisor_killed(w, wanted)
     log_tail_lost(w, wanted)
+    log_damaged(w, wanted)
     mpi_rank_killed(w, wanted)
     own_trainer(w)
     bad_input(w)

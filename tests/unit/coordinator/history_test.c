@@ -47,7 +47,7 @@ static void sound_history(void **state)
     for (uint64_t r = 0; r < 5; r++)
         put(&h, commit_of(r));
     ledger_is(&h, 2, 0, 0);
-    assert_int_equal(history_samples(&h), 18);
+    assert_int_equal(history_samples(&h, &plan), 18);
     assert_true(history_last_pass_loss(&h) == 4.5);          /* 4 samples of 4, 4 of 5 */
     put(&h, view_of(1, 0));                                  /* another view of the same generation cuts nothing */
     assert_int_equal(h.count, 5);
@@ -78,9 +78,14 @@ static void unsound_history(void **state)
     put(&h, elsewhere);
     ledger_is(&h, 2, 6, 6);
     history_free(&h);
-    history_begin_at(&h, 2);                                 /* a log that begins at a checkpoint of another one */
+    history_begin_at(&h, 2);                                 /* a log that begins at a checkpoint of another one: its manifest speaks for what came before */
     put(&h, commit_of(2));
-    ledger_is(&h, 1, 8, 0);
+    ledger_is(&h, 1, 0, 0);
+    assert_int_equal(history_samples(&h, &plan), 10);
+    struct log_entry late = commit_of(3);
+    late.u.record.first = 6;                                 /* what the log itself says is counted as it is */
+    put(&h, late);
+    ledger_is(&h, 2, 4, 0);
     history_free(&h);
 }
 
