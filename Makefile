@@ -170,7 +170,7 @@ test:
 	    tests/fuzz/smoke.sh $(SIM_TESTS) $(E2E)
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
-TSAN_UNITS := $(foreach f,device data engine worker net ps ckpt collectives,$(UNIT_$f))
+TSAN_UNITS := $(foreach f,device data engine worker net ps client ckpt collectives,$(UNIT_$f))
 test-programs: $(UNITS) $(if $(filter release,$(MODE)),$(SIM_PROGRAMS) $(E2E_DRIVERS) $(PLUGINS) $B/tests/e2e/own_trainer,$(PROGRAM))
 tsan-programs: $(TSAN_UNITS) $(PROGRAM)
 .PHONY: test-programs tsan-programs fuzz fuzz-smoke

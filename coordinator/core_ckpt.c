@@ -83,8 +83,8 @@ void ckpt_part(struct core *c, struct core_out *out, const struct msg_part *m)
         o->known[m->shard] = true;
         o->part[m->shard] = *m;
     } else if (memcmp(o->part[m->shard].sha256, m->sha256, sizeof m->sha256) != 0 || o->part[m->shard].size_bytes != m->size_bytes) {
-        core_give_up(c, out, "checkpoint of step %llu: site %u and site %u wrote different parts of shard %u: one of them has damaged memory or disk",
-                     (unsigned long long)m->step, o->part[m->shard].site, m->site, m->shard);
+        core_give_up(c, out, "checkpoint of step %llu: sites %s and %s wrote different parts of shard %u: one of them has damaged memory or disk",
+                     (unsigned long long)m->step, c->plan.site_name[o->part[m->shard].site], c->plan.site_name[m->site], m->shard);
         return;
     }
     o->have[m->site] |= 1ull << m->shard;

@@ -335,7 +335,7 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
         c->wants_ram_base = true;
     }
     if (relaunches > RELAUNCH_LIMIT)
-        core_give_up(c, out, "the workers of site %u died %u times without a step between them (last: %s)", site, relaunches, why);
+        core_give_up(c, out, "the workers of site %s died %u times without a step between them (last: %s)", c->plan.site_name[site], relaunches, why);
 }
 
 void slot_joined(struct core *c, struct core_out *out, unsigned slot)
