@@ -26,7 +26,18 @@ void client_end(struct viaduct *v, const struct err *why)
         v->end = *why;
     if (v->coll)
         coll_abort(v->coll);
+    else if (v->segment[0])
+        coll_abort_segment(v->segment);   /* the trainer waits in there for the other ranks */
     pthread_cond_broadcast(&v->wake);
+}
+
+int client_lanes_changed(struct viaduct *v, struct err *err)
+{
+    if (!client_is_member(v) || lane_range_eq(v->view.view.gang[v->hello.who.site].lanes, v->gang_lanes))
+        return 0;
+    err_set(err, ERR_ABORTED, "the lanes of this gang have changed: it starts anew");
+    client_end(v, err);
+    return err->code;
 }
 
 static void end_with(struct viaduct *v, int code, const char *text)
@@ -110,10 +121,11 @@ static void host_reply(void *arg, void *peer, const struct msg_pullreply *m, con
 
 static void tell_failure(struct viaduct *v, int code, uint64_t step, const char *text)
 {
-    struct msg_failed m = {.who = v->hello.who, .code = code, .step = step};
-    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
+    struct msg_failed *m = &v->failed;
+    *m = (struct msg_failed){.who = v->hello.who, .code = code, .step = step};
+    snprintf(m->text, sizeof m->text, "%.*s", (int)sizeof m->text - 1, text);
     log_error(&v->log, "%s", text);
-    ps_member_send(v->member, MSG_FAILED, v->view.view.number, &m, NULL, 0);
+    ps_member_send(v->member, MSG_FAILED, v->view.view.number, m, NULL, 0);
 }
 
 static void host_fail(void *arg, int code, uint64_t step, const char *text) { tell_failure(arg, code, step, text); }
@@ -151,6 +163,7 @@ static void on_plan(struct viaduct *v, const struct msg_plan *m)
 static void on_view(struct viaduct *v, const struct msg_view *m)
 {
     const struct view_gang *g = &m->view.gang[v->hello.who.site];
+    struct err err = ERR_INIT;
     bool older = v->have_view && m->view.number < v->view.view.number, same = v->have_view && m->view.number == v->view.view.number;
     if (older)
         return;
@@ -164,10 +177,8 @@ static void on_view(struct viaduct *v, const struct msg_view *m)
     }
     if (v->host && !same)
         ps_host_view(v->host, &v->view.view);
-    if (v->coll && g->incarnation == v->hello.who.instance && !lane_range_eq(g->lanes, v->gang_lanes)) {
-        end_with(v, ERR_ABORTED, "the lanes of this gang have changed: it starts anew");
+    if (v->coll && client_lanes_changed(v, &err) < 0)
         return;
-    }
     if (client_is_member(v) && !same)
         rounds_view(v);
     pthread_cond_broadcast(&v->wake);
@@ -186,6 +197,8 @@ static void on_message(void *arg, enum msg_type type, void *m, const uint8_t *pa
         on_view(v, m);
     } else if (type == MSG_STOP) {
         v->stopping = true;
+        if (!v->coll && v->segment[0])
+            coll_abort_segment(v->segment);
     } else if ((type == MSG_COMMIT || type == MSG_SUM) && v->host) {
         ps_host_message(v->host, PS_TO_COORDINATOR, 0, NULL, type, m, payload, size);
     }
@@ -214,6 +227,8 @@ static void on_linked(void *arg)
 {
     struct viaduct *v = arg;
     struct msg_part part[32];
+    if (v->failed.code < 0)
+        ps_member_send(v->member, MSG_FAILED, v->view.view.number, &v->failed, NULL, 0);
     if (!v->host)
         return;
     unsigned n = ps_host_parts(v->host, part, ARRAY_LEN(part));
@@ -439,19 +454,26 @@ void viaduct_leave(struct viaduct *v)
     free(v);
 }
 
-struct failure { struct viaduct *v; int code; const char *text; };
+/* Owned by the post: its caller waits for a while only. */
+struct failure { struct viaduct *v; int code; uint64_t step; char text[TEXT_LIMIT]; };
 
 static void send_failure(void *arg)
 {
     struct failure *f = arg;
-    tell_failure(f->v, f->code, f->v->step.step, f->text);
+    tell_failure(f->v, f->code, f->step, f->text);
+    free(f);
 }
 
 void viaduct_fail(struct viaduct *v, int code, const char *text)
 {
-    struct failure f = {v, code, text};
-    if (loop_post(v->loop, send_failure, &f) < 0)
+    struct failure *f = calloc(1, sizeof *f);
+    CHECK(f != NULL);
+    *f = (struct failure){.v = v, .code = code, .step = v->step.step};
+    snprintf(f->text, sizeof f->text, "%.*s", (int)sizeof f->text - 1, text);
+    if (loop_post(v->loop, send_failure, f) < 0) {
+        free(f);
         return;
+    }
     pthread_mutex_lock(&v->lock);
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);

@@ -24,7 +24,8 @@
 #define RULE_GENPULL true     /* answers of another generation are dropped */
 #endif
 
-enum client_phase { CLIENT_JOINING, CLIENT_WAITING, CLIENT_COMPUTING };
+/* AGREEING: this rank's pieces are level and stay as they are, while other ranks may still need its seeds and contributions. */
+enum client_phase { CLIENT_JOINING, CLIENT_WAITING, CLIENT_AGREEING, CLIENT_COMPUTING };
 
 struct piece {                            /* what this rank owns of one shard */
     bool speaks;
@@ -33,7 +34,7 @@ struct piece {                            /* what this rank owns of one shard */
     bool have;
     uint64_t version;
     uint32_t generation;
-    uint64_t asked_ms, sent_ms;
+    uint64_t asked_ms, sent_ms, patience_ms;   /* patience: until what was contributed is sent again */
 };
 
 struct viaduct {
@@ -50,7 +51,7 @@ struct viaduct {
     pthread_t thread;
     bool running;
 
-    pthread_mutex_t lock;                 /* recursive: an embedded shard answers inside the call that asks it */
+    pthread_mutex_t lock;                 /* not recursive: an embedded shard's answers are posted */
     pthread_cond_t wake;
     struct ps_member *member;
     struct ps_peers *peers;
@@ -59,9 +60,11 @@ struct viaduct {
     struct declaration declaration;
     struct msg_view view;
     struct err end;                       /* code < 0: this rank is over */
+    struct msg_failed failed;             /* code < 0: told again over each new link to the coordinator */
 
     enum client_phase phase;
     struct coll *coll;
+    char segment[160];                    /* of coll; set while it is being opened too */
     struct lane_range gang_lanes, lanes;  /* of the gang as opened; of this rank */
     uint32_t *shard_first;                /* first layout block of each shard */
     struct piece piece[SHARDS_LIMIT];
@@ -80,6 +83,7 @@ struct viaduct {
 
 /* client.c */
 void client_end(struct viaduct *v, const struct err *why);                 /* locked; the first reason stays */
+int client_lanes_changed(struct viaduct *v, struct err *err);              /* locked; ends this rank when its gang was opened with other lanes */
 bool client_send(struct viaduct *v, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
 bool client_is_member(const struct viaduct *v);
 int client_error(struct viaduct_error *out, const struct err *err);

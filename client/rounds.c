@@ -5,7 +5,9 @@
 #include "client/client.h"
 
 #define ASK_AGAIN_MS 250                  /* pulls are small, and a shard that was not ready yet knows nothing of them */
-#define RESEND_MS 3000
+#define RESEND_MS 3000                    /* doubled each time: a round may rightly wait for a slow gang, and every copy costs WAN bytes */
+#define RESEND_MAX_MS 24000
+#define RESEND_VIEW_MS 500                /* after a new view, which the shard may not have had yet */
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
 #define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
 #define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
@@ -81,9 +83,15 @@ static bool wants(const struct viaduct *v, unsigned shard)
     return p->speaks && !(p->have && p->version >= v->target);
 }
 
+/* The loop's thread asks, seeds and contributes for a trainer that waits. */
+static bool trainer_waits(const struct viaduct *v)
+{
+    return v->coll && (v->phase == CLIENT_WAITING || v->phase == CLIENT_AGREEING);
+}
+
 static void ask_all(struct viaduct *v)
 {
-    for (unsigned s = 0; s < v->plan.shard_count && v->phase == CLIENT_WAITING; s++)
+    for (unsigned s = 0; s < v->plan.shard_count; s++)
         if (wants(v, s))
             ask(v, s);
 }
@@ -116,7 +124,7 @@ static void contribute(struct viaduct *v, unsigned shard)
 
 static void contribute_all(struct viaduct *v)
 {
-    for (unsigned s = 0; s < v->plan.shard_count && v->phase == CLIENT_WAITING; s++)
+    for (unsigned s = 0; s < v->plan.shard_count; s++)
         contribute(v, s);
 }
 
@@ -126,19 +134,20 @@ static void seed(struct viaduct *v, const struct msg_pullreply *m)
                            .block_count = m->block_count};
     const struct piece *p = &v->piece[m->shard];
     const struct view_shard *vs = &v->view.view.shard[m->shard];
-    struct bytes *piece = calloc(m->block_count + 1, sizeof *piece);
+    bool own = m->block_first >= p->first && m->block_first - p->first <= p->count && m->block_count <= p->count - (m->block_first - p->first);
+    if (!p->speaks || !own)
+        return;
+    struct bytes *piece = calloc((size_t)m->block_count + 1, sizeof *piece);
     CHECK(piece != NULL);
     if (!v->seed) {
         v->seed = calloc(v->layout.elems, sizeof(float));
         CHECK(v->seed != NULL);
         v->config.init(v->config.arg, v->plan.seed, v->seed);
     }
-    if (m->block_first >= p->first && m->block_first + m->block_count <= p->first + p->count) {
-        unsigned n = gather_blocks(v, m->shard, m->block_first, m->block_count, v->seed, 0, piece);
-        for (unsigned i = 0; i < vs->copy_count; i++)
-            if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
-                client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
-    }
+    unsigned n = gather_blocks(v, m->shard, m->block_first, m->block_count, v->seed, 0, piece);
+    for (unsigned i = 0; i < vs->copy_count; i++)
+        if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
+            client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
     free(piece);
 }
 
@@ -155,7 +164,7 @@ void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_
             seed(v, m);
             /* The pull, or the contribution, was answered with this: it is sent again. */
             p->asked_ms = loop_now_ms(v->loop) - ASK_AGAIN_MS + SEEDED_MS;
-            p->sent_ms = loop_now_ms(v->loop) - RESEND_MS + SEEDED_MS;
+            p->sent_ms = loop_now_ms(v->loop) - p->patience_ms + SEEDED_MS;
         }
         return;
     }
@@ -181,17 +190,19 @@ void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_
 
 void rounds_view(struct viaduct *v)
 {
-    if (!v->coll || v->phase != CLIENT_WAITING)
+    if (!trainer_waits(v))
         return;
     contribute_all(v);
-    for (unsigned s = 0; s < v->plan.shard_count; s++)
+    for (unsigned s = 0; s < v->plan.shard_count; s++) {
         v->piece[s].have = false;             /* this view's copy may need the seeds of all ranks */
+        v->piece[s].patience_ms = RESEND_VIEW_MS;
+    }
     ask_all(v);
 }
 
 void rounds_linked(struct viaduct *v, uint8_t slot)
 {
-    if (!v->coll || v->phase != CLIENT_WAITING || !client_is_member(v))
+    if (!trainer_waits(v) || !client_is_member(v))
         return;
     for (unsigned s = 0; s < v->plan.shard_count; s++) {
         if (primary_of(v, s) == slot)
@@ -204,14 +215,16 @@ void rounds_linked(struct viaduct *v, uint8_t slot)
 void rounds_tick(struct viaduct *v)
 {
     uint64_t now = loop_now_ms(v->loop);
-    if (!v->coll || v->phase != CLIENT_WAITING || !client_is_member(v))
+    if (!trainer_waits(v) || !client_is_member(v))
         return;
     for (unsigned s = 0; s < v->plan.shard_count; s++) {
         struct piece *p = &v->piece[s];
         if (wants(v, s) && now - p->asked_ms > ASK_AGAIN_MS)
             ask(v, s);
-        if (v->contributed && p->speaks && now - p->sent_ms > RESEND_MS)
+        if (v->contributed && p->speaks && now - p->sent_ms > p->patience_ms) {
             contribute(v, s);
+            p->patience_ms = MIN(MAX(2 * p->patience_ms, RESEND_MS), RESEND_MAX_MS);
+        }
     }
 }
 
@@ -220,7 +233,7 @@ static void start_waiting(void *arg)
 {
     struct viaduct *v = arg;
     pthread_mutex_lock(&v->lock);
-    if (v->coll && client_is_member(v) && v->end.code == 0) {
+    if (trainer_waits(v) && client_is_member(v) && v->end.code == 0) {
         contribute_all(v);
         ask_all(v);
     }
@@ -237,19 +250,21 @@ static bool pieces_level(const struct viaduct *v)
 
 static int open_gang(struct viaduct *v, struct err *err)
 {
-    char segment[160];
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
-    snprintf(segment, sizeof segment, "/viaduct-%s-%s-%u", v->run.job, v->site, v->hello.who.instance);
-    struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = segment, .rank = v->hello.who.index, .ranks = gang->ranks,
+    snprintf(v->segment, sizeof v->segment, "/viaduct-%s-%s-%u", v->run.job, v->site, v->hello.who.instance);
+    struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = v->segment, .rank = v->hello.who.index, .ranks = gang->ranks,
                             .lanes = v->plan.lanes, .gang = gang->lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
     v->gang_lanes = gang->lanes;
     pthread_mutex_unlock(&v->lock);
     struct coll *coll = NULL;
     int rc = coll_open(&c, &coll, err);
     pthread_mutex_lock(&v->lock);
-    if (rc < 0)
+    if (rc < 0) {
+        v->segment[0] = '\0';
         return rc;
+    }
     v->coll = coll;
+    TRY(client_lanes_changed(v, err));        /* a view that came meanwhile */
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
@@ -267,18 +282,20 @@ static int wait_for_pieces(struct viaduct *v, struct err *err)
     return 0;
 }
 
-/* All ranks hold one version and generation? Else everybody goes for the newest. */
-static int agree(struct viaduct *v, bool *level, struct err *err)
+/* All ranks hold one version? Else everybody goes for the newest. The end is agreed on too: a rank that hears of it earlier than others must not leave
+ * them in the middle of a step. */
+static int agree(struct viaduct *v, bool *level, bool *stop, struct err *err)
 {
     uint64_t all[LANES_MAX], mine = v->stopping ? UINT64_MAX : v->target;
     unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
+    v->phase = CLIENT_AGREEING;
     pthread_mutex_unlock(&v->lock);
     int rc = coll_exchange(v->coll, mine, all, err);
     pthread_mutex_lock(&v->lock);
     *level = true;
     for (unsigned r = 0; rc == 0 && r < ranks; r++) {
         if (all[r] == UINT64_MAX)
-            v->stopping = true;
+            v->stopping = *stop = true;
         else if (all[r] != mine)
             *level = false;
         if (all[r] != UINT64_MAX && all[r] > v->target) {
@@ -289,11 +306,11 @@ static int agree(struct viaduct *v, bool *level, struct err *err)
     return rc;
 }
 
-static void fill_step(struct viaduct *v, struct viaduct_step *out)
+static void fill_step(struct viaduct *v, bool stop, struct viaduct_step *out)
 {
     const struct msg_plan *p = &v->plan;
     uint64_t per_pass = (p->samples_per_pass + p->batch - 1) / p->batch, in_pass = v->target % per_pass * p->batch, left = p->samples_per_pass - in_pass;
-    *out = (struct viaduct_step){.finished = v->stopping || v->target >= p->rounds, .step = v->target, .steps = p->rounds, .pass = (uint32_t)(v->target / per_pass),
+    *out = (struct viaduct_step){.finished = stop || v->target >= p->rounds, .step = v->target, .steps = p->rounds, .pass = (uint32_t)(v->target / per_pass),
                                  .first = in_pass, .count = left < p->batch ? (uint32_t)left : p->batch, .lane_lo = v->lanes.lo, .lane_hi = v->lanes.hi,
                                  .weights = coll_weights(v->coll)};
 }
@@ -308,16 +325,20 @@ static void stay_if_embedded(struct viaduct *v)
 
 static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
 {
-    bool level = false;
+    bool level = false, stop = false;
     if (!v->coll)
         TRY(open_gang(v, err));
-    while (!level && !v->stopping) {
+    while (!level && !stop) {
         TRY(wait_for_pieces(v, err));
-        TRY(agree(v, &level, err));
+        TRY(agree(v, &level, &stop, err));
     }
-    if (!v->stopping) {
+    if (!stop) {
         v->phase = CLIENT_COMPUTING;
         v->contributed = false;
+        if (v->target > 0) {                  /* made again if a rollback to the start ever needs it */
+            free(v->seed);
+            v->seed = NULL;
+        }
         pthread_mutex_unlock(&v->lock);
         failpoint(FAIL_WORKER_GATHER);
         int rc = coll_gather(v->coll, err);
@@ -325,7 +346,7 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
         if (rc < 0)
             return rc;
     }
-    fill_step(v, &v->step);
+    fill_step(v, stop, &v->step);
     if (v->step.finished)
         stay_if_embedded(v);
     *out = v->step;
@@ -338,7 +359,7 @@ int viaduct_next(struct viaduct *v, struct viaduct_step *out, struct viaduct_err
     pthread_mutex_lock(&v->lock);
     int rc = next(v, out, &err);
     if (rc < 0 && v->stopping) {              /* an abort that came with the end is the end */
-        fill_step(v, out);
+        fill_step(v, true, out);
         rc = 0;
     } else if (rc < 0 && v->end.code < 0) {
         err = v->end;                         /* why the gang was aborted */
@@ -361,8 +382,10 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
         v->sums = sums;
         v->target = v->step.step + 1;
         v->contributed = true;
-        for (unsigned s = 0; s < v->plan.shard_count; s++)
+        for (unsigned s = 0; s < v->plan.shard_count; s++) {
             v->piece[s].have = false;
+            v->piece[s].patience_ms = RESEND_MS;
+        }
     } else if (v->stopping) {
         rc = 0;                               /* viaduct_next will say so */
     } else if (v->end.code < 0) {

@@ -413,8 +413,10 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         g->heard_ms[m->who.index] = now_ms;
         if (c->plan.rounds && m->version >= c->plan.rounds)
             g->finished |= 1ull << m->who.index;
-    } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT)
+    } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT) {
         c->agent[m->who.site].heard_ms = now_ms;
+        c->agent[m->who.site].joined = true;      /* silent for longer than its lease, but its link held */
+    }
     settle(c, out);
 }
 
@@ -490,8 +492,12 @@ void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
 
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out)
 {
+    uint64_t asleep = c->ticked_ms && now_ms - c->ticked_ms > ASLEEP_MS ? now_ms - c->ticked_ms : 0;
     begin(c, now_ms, out);
-    if (c->started && !core_over(c)) {
+    c->ticked_ms = now_ms;
+    if (c->started && !core_over(c) && asleep)
+        view_slept(c, asleep);
+    else if (c->started && !core_over(c)) {
         view_leases(c, out);
         ckpt_tick(c, out);
         rounds_commit(c, out);

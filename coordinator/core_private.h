@@ -18,6 +18,7 @@ enum {
     EXPORT_LIMIT = 3,
     PART_WAIT_MS = 5000,                  /* for another site's parts, once one site has all */
     LEAVE_WAIT_MS = 5000,
+    ASLEEP_MS = 1000,                     /* between two ticks: this process was stopped or starved */
 };
 
 struct slot_state {
@@ -100,6 +101,7 @@ struct core {
     uint32_t export_attempt;
     bool export_running, export_done;
     uint64_t end_ms;
+    uint64_t ticked_ms;                   /* the last tick */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
     double norm2[LAYOUT_BLOCKS_MAX];      /* last: not cleared at init */
@@ -121,6 +123,7 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
 void slot_joined(struct core *c, struct core_out *out, unsigned slot);
 bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
+void view_slept(struct core *c, uint64_t ms);
 void view_leases(struct core *c, struct core_out *out);
 void view_promote(struct core *c, unsigned shard, uint8_t complete_mask);
 void view_settle(struct core *c, struct core_out *out);   /* rollback, lanes, then logs and sends a changed view */

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/base.h"
+
 bool view_in_sync(uint8_t role) { return role == COPY_PRIMARY || role == COPY_SYNC; }
 
 struct process_id view_slot_process(const struct core *c, unsigned slot)
@@ -422,6 +424,21 @@ static void gang_lease(struct core *c, struct core_out *out, unsigned site)
         g->parked = true;
         c->dirty = true;
         core_event(c, out, "lanes moved", gang_process(c, site), "not back within %llu ms", (unsigned long long)g->patience_ms);
+    }
+}
+
+/* This process itself was stopped or starved: what the others said meanwhile has not been read yet. */
+void view_slept(struct core *c, uint64_t ms)
+{
+    for (unsigned i = 0; i < SITES_LIMIT; i++) {
+        c->agent[i].heard_ms = MIN(c->agent[i].heard_ms + ms, c->now_ms);
+        c->gang[i].since_ms = MIN(c->gang[i].since_ms + ms, c->now_ms);
+        for (unsigned r = 0; r < LANES_MAX; r++)
+            c->gang[i].heard_ms[r] = MIN(c->gang[i].heard_ms[r] + ms, c->now_ms);
+    }
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++) {
+        c->slot[s].heard_ms = MIN(c->slot[s].heard_ms + ms, c->now_ms);
+        c->slot[s].deadline_ms += ms;
     }
 }
 

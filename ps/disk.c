@@ -21,10 +21,18 @@ struct ps_disk {
     bool stop;
 };
 
+static bool stopping(struct ps_disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    bool stop = d->stop;
+    pthread_mutex_unlock(&d->lock);
+    return stop;
+}
+
 static void answer(struct ps_disk *d, const struct task *t)
 {
-    /* The loop's queue is bounded: an answer that found no room must not be lost. */
-    while (loop_post(d->loop, t->done, t->arg) < 0)
+    /* The loop's queue is bounded: an answer that found no room must not be lost, but nobody empties it at the end. */
+    while (loop_post(d->loop, t->done, t->arg) < 0 && !stopping(d))
         nanosleep(&(struct timespec){0, 1000000}, NULL);
 }
 

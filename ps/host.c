@@ -10,6 +10,7 @@
 
 #define RESEND_MS 2000
 #define PARTS_KEPT 32
+#define SNAPSHOTS_WAITING 4
 
 struct pull { struct pull *next; void *peer; struct msg_pull m; };
 
@@ -19,6 +20,7 @@ struct sum {                              /* of one cover, kept for PREPARED's r
     uint16_t count;
     struct name cover[COVER_LIMIT];
     const float *floats;                  /* memory of the sum, or the only contribution */
+    bool measured;                        /* norms and the two below are of it */
     uint64_t nonfinite;
     uint32_t nonfinite_block;
 };
@@ -38,7 +40,10 @@ struct ps_host {
     struct sum sum;
     double *norms;
     struct view view;
+    bool base_loaded;                     /* by an action that is being executed */
     struct pull *pulls;
+    struct snapshot *waiting;             /* oldest first; one more is with the disk when `writing` */
+    bool writing;
     struct msg_part part[PARTS_KEPT];
     unsigned part_count;
     uint64_t part_seen;
@@ -128,6 +133,14 @@ static void load_work(void *arg)
     free(found);
 }
 
+static void free_load(struct load *l)
+{
+    const struct ps_host *h = l->host;
+    pages_free(l->weights, bytes_of(h->floats + 16));
+    pages_free(l->slots, bytes_of(h->floats * h->slot_count + 16));
+    free(l);
+}
+
 static void run(struct ps_host *h);
 
 static void load_done(void *arg)
@@ -144,9 +157,7 @@ static void load_done(void *arg)
             run(h);
         }
     }
-    pages_free(l->weights, bytes_of(h->floats + 16));
-    pages_free(l->slots, bytes_of(h->floats * h->slot_count + 16));
-    free(l);
+    free_load(l);
 }
 
 static void load_checkpoint(struct ps_host *h, uint64_t version)
@@ -160,19 +171,10 @@ static void load_checkpoint(struct ps_host *h, uint64_t version)
     l->slots = pages_alloc(bytes_of(h->floats * h->slot_count + 16), &err);
     if (!l->weights || !l->slots) {
         fail(h, ERR_NO_MEMORY, err.text);
+        free_load(l);
         return;
     }
     ps_disk_ask(h->config.disk, load_work, load_done, l);
-}
-
-/* Also called from inside run(): what follows from it must not recurse into the core, hence posted. */
-static void ram_loaded(void *arg)
-{
-    struct ps_host *h = arg;
-    if (shard_state(h->core) != SHARD_LOADING)
-        return;
-    shard_loaded(h->core, now(h), h->view.base, h->out);
-    run(h);
 }
 
 static void load_base(struct ps_host *h, uint64_t version)
@@ -184,8 +186,8 @@ static void load_base(struct ps_host *h, uint64_t version)
         load_checkpoint(h, version);
     } else if (!h->config.ram || !ps_ram_load(h->config.ram, version, h->view.base_generation, h->weights, h->floats, h->slots, h->floats * h->slot_count)) {
         fail(h, ERR_CORRUPT, "the RAM segment lost the version that it was said to hold; resume the run from its checkpoint");
-    } else if (loop_post(h->config.loop, ram_loaded, h) < 0) {
-        fail(h, ERR_TEMPORARY, "the loop of this process is overloaded");
+    } else {
+        h->base_loaded = true;            /* run() tells the core after the actions under way */
     }
 }
 
@@ -217,6 +219,15 @@ static void make_sum(struct ps_host *h, uint64_t version, const struct name *cov
     s->floats = count == 1 ? part[0] : h->sum_memory;
     if (count > 1 && h->floats > 0)
         lane_sum_f32(h->config.plan->lanes, (struct lane_range){0, h->config.plan->lanes}, node, part, count, h->sum_memory, h->floats, h->scratch);
+}
+
+/* For reports; a copy that only applies a record needs none of it. */
+static void measure_sum(struct ps_host *h)
+{
+    struct sum *s = &h->sum;
+    if (s->measured)
+        return;
+    s->measured = true;
     for (uint32_t b = 0; b < h->block_count; b++) {
         uint32_t bad = 0;
         double square = block_square_sum(s->floats + h->start[b], h->start[b + 1] - h->start[b], &bad);
@@ -242,9 +253,10 @@ static void apply(struct ps_host *h, const struct shard_action *a)
     failpoint(FAIL_PS_APPLY);
 }
 
-/* ---- snapshots: copied at once, written by the disk's thread ---- */
+/* ---- snapshots: copied at once, written by the disk's thread. A disk that cannot follow must not fill the memory: the newest few count ---- */
 struct snapshot {
     struct ps_host *host;
+    struct snapshot *next;
     struct msg_part part;
     struct ckpt_meta meta;
     char dir[700];
@@ -281,10 +293,37 @@ static void snapshot_work(void *arg)
     failpoint(FAIL_PS_PART);
 }
 
+static void free_snapshot(struct snapshot *s)
+{
+    const struct ps_host *h = s->host;
+    pages_free(s->memory, bytes_of(h->floats * (1 + h->slot_count) + 16));
+    free(s);
+}
+
+static struct snapshot *oldest_snapshot(struct ps_host *h)
+{
+    struct snapshot *s = h->waiting;
+    if (s)
+        h->waiting = s->next;
+    return s;
+}
+
+static void snapshot_done(void *arg);
+
+static void write_next(struct ps_host *h)
+{
+    struct snapshot *s = h->writing ? NULL : oldest_snapshot(h);
+    if (!s)
+        return;
+    h->writing = true;
+    ps_disk_ask(h->config.disk, snapshot_work, snapshot_done, s);
+}
+
 static void snapshot_done(void *arg)
 {
     struct snapshot *s = arg;
     struct ps_host *h = s->host;
+    h->writing = false;
     if (s->rc < 0) {
         err_wrap(&s->err, "checkpoint of step %llu", (unsigned long long)s->part.step);
         fail(h, s->rc, s->err.text);
@@ -294,8 +333,23 @@ static void snapshot_done(void *arg)
         log_info(h->config.log, "wrote part %u of step %llu into %s", s->part.shard, (unsigned long long)s->part.step, s->dir);
         h->config.send(h->config.arg, PS_TO_COORDINATOR, MSG_PART, &s->part, NULL, 0);
     }
-    pages_free(s->memory, bytes_of(h->floats * (1 + h->slot_count) + 16));
-    free(s);
+    free_snapshot(s);
+    write_next(h);
+}
+
+static void enqueue(struct ps_host *h, struct snapshot *s)
+{
+    unsigned count = 0;
+    struct snapshot **end = &h->waiting;
+    for (; *end; end = &(*end)->next)
+        count++;
+    *end = s;
+    if (count >= SNAPSHOTS_WAITING) {
+        struct snapshot *old = oldest_snapshot(h);
+        log_warn(h->config.log, "the disk is slower than checkpoint.every: no part of step %llu", (unsigned long long)old->part.step);
+        free_snapshot(old);
+    }
+    write_next(h);
 }
 
 static void snapshot(struct ps_host *h)
@@ -320,7 +374,7 @@ static void snapshot(struct ps_host *h)
     }
     memcpy(s->memory, h->weights, bytes_of(h->floats));
     memcpy(s->memory + h->floats, h->slots, bytes_of(h->floats * h->slot_count));
-    ps_disk_ask(h->config.disk, snapshot_work, snapshot_done, s);
+    enqueue(h, s);
 }
 
 /* ---- pulls ---- */
@@ -400,6 +454,7 @@ static void send_prepared(struct ps_host *h, const struct shard_action *a)
     struct bytes norms = {0};
     if (m.cover_count > 0) {
         make_sum(h, m.version, m.cover, m.cover_count, a->name_index);
+        measure_sum(h);
         m.nonfinite = h->sum.nonfinite;
         m.nonfinite_block = h->sum.nonfinite_block;
         m.norm_count = h->block_count;
@@ -447,8 +502,14 @@ static void act(struct ps_host *h, const struct shard_action *a)
 
 static void run(struct ps_host *h)
 {
-    for (unsigned i = 0; i < h->out->count; i++)
-        act(h, &h->out->action[i]);
+    for (;;) {
+        h->base_loaded = false;
+        for (unsigned i = 0; i < h->out->count; i++)
+            act(h, &h->out->action[i]);
+        if (!h->base_loaded)
+            break;
+        shard_loaded(h->core, now(h), h->view.base, h->out);
+    }
     answer_pulls(h);
 }
 
@@ -627,7 +688,8 @@ static int allocate(struct ps_host *h, const struct shard_config *core, struct e
     for (uint32_t b = 0; b < h->block_count; b++)
         h->start[b + 1] = h->start[b] + block_at(h, b)->elems;
     h->floats = h->start[h->block_count];
-    if (bytes_of(h->floats) > FRAME_PAYLOAD_MAX || bytes_of(BLOCK_ELEMS) * (1 + h->slot_count) > FRAME_PAYLOAD_MAX)
+    bool travels = !h->config.plan->embedded;   /* an embedded shard talks to its own rank only */
+    if (travels && (bytes_of(h->floats) > FRAME_PAYLOAD_MAX || bytes_of(BLOCK_ELEMS) * (1 + h->slot_count) > FRAME_PAYLOAD_MAX))
         return err_set(err, ERR_USAGE, "shard %u holds %zu MiB, a frame at most %u: give the sites more ps_shards", h->config.shard, bytes_of(h->floats) >> 20,
                        FRAME_PAYLOAD_MAX >> 20);
     struct { float **to; uint64_t floats; } wanted[] = {{&h->weights, h->floats + 16}, {&h->slots, h->floats * h->slot_count + 16},
@@ -688,6 +750,8 @@ void ps_host_close(struct ps_host *h)
         h->pulls = p->next;
         free(p);
     }
+    while (h->waiting)
+        free_snapshot(oldest_snapshot(h));
     pages_free(h->weights, bytes_of(h->floats + 16));
     pages_free(h->slots, bytes_of(h->floats * h->slot_count + 16));
     pages_free(h->sum_memory, bytes_of(h->floats + 16));

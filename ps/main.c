@@ -35,6 +35,7 @@ struct ps {
     struct declaration declaration;
     struct msg_view view;
     struct ps_host *host[SHARDS_LIMIT];
+    struct msg_failed failed;             /* code < 0: told again over each new link to the coordinator */
     int exit_code;
     struct err end;                       /* why, when not in good order */
 };
@@ -66,10 +67,11 @@ static void host_reply(void *arg, void *peer, const struct msg_pullreply *m, con
 static void host_fail(void *arg, int code, uint64_t step, const char *text)
 {
     struct ps *p = arg;
-    struct msg_failed m = {.who = p->hello.who, .code = code, .step = step};
-    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
+    struct msg_failed *m = &p->failed;
+    *m = (struct msg_failed){.who = p->hello.who, .code = code, .step = step};
+    snprintf(m->text, sizeof m->text, "%.*s", (int)sizeof m->text - 1, text);
     log_error(&p->log, "%s", text);
-    ps_member_send(p->member, MSG_FAILED, p->view.view.number, &m, NULL, 0);
+    ps_member_send(p->member, MSG_FAILED, p->view.view.number, m, NULL, 0);
 }
 
 static void make_hosts(struct ps *p)
@@ -107,6 +109,8 @@ static void on_linked(void *arg)
 {
     struct ps *p = arg;
     struct msg_part part[PARTS_TOLD];
+    if (p->failed.code < 0)
+        ps_member_send(p->member, MSG_FAILED, p->view.view.number, &p->failed, NULL, 0);
     for (unsigned s = 0; s < SHARDS_LIMIT; s++) {
         if (!p->host[s])
             continue;
@@ -203,6 +207,11 @@ static struct ps_host *host_of(struct ps *p, enum msg_type type, const void *m)
 static void guest_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct ps *p = arg;
+    if (link_is_tls(link) && rundir_site(&p->run, link_peer_site(link)) != peer->who.site) {
+        log_warn(&p->log, "a process with a certificate of site '%s' says it is of another: link closed", link_peer_site(link));
+        link_close(link);
+        return;
+    }
     for (unsigned i = 0; i < GUESTS_MAX; i++)
         if (!p->guest[i].link) {
             p->guest[i] = (struct guest){link, peer->who};
@@ -219,7 +228,7 @@ static void guest_message(void *arg, struct link *link, enum msg_type type, void
     bool from_copy = type == MSG_REPLICATE || type == MSG_BLOCK || type == MSG_ACK;
     bool from_rank = type == MSG_CONTRIBUTE || type == MSG_PULL || type == MSG_SEED;
     struct ps_host *h = host_of(p, type, m);
-    if ((from_copy && who->role != ROLE_PS) || (from_rank && who->role != ROLE_WORKER) || (!from_copy && !from_rank)) {
+    if ((from_copy && who->role != ROLE_PS) || (from_rank && who->role != ROLE_WORKER) || (!from_copy && !from_rank) || (from_copy && who->index >= SLOTS_LIMIT)) {
         log_warn(&p->log, "a %s message from a process that may not send it: link closed", msg_type_name(type));
         link_close(link);
         return;

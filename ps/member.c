@@ -21,6 +21,7 @@ struct ps_member {
     struct link *link;
     bool joined, ended;
     uint64_t link_lost_ms, agent_lost_ms;
+    char lost_why[400];                   /* the last attempt's */
     const char *agent_socket;
     bool agent_there;
 };
@@ -38,7 +39,11 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
 {
     struct ps_member *m = arg;
     struct err err = ERR_INIT;
-    (void)peer;
+    if (peer->who.role != ROLE_COORDINATOR) {
+        log_warn(m->config.log, "another process answers where the coordinator should: link closed");
+        link_close(link);
+        return;
+    }
     struct msg_join *join = calloc(1, sizeof *join);
     struct bytes payload = {0};
     CHECK(join != NULL);
@@ -74,6 +79,7 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
     m->joined = false;
     if (!m->link_lost_ms)
         m->link_lost_ms = loop_now_ms(m->config.loop);
+    snprintf(m->lost_why, sizeof m->lost_why, "%.*s", (int)sizeof m->lost_why - 1, why->text);
     if (why->code == ERR_DENIED)
         end(m, why);
 }
@@ -85,8 +91,10 @@ static void dial(struct ps_member *m)
     char address[ADDRESS_LIMIT];
     struct err err = ERR_INIT;
     if (rundir_coordinator(m->config.run, "tls", address, &err) < 0 ||
-        net_dial(m->config.loop, address, m->config.identity, m->config.hello, &member_ops, m, &m->link, &err) < 0)
+        net_dial(m->config.loop, address, m->config.identity, m->config.hello, &member_ops, m, &m->link, &err) < 0) {
         m->link = NULL;
+        snprintf(m->lost_why, sizeof m->lost_why, "%.*s", (int)sizeof m->lost_why - 1, err.text);
+    }
 }
 
 /* ---- the agent ---- */
@@ -124,7 +132,7 @@ static void on_retry(void *arg)
     if (!m->link)
         dial(m);
     if (m->link_lost_ms && now - m->link_lost_ms > COORDINATOR_LOST_MS) {
-        err_set(&err, ERR_TEMPORARY, "no coordinator answered for %d s; resume the run when it is back", COORDINATOR_LOST_MS / 1000);
+        err_set(&err, ERR_TEMPORARY, "no coordinator answered for %d s (%s); resume the run when it is back", COORDINATOR_LOST_MS / 1000, m->lost_why);
         end(m, &err);
         return;
     }

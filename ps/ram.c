@@ -54,7 +54,7 @@ int ps_ram_open(const char *name, uint64_t layout_hash, uint64_t floats, struct 
     void *p = map(name, O_RDWR | O_CREAT, bytes_of(floats), &why);
     if (p == MAP_FAILED) {
         free(r);
-        return err_errno(err, why, "cannot make the shared-memory segment %s of %zu bytes (set checkpoint.ram_every: 0 to do without)", name, bytes_of(floats));
+        return err_errno(err, why, "cannot make the shared-memory segment %s of %zu bytes (make /dev/shm larger)", name, bytes_of(floats));
     }
     *r = (struct ps_ram){.head = p, .bytes = bytes_of(floats), .floats = floats};
     if (r->head->magic != RAM_MAGIC || r->head->layout_hash != layout_hash || r->head->floats != floats)
@@ -92,10 +92,20 @@ static uint64_t sum_of(const struct ps_ram *r, unsigned place, uint64_t version)
     return xxh64_of(data_of(r, place), r->floats * sizeof(float), version);
 }
 
+/* By generation first: after a rollback what is of higher versions is void, and must not outlive the new generation's. */
+static unsigned older_place(const struct ram_head *h)
+{
+    if (!h->place[0].whole || !h->place[1].whole)
+        return h->place[0].whole;
+    if (h->place[0].generation != h->place[1].generation)
+        return h->place[1].generation < h->place[0].generation;
+    return h->place[1].version < h->place[0].version;
+}
+
 void ps_ram_save(struct ps_ram *r, uint64_t version, uint32_t generation, const float *weights, uint64_t weight_count, const float *slots, uint64_t slot_count)
 {
     struct ram_head *h = r->head;
-    unsigned i = h->place[0].whole && (!h->place[1].whole || h->place[1].version < h->place[0].version);
+    unsigned i = older_place(h);
     if (weight_count + slot_count != r->floats)
         return;
     __atomic_store_n(&h->place[i].whole, 0, __ATOMIC_SEQ_CST);

@@ -57,6 +57,8 @@ static uint64_t first_record_for(const struct shard *s, const struct peer *p)
     if (p->role == COPY_COPYING && p->version < s->version) {
         known = s->synced < known ? s->synced : known;
         known = known >= s->version && s->version > 0 ? s->version - 1 : known;
+        /* It can skip ahead only with the newest ones; the log is synced below them. */
+        known = s->version - known > RECORDS_LIMIT ? s->version - RECORDS_LIMIT : known;
     }
     return known;
 }
