@@ -119,6 +119,15 @@ static void start_from(struct shell *s, const struct ckpt_found *found, const st
     shell_event(s, "resumed", "coordinator", meta->step, "from %s", s->report.checkpoint_path);
 }
 
+static int check_steps(const struct shell *s, const struct ckpt_meta *m, struct err *err)
+{
+    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass);
+    if (m->step <= steps)
+        return 0;
+    return err_set(err, ERR_USAGE, "the run has trained %llu steps already, the spec asks for %llu: resume it with train.steps=%llu or more",
+                   (unsigned long long)m->step, (unsigned long long)steps, (unsigned long long)m->step);
+}
+
 /* A fresh start begins at the newest checkpoint that verifies, under any site's folder. */
 static int find_base(struct shell *s, struct err *err)
 {
@@ -134,8 +143,11 @@ static int find_base(struct shell *s, struct err *err)
     if (rc == ERR_NOT_FOUND)
         return 0;
     TRY(rc);
-    start_from(s, &found, &m.meta);
+    rc = check_steps(s, &m.meta, err);
+    if (rc == 0)
+        start_from(s, &found, &m.meta);
     ckpt_manifest_fini(&m);
+    TRY(rc);
     verify_copies(&f, root, &found);
     return 0;
 }

@@ -221,6 +221,12 @@ static void answer_status(struct shell *s, struct link *link)
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct shell *s = arg;
+    if (link_is_tls(link) && (peer->who.site >= s->job.spec.site_count || strcmp(link_peer_site(link), s->job.spec.sites[peer->who.site].name) != 0)) {
+        log_warn(&s->log, "a process with a certificate of site '%s' says it is of another: its link is closed",
+                 link_peer_site(link));
+        link_close(link);
+        return;
+    }
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
         if (!s->member[i].link) {
             s->member[i] = (struct member){.link = link, .who = peer->who};

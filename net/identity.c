@@ -223,7 +223,7 @@ static int make_ca_locked(const char *dir, const char *job, struct err *err)
         return 0;
     }
     if (access(cert, F_OK) == 0)
-        return err_set(err, ERR_CORRUPT, "%s is there but does not match its key; remove the folder to start anew", cert);
+        return err_set(err, ERR_CORRUPT, "%s is damaged or does not match its key; remove the folder %s, and the next start makes new certificates", cert, dir);
     snprintf(common_name, sizeof common_name, "viaduct run %.40s", job);
     struct request r = {.common_name = common_name, .extensions = ca_extensions, .days = CA_DAYS};
     TRY(make_pair(&r, &p, err));

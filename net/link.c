@@ -50,6 +50,7 @@ struct link {
     struct tls *tls;
     struct timer *timer;
     struct msg_hello hello, peer;
+    char peer_site[64];
     uint64_t job_hash, next_out, next_in;
     struct frame_head head;      /* of the frame at the inbox's start, when need > 0 */
     size_t need;
@@ -294,6 +295,7 @@ static int check_certificate(struct link *link, const struct msg_hello *peer, st
         return err_set(err, ERR_DENIED, "the certificate of the other end (%s) is of another job than %s", uri, link->hello.job);
     if (strcmp(is, role) != 0)
         return err_set(err, ERR_DENIED, "the other end says it is a %s, but its certificate is for %s", role_word(peer->who.role), is + 6);
+    snprintf(link->peer_site, sizeof link->peer_site, "%.*s", (int)(is - uri - (ptrdiff_t)strlen(job)), uri + strlen(job));
     return 0;
 }
 
@@ -688,6 +690,11 @@ void link_traffic(const struct link *link, uint64_t *sent, uint64_t *received)
 {
     *sent = link->wire.sent;
     *received = link->wire.received;
+}
+
+const char *link_peer_site(const struct link *link)
+{
+    return link->peer_site;
 }
 
 bool link_is_tls(const struct link *link)

@@ -115,6 +115,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     s->link = link;
     s->peer = *peer;
     assert_memory_equal(link_peer(link), peer, sizeof *peer);
+    assert_string_equal(link_peer_site(link), link_is_tls(link) ? "here" : "");
 }
 
 static void on_closed(void *arg, struct link *link, const struct err *why)
