@@ -122,7 +122,7 @@ $(ORACLE): $B/%: $B/%.o $(foreach f,$(CLOSURE_cli),$(if $(filter-out cli,$f),$B/
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
 # ---- drivers of end-to-end tests ----
-E2E_DRIVERS := $B/tests/e2e/coll_driver
+E2E_DRIVERS := $B/tests/e2e/coll_driver $B/tests/e2e/impostor
 $(E2E_DRIVERS): $B/%: $B/%.o $(foreach f,$(CLOSURE_collectives),$B/lib/$f.a)
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 

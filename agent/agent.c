@@ -303,7 +303,11 @@ static void launch_export(struct agent *a, const struct msg_launch *m)
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct agent *a = arg;
-    (void)peer;
+    if (peer->who.role != ROLE_COORDINATOR) {
+        log_warn(&a->log, "another process answers where the coordinator should: link closed");
+        link_close(link);
+        return;
+    }
     struct msg_join *m = calloc(1, sizeof *m);
     CHECK(m != NULL);
     m->who = a->hello.who;

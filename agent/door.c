@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include <stdio.h>
@@ -58,7 +59,8 @@ int door_open(const char *path, struct door **out, struct err *err)
     unlink(path);   /* of a dead agent: the run's lock says there is no other */
     int listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), stop_fd = eventfd(0, EFD_CLOEXEC);
     struct door *d = calloc(1, sizeof *d);
-    if (listen_fd < 0 || stop_fd < 0 || !d || bind(listen_fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(listen_fd, 128) < 0) {
+    if (listen_fd < 0 || stop_fd < 0 || !d || bind(listen_fd, (struct sockaddr *)&a, sizeof a) < 0 || chmod(path, 0600) < 0 ||
+        listen(listen_fd, 128) < 0) {
         int why = errno;
         close(listen_fd);
         close(stop_fd);

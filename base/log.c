@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/base.h"
+
 static const char *const level_name[] = {"error", "warn", "info", "debug", "trace"};
 
 void time_text(char *out)
@@ -18,21 +20,50 @@ void time_text(char *out)
     snprintf(out + n, 8, ".%03ldZ", now.tv_nsec / 1000000 % 1000);
 }
 
+/* Bytes of the UTF-8 character at p, 0 when it is none. */
+static unsigned utf8_length(const unsigned char *p)
+{
+    unsigned n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+    for (unsigned i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
+    bool outside = (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f);   /* surrogates; beyond the last code point */
+    return overlong || outside ? 0 : n;
+}
+
+char *text_plain(char *s)
+{
+    for (unsigned char *p = (unsigned char *)s; *p;) {
+        unsigned n = utf8_length(p);
+        bool control = (*p < 0x20 && *p != '\t' && *p != '\n') || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0);
+        if (n == 0 || control)
+            *p = '?';
+        p += n == 0 || control ? 1 : n;
+    }
+    return s;
+}
+
 int json_quote(char *out, size_t size, const char *s)
 {
     size_t n = 0;
 #define PUT(c) do { if (n + 1 < size) out[n] = (char)(c); n++; } while (0)
     PUT('"');
-    for (const unsigned char *p = (const unsigned char *)s; *p; p++) {
+    unsigned length;
+    for (const unsigned char *p = (const unsigned char *)s; *p; p += length) {
         char esc[8];
-        if (*p == '"' || *p == '\\')
+        length = utf8_length(p);
+        if (length == 0)
+            snprintf(esc, sizeof esc, "?");
+        else if (*p == '"' || *p == '\\')
             snprintf(esc, sizeof esc, "\\%c", *p);
         else if (*p == '\n')
             snprintf(esc, sizeof esc, "\\n");
         else if (*p < 0x20 || *p == 0x7f)
             snprintf(esc, sizeof esc, "\\u%04x", *p);
         else
-            snprintf(esc, sizeof esc, "%c", *p);
+            snprintf(esc, sizeof esc, "%.*s", (int)length, (const char *)p);
+        length = MAX(length, 1u);
         for (const char *e = esc; *e; e++)
             PUT(*e);
     }

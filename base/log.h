@@ -25,7 +25,9 @@ void log_at(struct log *l, enum log_level level, const char *fmt, ...) __attribu
 #define log_info(l, ...) log_at((l), LOG_INFO, __VA_ARGS__)
 #define log_debug(l, ...) log_at((l), LOG_DEBUG, __VA_ARGS__)
 
-/* Appends s as a JSON string with quotes; returns bytes needed, as snprintf. */
+/* Bytes that a terminal would obey or cannot show (control characters but tab and newline, broken UTF-8) become '?', in place; returns s. */
+char *text_plain(char *s);
+/* Appends s as a JSON string with quotes; returns bytes needed, as snprintf. Broken UTF-8 becomes '?'. */
 int json_quote(char *out, size_t size, const char *s);
 /* RFC 3339 UTC with milliseconds, e.g. 2026-11-24T12:00:00.123Z; out >= 32. */
 void time_text(char *out);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "cli/cli.h"
 
 static bool is_override(const char *text)
@@ -67,7 +68,8 @@ int args_parse(struct args *a, const char *const *options, int argc, char **argv
 
 int cli_fail(const char *verb, const struct err *err)
 {
-    fprintf(stderr, "viaduct %s: %s\n", verb, err->text);
+    struct err shown = *err;
+    fprintf(stderr, "viaduct %s: %s\n", verb, text_plain(shown.text));   /* it may quote a file or the command line */
     return err_exit_code(err->code);
 }
 

@@ -134,6 +134,14 @@ static int verify(const char *path, struct err *err)
     return worst ? err_set(err, worst, "%s has damaged checkpoints, named above; the others are whole", path) : 0;
 }
 
+/* A damaged checkpoint, and what helps. */
+static void advise(struct err *err)
+{
+    struct err why = *err;
+    if (why.code == ERR_CORRUPT)
+        err_set(err, why.code, "%s; use another site's copy or an earlier step (viaduct ckpt ls RUN), as a resume does by itself", why.text);
+}
+
 int verb_ckpt(int argc, char **argv)
 {
     static const char *const options[] = {"--json", NULL};
@@ -152,5 +160,6 @@ int verb_ckpt(int argc, char **argv)
         rc = verify(a.positional[1], &err);
     else if (rc == 0)
         rc = err_set(&err, ERR_USAGE, "ckpt knows ls, show and verify; '%s' is not in this version", noun);
+    advise(&err);
     return rc < 0 ? cli_fail("ckpt", &err) : 0;
 }

@@ -311,7 +311,8 @@ void live_summary(const char *run_dir, FILE *out)
     if (*string(ckpt, "path"))
         fprintf(out, "  %-18s %s\n", "checkpoint", string(ckpt, "path"));
     if (*string(floats, "path"))
-        fprintf(out, "  %-18s %s (accuracy %.4f)\n", "exported", string(floats, "path"), number(floats, "accuracy"));
+        fprintf(out, "  %-18s %s\n", "exported", string(floats, "path"));
+    print_number(out, "its accuracy", number(floats, "accuracy"), "%.4f");
     if (*string(r, "weights_sha256"))
         fprintf(out, "  %-18s %s\n", "weights_sha256", string(r, "weights_sha256"));
     json_decref(r);

@@ -235,6 +235,23 @@ static int check_sites(const struct job_spec *spec, const char *external_site, s
     return 0;
 }
 
+/* --site names the site that an MPI world is the gang of; without one it would do nothing, and nobody would notice. */
+static int check_site_option(const struct job_spec *spec, const char *site, struct err *err)
+{
+    const char *names[SITES_MAX];
+    unsigned i = 0;
+    if (!site)
+        return 0;
+    for (; i < spec->site_count && strcmp(spec->sites[i].name, site) != 0; i++)
+        names[i] = spec->sites[i].name;
+    if (i < spec->site_count)
+        return err_set(err, ERR_USAGE, "--site %s makes an MPI world the gang of that site: start the run with mpirun -n N viaduct run SPEC --site %s, or leave --site out",
+                       site, site);
+    const char *nearest = nearest_name(site, names, spec->site_count);
+    return err_set(err, ERR_USAGE, "--site %s: the spec has no site of that name%s%s%s", site, nearest ? "; did you mean '" : "", nearest ? nearest : "",
+                   nearest ? "'?" : "");
+}
+
 /* A plan that cannot be made stops nobody: it predicts, the coordinator places. */
 static void show_plan(const struct supervisor *s)
 {
@@ -316,6 +333,8 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
     snprintf(fallback, sizeof fallback, "runs/%s", s->job.spec.name);
     const char *dir = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : fallback;
     *code = -1;
+    if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
+        TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
     TRY(check_sites(&s->job.spec, a->value[OPTION_EXTERNAL_GANG], err));
     TRY(own_worker(a->value[OPTION_WORKER], err));
     if (resume)

@@ -16,24 +16,32 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "ckpt/ckpt.h"
 #include "net/net.h"
 
 #define DIR_MAX 480
 #define SUPERVISOR_MS 30000           /* one whose mpirun world died needs this long to see it and end */
 #define LEFTOVER_MS 12000             /* children of a dead `viaduct run` end within 10 s by themselves */
 #define KILLED_MS 3000
+#define CHECKPOINTS_LOOKED_AT 4096
 #define SCANS_MAX 5                   /* a process may fork while it is looked for */
 
-static bool is_empty(const char *dir)
+/* Whether there is anything in it, and a run; a directory that is not there is empty. */
+static int look_into(const char *dir, bool *empty, bool *run, struct err *err)
 {
+    char path[PATH_MAX + 64];
+    struct stat st;
     DIR *d = opendir(dir);
+    *empty = true;
+    *run = false;
     if (!d)
-        return true;
-    bool empty = true;
-    for (struct dirent *e; empty && (e = readdir(d));)
-        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot look into %s", dir);
+    for (struct dirent *e; *empty && (e = readdir(d));)
+        *empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
     closedir(d);
-    return empty;
+    snprintf(path, sizeof path, "%s/state/job", dir);
+    *run = stat(path, &st) == 0;
+    return *run || errno == ENOENT || errno == ENOTDIR ? 0 : err_errno(err, errno, "cannot read %s", path);
 }
 
 /* ---- processes that hold the run's lock ---- */
@@ -207,8 +215,34 @@ static int load_earlier(const char *dir, const struct job *job, struct job *old,
 {
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/spec.yaml", dir);
-    TRY(job_load(old, path, NULL, 0, false, err));
+    int rc = job_load(old, path, NULL, 0, false, err);
+    if (rc < 0 && old->problems.count)
+        return err_set(err, rc, "%s is damaged (line %u: %s); copy the spec that the run was started with to that place", path, old->problems.item[0].line,
+                       old->problems.item[0].text);
+    TRY(rc);
     return job_resume_check(&old->spec, &job->spec, err);
+}
+
+/* Of a run that had a checkpoint, one must be left: beginning again at step 1 is not what --resume means. Whether it verifies, the coordinator sees. */
+static int check_checkpoints(const char *dir, struct err *err)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    const char *last = json_string_value(json_object_get(json_object_get(report, "checkpoint"), "path"));
+    struct ckpt_found *found = calloc(CHECKPOINTS_LOOKED_AT, sizeof *found);
+    uint32_t count = 0, published = 0;
+    CHECK(found != NULL);
+    snprintf(path, sizeof path, "%s/ckpt", dir);
+    int rc = last ? ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, err) : 0;
+    for (uint32_t i = 0; i < count; i++)
+        published += found[i].published;
+    free(found);
+    if (rc == 0 && last && !published)
+        rc = err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are gone: its report names %s, and %s holds none. Bring back a copy of that folder, "
+                     "or start anew in another --dir", last, path);
+    json_decref(report);
+    return rc;
 }
 
 static int check_resume(const char *dir, const struct job *job, struct err *err)
@@ -218,7 +252,22 @@ static int check_resume(const char *dir, const struct job *job, struct err *err)
     int rc = load_earlier(dir, job, old, err);
     job_fini(old);
     free(old);
-    return rc;
+    return rc < 0 ? rc : check_checkpoints(dir, err);
+}
+
+/* Whether the report is of that spec, and not of a shorter one that a resume which never began has replaced. */
+static bool report_is_of(const char *dir, const struct job *job)
+{
+    char path[PATH_MAX + 64], hex[SHA256_HEX];
+    uint8_t digest[SHA256_BYTES];
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    const char *told = json_string_value(json_object_get(json_object_get(report, "lineage"), "spec_sha256"));
+    sha256_of(job->resolved_yaml, strlen(job->resolved_yaml), digest);
+    hex_of(digest, sizeof digest, hex);
+    bool same = !told || strcmp(told, hex) == 0;
+    json_decref(report);
+    return same;
 }
 
 int rundirs_completed(const char *dir, const struct job *job, bool *completed, struct err *err)
@@ -231,7 +280,7 @@ int rundirs_completed(const char *dir, const struct job *job, bool *completed, s
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
     int rc = load_earlier(dir, job, old, err);
-    *completed = rc == 0 && old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps;
+    *completed = rc == 0 && old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && report_is_of(dir, old);
     job_fini(old);
     free(old);
     return rc;
@@ -253,18 +302,16 @@ static int fill(struct opened_run *o, const char *dir, const struct job *job, st
 
 int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, bool resume, struct err *err)
 {
-    char real[PATH_MAX], path[PATH_MAX + 64];
-    struct stat st;
+    char real[PATH_MAX];
+    bool empty;
     struct opened_run made = {.supervisor_fd = -1, .lock_fd = -1};
     if (strlen(dir) > DIR_MAX)
         return err_set(err, ERR_USAGE, "--dir is longer than %d bytes", DIR_MAX);
-    bool empty = is_empty(dir);
-    snprintf(path, sizeof path, "%s/state/job", dir);
-    made.resumed = stat(path, &st) == 0;
+    TRY(look_into(dir, &empty, &made.resumed, err));
     if (!empty && !resume)
         return err_set(err, ERR_CONFLICT, "%s is not empty; continue that run with --resume, or choose another --dir", dir);
     if (!empty && !made.resumed)
-        return err_set(err, ERR_CONFLICT, "%s is not empty and holds no run to resume", dir);
+        return err_set(err, ERR_CONFLICT, "%s is not empty and holds no run to resume; choose another --dir", dir);
     if (empty && resume)
         return err_set(err, ERR_NOT_FOUND, "%s holds no run to resume; start it without --resume", dir);
     TRY(make_folders(dir, err));

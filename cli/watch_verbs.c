@@ -67,7 +67,8 @@ int verb_stop(int argc, char **argv)
     if (rc < 0)
         return err_exit_code(rc);
     if (live_stop(&run, ANSWER_MS, &err) < 0) {
-        err_wrap(&err, "%s does not run", a.positional[0]);
+        struct err why = err;
+        err_set(&err, why.code, "%s does not run: no coordinator answers; `viaduct status %s` tells how it ended (%s)", a.positional[0], a.positional[0], why.text);
         return cli_fail("stop", &err);
     }
     char status[32] = "running";

@@ -14,8 +14,8 @@ static int check(const struct dataset *d, const char *images, const char *labels
                        (unsigned long long)d->count);
     for (uint64_t i = 0; classes && i < d->count; i++)
         if (d->labels[i] >= classes)
-            return err_set(err, ERR_CORRUPT, "%s: label %u at byte %llu, but the model has %u classes", labels, d->labels[i], (unsigned long long)(8 + i),
-                           classes);
+            return err_set(err, ERR_CORRUPT, "%s: label %u at byte %llu, but the model has %u classes; raise model.classes or correct the file", labels,
+                           d->labels[i], (unsigned long long)(8 + i), classes);
     return 0;
 }
 

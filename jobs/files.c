@@ -1,32 +1,63 @@
 /* Data files as far as validation can see: existence, IDX header, dimensions. */
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "jobs/check.h"
+
+#define IDX_BYTES_MAX ((uint64_t)8 << 30)   /* what the reader of the data room takes */
 
 static struct tree *path_node(const struct tree *root, const char *set, const char *which)
 {
     return tree_get(tree_get(tree_get(root, "data"), set), which);
 }
 
+/* NULL, or what is wrong with the file as such. */
+static const char *unreadable(const char *file)
+{
+    struct stat st;
+    if (stat(file, &st) < 0)
+        return strerror(errno);
+    if (!S_ISREG(st.st_mode))
+        return "it is no regular file";   /* a pipe cannot be read by every rank */
+    return access(file, R_OK) < 0 ? strerror(errno) : NULL;
+}
+
+static bool dimensions(const uint8_t *head, uint32_t count, uint32_t dims[4])
+{
+    uint64_t size = 1;
+    for (uint32_t d = 0; d < count; d++) {
+        const uint8_t *p = head + 4 + 4 * d;
+        dims[d] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        if (dims[d] == 0 || dims[d] > IDX_BYTES_MAX / size)
+            return false;
+        size *= dims[d];
+    }
+    return true;
+}
+
 static bool header(struct job *job, const struct tree *t, const char *path, const char *file, uint32_t wanted, uint32_t dims[4])
 {
     uint8_t head[20] = {0};
-    gzFile f = gzopen(file, "rbe");
-    if (!f) {
-        problem_at(job, t, path, NULL, "cannot open %s", file);
-        return false;
-    }
-    int got = gzread(f, head, (unsigned)(4 + 4 * wanted));
-    gzclose(f);
-    if (got != (int)(4 + 4 * wanted) || head[0] || head[1] || head[2] != 8 || head[3] != wanted) {
-        problem_at(job, t, path, NULL, "%s is no IDX file of %s (its first bytes are %02x%02x%02x%02x)", file, wanted == 3 ? "images" : "labels", head[0], head[1],
-                   head[2], head[3]);
-        return false;
-    }
-    for (uint32_t d = 0; d < wanted; d++)
-        dims[d] = (uint32_t)head[4 + 4 * d] << 24 | (uint32_t)head[5 + 4 * d] << 16 | (uint32_t)head[6 + 4 * d] << 8 | head[7 + 4 * d];
-    return true;
+    const char *what = wanted == 3 ? "images" : "labels", *why = unreadable(file);
+    gzFile f = why ? NULL : gzopen(file, "rbe");
+    int got = f ? gzread(f, head, (unsigned)(4 + 4 * wanted)) : 0;
+    if (f)
+        gzclose(f);
+    if (!f)
+        problem_at(job, t, path, NULL, "cannot open %s: %s", file, why ? why : "no memory");
+    else if (got != (int)(4 + 4 * wanted))
+        problem_at(job, t, path, NULL, "%s is no IDX file of %s: it is damaged, or shorter than a header", file, what);
+    else if (head[0] || head[1] || head[2] != 8 || head[3] != wanted)
+        problem_at(job, t, path, NULL, "%s is no IDX file of %s: its first bytes are %02x%02x%02x%02x, 0000080%u is needed", file, what, head[0], head[1], head[2],
+                   head[3], wanted);
+    else if (!dimensions(head, wanted, dims))
+        problem_at(job, t, path, NULL, "%s holds no %s, or its header says more than %u GiB", file, what, (unsigned)(IDX_BYTES_MAX >> 30));
+    else
+        return true;
+    return false;
 }
 
 static void check_set(struct job *job, const struct tree *root, const char *set, const struct job_dataset *d)

@@ -437,7 +437,7 @@ static void attach_lines(struct job *job, const char *file, const char *text, si
         if (at && at < end) {
             const char *stop = memchr(at, '\n', (size_t)(end - at));
             size_t n = (size_t)((stop ? stop : end) - at);
-            p->source_line = job_text(job, "%.*s", (int)MIN(n, (size_t)500), at);
+            p->source_line = text_plain(job_text(job, "%.*s", (int)MIN(n, (size_t)500), at));
         }
     }
     qsort(job->problems.item, job->problems.count, sizeof job->problems.item[0], by_position);

@@ -28,6 +28,7 @@ void problem_at(struct job *job, const struct tree *where, const char *path, con
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    text_plain(text);
     p->item[p->count++] = (struct problem){
         .level = PROBLEM_ERROR, .file = where ? where->file : "", .line = where ? where->line : 0, .column = where ? where->column : 0,
         .length = where ? where->length : 0, .path = job_text(job, "%s", path), .text = job_text(job, "%s", text), .hint = hint};

@@ -104,7 +104,7 @@ def environment(failpoint=None, **more):
 
 def viaduct(*args, timeout=TIMEOUT_S, env=None):
     """Runs the program to its end."""
-    return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=timeout, env=env or environment(), cwd=ROOT)
+    return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, errors="backslashreplace", timeout=timeout, env=env or environment(), cwd=ROOT)
 
 
 def run(job, directory, *args, failpoint=None, timeout=TIMEOUT_S, **env):

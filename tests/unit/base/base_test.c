@@ -275,6 +275,22 @@ static void test_json_quote(void **state)
     assert_string_equal(out, "\"a\\\"b\\\\\\n\\u0001\"");
     assert_true(json_quote(out, 4, "long text") > 4);
     assert_int_equal(strlen(out), 3);
+    json_quote(out, sizeof out, "\xc3\xa9\xff\xe2\x82");
+    assert_string_equal(out, "\"\xc3\xa9???\"");
+}
+
+/* What a terminal shows of a text that somebody else wrote. */
+static void test_text_plain(void **state)
+{
+    (void)state;
+    static const struct { const char *in, *out; } cases[] = {
+        {"plain\ttext\n", "plain\ttext\n"}, {"\x1b]0;title\x07", "?]0;title?"}, {"\x7f", "?"}, {"\xc2\x9b", "??"}, {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x99\x82", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x99\x82"},
+        {"\xc3", "?"}, {"\xe2\x82", "??"}, {"\xc0\xaf", "??"}, {"\xe0\x80\x80", "???"}, {"\xed\xa0\x80", "???"}, {"\xf4\x90\x80\x80", "????"}, {"\xff\xfe", "??"}};
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        char text[32];
+        snprintf(text, sizeof text, "%s", cases[i].in);
+        assert_string_equal(text_plain(text), cases[i].out);
+    }
 }
 
 int main(void)
@@ -283,7 +299,7 @@ int main(void)
         cmocka_unit_test(test_err_chain), cmocka_unit_test(test_cursor_round_trip_and_limits), cmocka_unit_test(test_lane_nodes_cover_exactly),
         cmocka_unit_test(test_lane_sum_is_the_same_for_every_split), cmocka_unit_test(test_lane_samples_partition),
         cmocka_unit_test(test_permutation_is_a_bijection), cmocka_unit_test(test_philox_known_answers), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_sha256_and_hex), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_files), cmocka_unit_test(test_json_quote),
+        cmocka_unit_test(test_sha256_and_hex), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_files), cmocka_unit_test(test_json_quote), cmocka_unit_test(test_text_plain),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -165,7 +165,31 @@ static void a_completed_run_has_nothing_left_unless_more_is_asked(void **state)
     load(&more, "train.steps=20");
     assert_ok(rundirs_completed(r->run, &more, &completed, &e));
     assert_false(completed);
+    write_file(r, "report.json", "{\"status\": \"completed\", \"lineage\": {\"spec_sha256\": \"of-a-shorter-run\"}}");
+    assert_ok(rundirs_completed(r->run, &r->job, &completed, &e));   /* a resume to this length was begun, and got no further */
+    assert_false(completed);
     job_fini(&more);
+}
+
+static void a_resume_needs_what_the_run_left(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    char path[200];
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    rundirs_close(&o);
+    write_file(r, "report.json", "{\"status\": \"failed\", \"checkpoint\": {\"path\": \"ckpt/one/step-00000010\", \"step\": 10}}");
+    assert_int_equal(rundirs_open(&o, r->run, &r->job, true, &e), ERR_NOT_FOUND);
+    assert_non_null(strstr(e.text, "ckpt/one/step-00000010"));
+    snprintf(path, sizeof path, "%s/ckpt/two/step-00000010", r->run);
+    assert_ok(fs_mkdirs(&fs_real, path, &e));
+    write_file(r, "ckpt/two/step-00000010/manifest.json", "{}");   /* whether it is whole, the coordinator sees */
+    assert_ok(rundirs_open(&o, r->run, &r->job, true, &e));
+    rundirs_close(&o);
+    write_file(r, "spec.yaml", "viaduct: v1\nname");
+    assert_int_equal(rundirs_open(&o, r->run, &r->job, true, &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "spec.yaml is damaged (line "));
 }
 
 /* A child that inherits the run's lock, as every process of a run does, and nothing else of its parent. */
@@ -241,6 +265,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_there_is_not_written_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resume_keeps_the_job_and_forgets_its_processes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_completed_run_has_nothing_left_unless_more_is_asked, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_resume_needs_what_the_run_left, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_a_run_leaves_behind_is_ended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resume_waits_for_those_of_an_earlier_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(certificates_for_every_role_of_every_site, set_up, tear_down),
