@@ -99,21 +99,32 @@ static int show(const char *dir, bool json, struct err *err)
     return rc;
 }
 
-static int verify_one(const char *dir, struct err *err)
+/* With --json: one object a line, also for a damaged one. */
+static int verify_one(const char *dir, bool json, struct err *err)
 {
     struct ckpt_manifest m;
-    TRY(ckpt_open(&fs_real, dir, &m, err));
-    int rc = ckpt_verify(&fs_real, dir, &m, err);
-    if (rc == 0)
-        printf("%s: step %llu, %u parts, every byte verifies\n", dir, (unsigned long long)m.meta.step, m.part_count);
-    ckpt_manifest_fini(&m);
+    char path[2100], error[2000];
+    uint64_t step = 0;
+    int rc = ckpt_open(&fs_real, dir, &m, err);
+    if (rc == 0) {
+        step = m.meta.step;
+        rc = ckpt_verify(&fs_real, dir, &m, err);
+        if (rc == 0 && !json)
+            printf("%s: step %llu, %u parts, every byte verifies\n", dir, (unsigned long long)step, m.part_count);
+        ckpt_manifest_fini(&m);
+    }
+    if (!json)
+        return rc;
+    json_quote(path, sizeof path, dir);
+    json_quote(error, sizeof error, rc < 0 ? err->text : "");
+    printf("{\"dir\":%s,\"step\":%llu,\"verified\":%s,\"error\":%s}\n", path, (unsigned long long)step, rc < 0 ? "false" : "true", rc < 0 ? error : "null");
     return rc;
 }
 
-static int verify(const char *path, struct err *err)
+static int verify(const char *path, bool json, struct err *err)
 {
     if (is_file(path, "manifest.json") || !is_file(path, "ckpt"))
-        return verify_one(path, err);
+        return verify_one(path, json, err);
     struct ckpt_found *found;
     uint32_t count, whole = 0;
     TRY(list_of(path, &found, &count, err));
@@ -123,7 +134,7 @@ static int verify(const char *path, struct err *err)
         if (!found[i].published)
             continue;
         whole++;
-        if (verify_one(found[i].dir, &why) < 0) {
+        if (verify_one(found[i].dir, json, &why) < 0) {
             fprintf(stderr, "viaduct ckpt verify: %s\n", why.text);
             worst = (*err = why, why.code);
         }
@@ -157,7 +168,7 @@ int verb_ckpt(int argc, char **argv)
     else if (rc == 0 && strcmp(noun, "show") == 0)
         rc = show(a.positional[1], json, &err);
     else if (rc == 0 && strcmp(noun, "verify") == 0)
-        rc = verify(a.positional[1], &err);
+        rc = verify(a.positional[1], json, &err);
     else if (rc == 0)
         rc = err_set(&err, ERR_USAGE, "ckpt knows ls, show and verify; '%s' is not in this version", noun);
     advise(&err);

@@ -346,6 +346,13 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
     }
     TRY(rundirs_open(&s->dir, dir, &s->job, resume, err));
     s->opened = true;
+    if (resume)                           /* the lock may have been waited for while another `run` completed it */
+        TRY(rundirs_completed(dir, &s->job, &completed, err));
+    if (completed) {
+        print_report(dir);
+        *code = 0;
+        return 0;
+    }
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 
