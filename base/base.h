@@ -15,7 +15,6 @@
 #include "base/philox.h"
 #include "base/protobuf.h"
 #include "base/rundir.h"
-#include "base/sm.h"
 
 #define VIADUCT_VERSION "0.1.0"
 

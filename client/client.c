@@ -130,11 +130,16 @@ static void tell_failure(struct viaduct *v, int code, uint64_t step, const char 
 
 static void host_fail(void *arg, int code, uint64_t step, const char *text) { tell_failure(arg, code, step, text); }
 
+static void ram_name(const struct viaduct *v, char out[160])
+{
+    snprintf(out, 160, "/viaduct-%s-%s-ram-%u", v->run.job, v->site, v->hello.who.index);
+}
+
 static int open_embedded(struct viaduct *v, struct err *err)
 {
     uint16_t rank = v->hello.who.index;
     char name[160];
-    snprintf(name, sizeof name, "/viaduct-%s-%s-ram-%u", v->run.job, v->site, rank);
+    ram_name(v, name);
     if (v->plan.ram_every)
         TRY(ps_ram_open(name, layout_hash(&v->layout), ps_state_floats(&v->plan, &v->layout, rank), &v->ram, err));
     TRY(ps_disk_open(v->loop, &v->disk, err));
@@ -204,11 +209,6 @@ static void on_message(void *arg, enum msg_type type, void *m, const uint8_t *pa
     }
     pthread_cond_broadcast(&v->wake);
     pthread_mutex_unlock(&v->lock);
-}
-
-static void ram_name(const struct viaduct *v, char out[160])
-{
-    snprintf(out, 160, "/viaduct-%s-%s-ram-%u", v->run.job, v->site, v->hello.who.index);
 }
 
 static void fill_join(void *arg, struct msg_join *join, struct bytes *payload)
