@@ -43,6 +43,11 @@ LIBS := $(PKG_LIBS) -lpthread -ldl -lm
 CFLAGS_FILE_engine/kernels_avx512 := -O3 -ffp-contract=fast -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512 -fno-math-errno
 CFLAGS_FILE_engine/kernels_avx2 := -O3 -ffp-contract=fast -mavx2 -mfma -fno-math-errno
 CFLAGS_FILE_engine/kernels_base := -O3 -ffp-contract=fast -fno-math-errno -Wno-psabi
+# Integer kernels, and the float layers of quantized models: no contraction, so that every set gives the same bits.
+CFLAGS_FILE_engine/int8_avx512 := -O3 -mavx512f -mavx512vl -mavx512bw -mavx512vnni -mprefer-vector-width=512 -fno-math-errno
+CFLAGS_FILE_engine/int8_avx2 := -O3 -mavx2 -fno-math-errno
+CFLAGS_FILE_engine/int8_plain := -O3 -fno-math-errno
+CFLAGS_FILE_engine/int8_float := -O3 -fno-math-errno -Wno-psabi
 CFLAGS_FILE_engine/optim := -O3 -fno-math-errno
 # Sums and the memory limit they are held against: plain loops that should not wait for anything but memory. Addition by addition, so the same bits.
 CFLAGS_FILE_base/lanes := -O3
