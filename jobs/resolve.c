@@ -59,6 +59,32 @@ static void add_optimizer(struct text *t, const struct job_optim *o)
         (unsigned long long)o->step_every, (unsigned long long)o->warmup, o->clip);
 }
 
+const char *job_calibration_name(enum job_calibration c)
+{
+    static const char *const names[] = {"mse", "percentile", "entropy", "minmax"};
+    return names[c];
+}
+
+static void add_export(struct text *t, const struct job_spec *s)
+{
+    static const char *const formats[] = {"onnx", "safetensors", "triton"};   /* by bit */
+    const char *comma = "";
+    if (!s->has_export) {
+        add(t, "export: null\n");
+        return;
+    }
+    add(t, "export:\n");
+    if (s->quantize.on)
+        add(t, "  quantize: {scheme: static, images: %u, calibration: %s}\n", s->quantize.images, job_calibration_name(s->quantize.calibration));
+    add(t, "  gate: {max_drop: %.17g}\n  to: [", s->quantize.max_drop);
+    for (unsigned i = 0; i < 3; i++)
+        if (s->export_to >> i & 1) {
+            add(t, "%s%s", comma, formats[i]);
+            comma = ", ";
+        }
+    add(t, "]\n");
+}
+
 void resolve_text(struct job *job)
 {
     const struct job_spec *s = &job->spec;
@@ -92,11 +118,7 @@ void resolve_text(struct job *job)
             s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);
-    if (!s->has_export)
-        add(&t, "export: null\n");
-    else
-        add(&t, "export: {to: [%s%s%s]}\n", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
-            s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+    add_export(&t, s);
     job->resolved_yaml = t.at;
 }
 

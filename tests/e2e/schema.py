@@ -25,7 +25,8 @@ full = {
     "coordinator": {"listen": "127.0.0.1:0", "log": "sqlite"},
     "sites": [{"name": "a", "via": "local", "ranks": 1, "threads": 1, "ps_shards": 1}, {"name": "b", "via": "local", "ranks": 1, "threads": 1, "ps_shards": 1}],
     "parallel": "auto", "sync": {"inside": "allreduce", "between": {"mode": "sync", "codec": "none"}},
-    "checkpoint": {"every": "200 steps", "keep": 3, "replicas": 2, "ram_every": 1}, "export": {"to": ["onnx"]}}
+    "checkpoint": {"every": "200 steps", "keep": 3, "replicas": 2, "ram_every": 1}, 
+    "export": {"quantize": {"scheme": "static", "images": 64, "calibration": "mse"}, "gate": {"max_drop": 0.01}, "to": ["onnx", "triton"]}}
 short = {"viaduct": "v1", "name": "job", "model": {"family": "cnn", "classes": 10, "input": [1, 28, 28]}, "data": {"train": files}}
 other_types = ["word", "", "yes", 3.5, True, None, [], {}, [1], {"a": 1}, -1, 1e18]
 
