@@ -87,7 +87,7 @@ static int read_float(struct int8_lowering *w, uint16_t edge)
 }
 
 /* A float result becomes the value, or is quantized to it. */
-static void give_float(struct int8_lowering *w, uint16_t edge, int buffer)
+static void give_scaled(struct int8_lowering *w, uint16_t edge, int buffer, float scale)
 {
     const struct quant_value *v = &w->m->value[edge];
     if (!v->on) {
@@ -98,8 +98,10 @@ static void give_float(struct int8_lowering *w, uint16_t edge, int buffer)
     struct int8_params *p = add(w, F_QUANTIZE, 2, (struct int8_operand[]){arena(buffer), arena(w->as_u8[edge])});
     p->in = shape_of(w->m->graph, edge);
     p->zero_out = v->zero;
-    p->scale = v->scale;
+    p->scale = scale;
 }
+
+static void give_float(struct int8_lowering *w, uint16_t edge, int buffer) { give_scaled(w, edge, buffer, w->m->value[edge].scale); }
 
 /* ---- nodes ---- */
 static void normalize(struct int8_lowering *w, const struct node *n)
@@ -108,12 +110,13 @@ static void normalize(struct int8_lowering *w, const struct node *n)
     int to = new_buffer(w, n->out[0], sizeof(float));
     struct int8_operand o[2] = {{Q_PIXELS, 0, NULL}, arena(to)};
     struct int8_params *p = add(w, w->floats ? F_NORMALIZE_F32 : F_NORMALIZE_U8, 2, o);
+    bool divides = quantized_input_divides(w->m);
     p->out = shape_of(w->m->graph, n->out[0]);
     for (unsigned i = 0; i < 4; i++) {
         p->mean[i] = c->mean[i];
-        p->deviation[i] = c->deviation[i] != 0 ? c->deviation[i] : 1;
+        p->deviation[i] = c->deviation[i] != 0 && !divides ? c->deviation[i] : 1;
     }
-    give_float(w, n->out[0], to);
+    give_scaled(w, n->out[0], to, divides ? quantized_input_scale(w->m) : w->m->value[n->out[0]].scale);
 }
 
 static int relu_after(const struct int8_lowering *w, uint16_t edge)

@@ -131,6 +131,10 @@ void quantized_model_plan(struct quantized_model *m, uint64_t layers);
 void quantized_model_set(struct quantized_model *m, const struct value_range *range);
 /* The edge whose range a value shares: pooling and flattening change no value. */
 uint16_t quantized_range_edge(const struct graph *folded, uint16_t edge);
+/* Whether the division by the deviation is left to the quantization of the input, because all channels have the same one; then centered pixels are
+ * quantized by quantized_input_scale. */
+bool quantized_input_divides(const struct quantized_model *m);
+float quantized_input_scale(const struct quantized_model *m);
 /* What the model's input can be: pixels in [0, 1], normalized. */
 struct value_range quantized_input_range(const struct model_config *c);
 

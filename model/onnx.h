@@ -30,14 +30,15 @@ void onnx_constant(const struct model_config *c, int which, float out[4]);
 /* ---- writing ---- */
 /* A node that is named after its output. */
 struct pb onnx_node(const char *op, const char *const *in, unsigned count, const char *out);
-void onnx_ints(struct pb *node, const char *name, unsigned count, uint64_t each);
+void onnx_ints(struct pb *node, const char *name, unsigned count, const uint64_t *v);
 void onnx_int(struct pb *node, const char *name, uint64_t v);
 /* kernel_shape, pads and the like of an operation of ours. */
 void onnx_attributes(enum op op, struct pb *node);
+void onnx_subtraction(const struct graph *g, const struct node *n, struct pb *out);   /* input -> "centered" */
 void onnx_normalization(const struct graph *g, const struct node *n, struct pb *out);
 const char *onnx_value_name(const struct graph *g, uint16_t edge);
 void onnx_initializer(struct pb *graph, const char *name, enum onnx_type type, const uint64_t *dims, uint32_t dim_count, const void *v, uint64_t bytes);
-void onnx_constants(const struct model_config *c, struct pb *graph);
+void onnx_constants(const struct model_config *c, unsigned count, struct pb *graph);   /* the first `count` of them */
 /* The float graph's nodes, and any graph's input and output, each as a field of GraphProto. A file of ours has exactly these. */
 void onnx_nodes(const struct graph *g, struct pb *out);
 void onnx_ends(const struct graph *g, struct pb *out);

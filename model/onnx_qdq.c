@@ -34,6 +34,39 @@ void qdq_float_layers(const struct quantized_model *m, char out[FLOAT_LAYERS_MAX
     snprintf(out + used, FLOAT_LAYERS_MAX - used, "]");
 }
 
+/* ---- flattening ---- */
+static const struct node *flatten_of(const struct quantized_model *m)
+{
+    for (uint32_t k = 0; k < m->graph->node_count; k++)
+        if (m->graph->node[k].op == OP_FLATTEN)
+            return &m->graph->node[k];
+    return NULL;
+}
+
+int qdq_channels_last(const struct quantized_model *m)
+{
+    const struct node *f = flatten_of(m);
+    if (!f || m->graph->edge[f->in[0]].dims[0] == 1)
+        return -1;
+    for (uint32_t i = 0; i < m->layer_count; i++)
+        if (m->layer[i].on && m->graph->node[m->layer[i].node].in[0] == f->out[0])
+            return (int)i;
+    return -1;
+}
+
+void qdq_permute(const struct quantized_model *m, int layer, const int8_t *from, int8_t *to, bool to_channels_last)
+{
+    const struct edge *image = &m->graph->edge[flatten_of(m)->in[0]];
+    size_t channels = image->dims[0], plane = (size_t)image->dims[1] * image->dims[2];
+    for (size_t o = 0; o < m->layer[layer].channels; o++, from += channels * plane, to += channels * plane)
+        for (size_t c = 0; c < channels; c++)
+            for (size_t i = 0; i < plane; i++)
+                if (to_channels_last)
+                    to[i * channels + c] = from[c * plane + i];
+                else
+                    to[c * plane + i] = from[i * channels + c];
+}
+
 /* ---- nodes ---- */
 /* The tensor `name` from its integer form, whose scale and zero point are those of `owner`. */
 static void dequantize(struct pb *out, const char *name, const char *owner, bool zero_point, bool per_channel)
@@ -49,16 +82,49 @@ static void dequantize(struct pb *out, const char *name, const char *owner, bool
     pb_message(out, GRAPH_NODE, &node);
 }
 
-static void value_pair(const struct quantized_model *m, uint16_t edge, struct pb *out)
+/* `name` to its integer form and back, with the scale and zero point of `owner`; quantized by a scale of its own (from_scale) if there is one. */
+static void pair(const char *name, const char *from, const char *from_scale, const char *owner, struct pb *out)
 {
-    const char *name = onnx_value_name(m->graph, edge), *owner = m->graph->edge[quantized_range_edge(m->graph, edge)].name;
     char scale[NAME_MAX_CHARS], zero[NAME_MAX_CHARS], to[NAME_MAX_CHARS];
     suffixed(owner, "scale", scale);
     suffixed(owner, "zero_point", zero);
     suffixed(name, "quantized", to);
-    struct pb node = onnx_node("QuantizeLinear", (const char *[]){name, scale, zero}, 3, to);
+    struct pb node = onnx_node("QuantizeLinear", (const char *[]){from, from_scale ? from_scale : scale, zero}, 3, to);
     pb_message(out, GRAPH_NODE, &node);
     dequantize(out, name, owner, true, false);
+}
+
+static const char *owner_of(const struct quantized_model *m, uint16_t edge) { return m->graph->edge[quantized_range_edge(m->graph, edge)].name; }
+
+static void value_pair(const struct quantized_model *m, uint16_t edge, struct pb *out)
+{
+    const char *name = onnx_value_name(m->graph, edge);
+    pair(name, name, NULL, owner_of(m, edge), out);
+}
+
+/* Sub and Div; or Sub alone, when the value is quantized by a scale that divides as well. */
+static void normalization(const struct quantized_model *m, const struct node *n, struct pb *out)
+{
+    if (!quantized_input_divides(m)) {
+        onnx_normalization(m->graph, n, out);
+        if (m->value[n->out[0]].on)
+            value_pair(m, n->out[0], out);
+        return;
+    }
+    const char *name = onnx_value_name(m->graph, n->out[0]);
+    onnx_subtraction(m->graph, n, out);
+    pair(name, "centered", "centered_scale", name, out);
+}
+
+/* The image that is flattened, channels last. */
+static void transposition(const struct quantized_model *m, const struct node *n, struct pb *out)
+{
+    char from[NAME_MAX_CHARS];
+    suffixed(onnx_value_name(m->graph, n->in[0]), "dequantized", from);
+    struct pb node = onnx_node("Transpose", (const char *[]){from}, 1, "channels_last");
+    onnx_ints(&node, "perm", 4, (uint64_t[]){0, 2, 3, 1});
+    pb_message(out, GRAPH_NODE, &node);
+    pair("channels_last", "channels_last", NULL, owner_of(m, n->in[0]), out);
 }
 
 static void operation(const struct quantized_model *m, uint32_t k, struct pb *out)
@@ -79,6 +145,10 @@ static void operation(const struct quantized_model *m, uint32_t k, struct pb *ou
     }
     unsigned count = n->in_count;
     if (n->op == OP_FLATTEN) {
+        if (qdq_channels_last(m) >= 0) {
+            transposition(m, n, out);
+            in[0] = "channels_last_dequantized";
+        }
         suffixed(onnx_value_name(m->graph, n->out[0]), "shape", text[1]);
         in[count++] = text[1];
     }
@@ -92,10 +162,11 @@ void qdq_nodes(const struct quantized_model *m, struct pb *out)
 {
     for (uint32_t k = 0; k < m->graph->node_count; k++) {
         const struct node *n = &m->graph->node[k];
-        if (n->op == OP_NORMALIZE)
-            onnx_normalization(m->graph, n, out);
-        else
-            operation(m, k, out);
+        if (n->op == OP_NORMALIZE) {
+            normalization(m, n, out);
+            continue;
+        }
+        operation(m, k, out);
         if (m->value[n->out[0]].on)
             value_pair(m, n->out[0], out);
     }
@@ -135,7 +206,8 @@ static void add_layer(struct quantized_model *m, struct quant_layer *q, uint64_t
         shaped(add(t, b->name, "", ONNX_FLOAT, channels * sizeof(float), m->weights + m->layout.tensors[b->tensor].offset, NULL), w, 1);
         return;
     }
-    shaped(add(t, w->name, "_quantized", ONNX_INT8, weights, q->weight, NULL), w, w->dim_count);
+    int8_t *to = q == &m->layer[0] + qdq_channels_last(m) ? t->own.channels_last : q->weight;
+    shaped(add(t, w->name, "_quantized", ONNX_INT8, weights, to, NULL), w, w->dim_count);
     shaped(add(t, w->name, "_scale", ONNX_FLOAT, channels * sizeof(float), q->scale, NULL), w, 1);
     shaped(add(t, w->name, "_zero_point", ONNX_INT8, channels, NULL, t->own.zeros), w, 1);
     shaped(add(t, b->name, "_quantized", ONNX_INT32, channels * sizeof(int32_t), q->bias, NULL), w, 1);
@@ -160,11 +232,13 @@ int qdq_tensors_open(struct quantized_model *m, struct qdq_tensors *out, struct 
         channels += m->layer[i].channels;
         most = MAX(most, m->layer[i].channels);
     }
+    int last = qdq_channels_last(m);
     struct qdq_tensors t = {.want = calloc(QUANT_LAYERS_MAX * 5 + GRAPH_EDGES_MAX * 2 + 1, sizeof *t.want)};
     t.own.zeros = calloc(most, 1);
     t.own.bias_scale = calloc(channels ? channels : 1, sizeof *t.own.bias_scale);
+    t.own.channels_last = calloc(last >= 0 ? m->layer[last].channels : 1, last >= 0 ? m->layer[last].depth : 1);
     *out = t;
-    if (!t.want || !t.own.zeros || !t.own.bias_scale) {
+    if (!t.want || !t.own.zeros || !t.own.bias_scale || !t.own.channels_last) {
         qdq_tensors_close(out);
         return err_set(err, ERR_NO_MEMORY, "no memory for the tensors of a quantized model");
     }
@@ -181,6 +255,8 @@ int qdq_tensors_open(struct quantized_model *m, struct qdq_tensors *out, struct 
     }
     for (uint32_t e = 0; e < m->graph->edge_count; e++)
         add_value(m, (uint16_t)e, out);
+    if (qdq_constants(m) < ONNX_CONSTANTS)
+        add(out, "centered", "_scale", ONNX_FLOAT, sizeof out->own.input_scale, &out->own.input_scale, NULL);
     return 0;
 }
 
@@ -188,6 +264,7 @@ void qdq_tensors_close(struct qdq_tensors *t)
 {
     free(t->want);
     free(t->own.zeros);
+    free(t->own.channels_last);
     free(t->own.bias_scale);
     *t = (struct qdq_tensors){0};
 }
@@ -207,10 +284,14 @@ int onnx_write_quantized(const struct quantized_model *m, void **out, size_t *si
     if (qdq_bytes(m) > ONNX_BYTES_MAX - (1u << 22))
         return err_set(err, ERR_USAGE, "the quantized model is larger than the 2 GiB that one ONNX file can hold");
     TRY(qdq_tensors_open((struct quantized_model *)(uintptr_t)m, &t, err));   /* it is only read here */
+    int last = qdq_channels_last(m);
     fill_bias_scales(m, t.own.bias_scale);
+    t.own.input_scale = quantized_input_scale(m);
+    if (last >= 0)
+        qdq_permute(m, last, m->layer[last].weight, t.own.channels_last, true);
     qdq_nodes(m, &graph);
     pb_string(&graph, GRAPH_NAME, "viaduct");
-    onnx_constants(&m->graph->config, &graph);
+    onnx_constants(&m->graph->config, qdq_constants(m), &graph);
     for (unsigned i = 0; i < t.count; i++)
         onnx_initializer(&graph, t.want[i].name, t.want[i].type, t.want[i].dims, t.want[i].dim_count, t.want[i].to ? t.want[i].to : t.want[i].must, t.want[i].bytes);
     onnx_frame(m->graph, &graph, &model);

@@ -67,9 +67,9 @@ static int take_all(struct quantized_model *m, struct bytes graph, struct qdq_te
 {
     float constant[ONNX_CONSTANTS][4];
     struct pb nodes = {0}, ends = {0};
-    for (int i = 0; i < ONNX_CONSTANTS; i++) {
+    for (unsigned i = 0; i < qdq_constants(m); i++) {
         struct onnx_want *w = &t->want[t->count++];
-        onnx_constant(&m->graph->config, i, constant[i]);
+        onnx_constant(&m->graph->config, (int)i, constant[i]);
         *w = (struct onnx_want){.type = ONNX_FLOAT, .dim_count = 3, .dims = {m->graph->config.channels, 1, 1},
                                 .bytes = m->graph->config.channels * sizeof(float), .must = constant[i]};
         snprintf(w->name, sizeof w->name, "%s", onnx_constant_name[i]);
@@ -89,9 +89,14 @@ static int fill(struct quantized_model *m, struct bytes graph, struct err *err)
     TRY(qdq_tensors_open(m, &t, err));
     int rc = take_all(m, graph, &t, err);
     if (rc == 0) {
+        int last = qdq_channels_last(m);
+        if (last >= 0)
+            qdq_permute(m, last, t.own.channels_last, m->layer[last].weight, false);
         share_scales(m);
         rc = check_numbers(m, t.own.bias_scale, err);
     }
+    if (rc == 0 && quantized_input_divides(m) && (t.own.input_scale != quantized_input_scale(m) || !good_scale(t.own.input_scale)))
+        rc = err_set(err, ERR_CORRUPT, "centered_scale is not the deviation times normalized_scale; export the model again");
     qdq_tensors_close(&t);
     return rc;
 }

@@ -38,12 +38,12 @@ struct pb onnx_node(const char *op, const char *const *in, unsigned count, const
     return n;
 }
 
-void onnx_ints(struct pb *node, const char *name, unsigned count, uint64_t each)
+void onnx_ints(struct pb *node, const char *name, unsigned count, const uint64_t *v)
 {
     struct pb a = {0};
     pb_string(&a, ATTRIBUTE_NAME, name);
     for (unsigned i = 0; i < count; i++)
-        pb_uint(&a, ATTRIBUTE_INTS, each);
+        pb_uint(&a, ATTRIBUTE_INTS, v[i]);
     pb_uint(&a, ATTRIBUTE_TYPE, 7);
     pb_message(node, NODE_ATTRIBUTE, &a);
 }
@@ -66,11 +66,16 @@ static void add_float(struct pb *node, const char *name, float v)
     pb_message(node, NODE_ATTRIBUTE, &a);
 }
 
-void onnx_normalization(const struct graph *g, const struct node *n, struct pb *out)
+void onnx_subtraction(const struct graph *g, const struct node *n, struct pb *out)
 {
     struct pb sub = onnx_node("Sub", (const char *[]){onnx_value_name(g, n->in[0]), onnx_constant_name[ONNX_MEAN]}, 2, "centered");
-    struct pb div = onnx_node("Div", (const char *[]){"centered", onnx_constant_name[ONNX_DEVIATION]}, 2, onnx_value_name(g, n->out[0]));
     pb_message(out, GRAPH_NODE, &sub);
+}
+
+void onnx_normalization(const struct graph *g, const struct node *n, struct pb *out)
+{
+    onnx_subtraction(g, n, out);
+    struct pb div = onnx_node("Div", (const char *[]){"centered", onnx_constant_name[ONNX_DEVIATION]}, 2, onnx_value_name(g, n->out[0]));
     pb_message(out, GRAPH_NODE, &div);
 }
 
@@ -78,14 +83,14 @@ void onnx_attributes(enum op op, struct pb *node)
 {
     switch (op) {
     case OP_CONV: case OP_CONV_BIAS:
-        onnx_ints(node, "kernel_shape", 2, 3);
-        onnx_ints(node, "pads", 4, 1);
-        onnx_ints(node, "strides", 2, 1);
+        onnx_ints(node, "kernel_shape", 2, (uint64_t[]){3, 3});
+        onnx_ints(node, "pads", 4, (uint64_t[]){1, 1, 1, 1});
+        onnx_ints(node, "strides", 2, (uint64_t[]){1, 1});
         break;
     case OP_BATCHNORM: add_float(node, "epsilon", MODEL_NORM_EPS); break;
     case OP_MAXPOOL:
-        onnx_ints(node, "kernel_shape", 2, 2);
-        onnx_ints(node, "strides", 2, 2);
+        onnx_ints(node, "kernel_shape", 2, (uint64_t[]){2, 2});
+        onnx_ints(node, "strides", 2, (uint64_t[]){2, 2});
         break;
     case OP_FLATTEN: onnx_int(node, "axis", 1); break;
     case OP_DENSE: onnx_int(node, "transB", 1); break;
@@ -154,12 +159,12 @@ void onnx_initializer(struct pb *graph, const char *name, enum onnx_type type, c
     pb_message(graph, GRAPH_INITIALIZER, &t);
 }
 
-void onnx_constants(const struct model_config *c, struct pb *graph)
+void onnx_constants(const struct model_config *c, unsigned count, struct pb *graph)
 {
     uint64_t dims[3] = {c->channels, 1, 1};
-    for (int i = 0; i < ONNX_CONSTANTS; i++) {
+    for (unsigned i = 0; i < count; i++) {
         float v[4];
-        onnx_constant(c, i, v);
+        onnx_constant(c, (int)i, v);
         onnx_initializer(graph, onnx_constant_name[i], ONNX_FLOAT, dims, 3, v, dims[0] * sizeof *v);
     }
 }
@@ -210,7 +215,7 @@ int onnx_write(const struct graph *g, const struct layout *l, const float *weigh
         return err_set(err, ERR_USAGE, "the model is larger than the 2 GiB that one ONNX file can hold; export safetensors instead");
     onnx_nodes(g, &graph);
     pb_string(&graph, GRAPH_NAME, "viaduct");
-    onnx_constants(&g->config, &graph);
+    onnx_constants(&g->config, ONNX_CONSTANTS, &graph);
     for (uint32_t t = 0; t < l->tensor_count; t++) {
         const struct tensor_desc *d = &l->tensors[t];
         onnx_initializer(&graph, d->name, ONNX_FLOAT, d->dims, d->dim_count, weights + d->offset, d->elems * sizeof(float));

@@ -24,16 +24,34 @@ uint16_t quantized_range_edge(const struct graph *g, uint16_t edge)
     return edge;
 }
 
+static float deviation_of(const struct model_config *c, uint32_t channel) { return c->deviation[channel] != 0 ? c->deviation[channel] : 1; }
+
 struct value_range quantized_input_range(const struct model_config *c)
 {
     struct value_range r = {0, 0};
     for (uint32_t i = 0; i < c->channels; i++) {
-        float deviation = c->deviation[i] != 0 ? c->deviation[i] : 1, lo = (0 - c->mean[i]) / deviation, hi = (1 - c->mean[i]) / deviation;
+        float deviation = deviation_of(c, i), lo = (0 - c->mean[i]) / deviation, hi = (1 - c->mean[i]) / deviation;
         r.lo = fminf(r.lo, fminf(lo, hi));
         r.hi = fmaxf(r.hi, fmaxf(lo, hi));
     }
     return r;
 }
+
+static const struct quant_value *input_value(const struct quantized_model *m)
+{
+    return &m->value[m->graph->node[consumer_of(m->graph, m->graph->pixels)].out[0]];
+}
+
+bool quantized_input_divides(const struct quantized_model *m)
+{
+    const struct model_config *c = &m->graph->config;
+    bool same = input_value(m)->on && deviation_of(c, 0) > 0;
+    for (uint32_t i = 1; i < c->channels; i++)
+        same = same && deviation_of(c, i) == deviation_of(c, 0);
+    return same;
+}
+
+float quantized_input_scale(const struct quantized_model *m) { return input_value(m)->scale * deviation_of(&m->graph->config, 0); }
 
 const char *quantized_layer_name(const struct quantized_model *m, uint32_t layer)
 {

@@ -134,9 +134,11 @@ static void twin(const struct quantized_model *m, const float *pixels, float *lo
             for (size_t i = 0; i < elems(y); i++) {
                 size_t c = i / (y->h * y->w);
                 float d = g->config.deviation[c] != 0 ? g->config.deviation[c] : 1;
-                y->f[i] = (pixels[i] - g->config.mean[c]) / d;
+                y->f[i] = (pixels[i] - g->config.mean[c]) / (quantized_input_divides(m) ? 1 : d);
             }
-            give(&m->value[out], y);
+            struct quant_value q = m->value[out];
+            q.scale = quantized_input_divides(m) ? quantized_input_scale(m) : q.scale;
+            give(&q, y);
         } else if (n->op == OP_RELU) {
             free(y->f), free(y->q);
             *y = *x;   /* done with its layer */
