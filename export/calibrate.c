@@ -13,7 +13,7 @@
 #define BATCH 64u
 #define PERCENTILE 99.99
 
-struct histogram { float lo, hi, reach; uint64_t bin[BINS]; };
+struct histogram { float lo, hi, reach; uint64_t bin[BINS]; };   /* lo <= 0 <= hi: zero is always in the range */
 
 struct calibration {
     const struct graph *graph;
@@ -130,7 +130,7 @@ static struct value_range percentile(const struct histogram *h)
     while (hi > lo && (double)(above + h->bin[hi]) <= cut)
         above += h->bin[hi--];
     double width = 2.0 / BINS * (double)h->reach, left = lo * width - (double)h->reach, right = (hi + 1) * width - (double)h->reach;
-    return (struct value_range){fmaxf(h->lo, (float)left), fminf(h->hi, (float)right)};
+    return (struct value_range){fminf(0, fmaxf(h->lo, (float)left)), fmaxf(0, fminf(h->hi, (float)right))};
 }
 
 /* Squared error of quantizing with this range. */
