@@ -127,6 +127,27 @@ static void transposition(const struct quantized_model *m, const struct node *n,
     pair("channels_last", "channels_last", NULL, owner_of(m, n->in[0]), out);
 }
 
+/* ONNX Runtime quantizes a float layer itself, weights by one scale, when its input comes from DequantizeLinear and its output goes to QuantizeLinear.
+ * A ReLU over values that are not negative anyway keeps it as it is. */
+static bool needs_guard(const struct quantized_model *m, uint32_t k)
+{
+    const struct node *n = &m->graph->node[k];
+    const struct quant_layer *q = layer_of(m, k);
+    int from = m->graph->edge[quantized_range_edge(m->graph, n->in[0])].producer;
+    if (!q || q->on || !m->value[n->in[0]].on || from < 0 || m->graph->node[from].op != OP_RELU)
+        return false;
+    for (uint32_t next = 0; next < m->graph->node_count; next++)
+        if (m->graph->node[next].op == OP_RELU && m->graph->node[next].in[0] == n->out[0])
+            return m->value[m->graph->node[next].out[0]].on;
+    return false;
+}
+
+static void guard(const char *from, const char *to, struct pb *out)
+{
+    struct pb node = onnx_node("Relu", (const char *[]){from}, 1, to);
+    pb_message(out, GRAPH_NODE, &node);
+}
+
 static void operation(const struct quantized_model *m, uint32_t k, struct pb *out)
 {
     static const char *const name[OPS] = {[OP_CONV_BIAS] = "Conv", [OP_RELU] = "Relu", [OP_MAXPOOL] = "MaxPool", [OP_FLATTEN] = "Reshape", [OP_DENSE] = "Gemm"};
@@ -144,6 +165,12 @@ static void operation(const struct quantized_model *m, uint32_t k, struct pb *ou
         in[i] = integers ? text[i] : plain;
     }
     unsigned count = n->in_count;
+    char guarded[NAME_MAX_CHARS];
+    if (needs_guard(m, k)) {
+        suffixed(onnx_value_name(m->graph, n->in[0]), "guarded", guarded);
+        guard(in[0], guarded, out);
+        in[0] = guarded;
+    }
     if (n->op == OP_FLATTEN) {
         if (qdq_channels_last(m) >= 0) {
             transposition(m, n, out);
