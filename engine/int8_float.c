@@ -235,7 +235,8 @@ FLATTEN(flatten_u8, uint8_t)
 FLATTEN(flatten_f32, float)
 
 const kernel_fn int8_common[INT8_KERNELS] = {
-    [I_OFFSETS] = offsets, [I_MULTIPLIERS] = multipliers, [F_BIAS] = bias, [I_POOL] = pool_u8, [I_FLATTEN] = flatten_u8, [F_NORMALIZE_U8] = normalize_u8, [F_NORMALIZE_F32] = normalize_f32,
+    [I_OFFSETS] = offsets, [I_MULTIPLIERS] = multipliers, [F_BIAS] = bias, [I_POOL] = pool_u8, [I_FLATTEN] = flatten_u8,
+    [F_NORMALIZE_U8] = normalize_u8, [F_NORMALIZE_F32] = normalize_f32,
     [F_QUANTIZE] = quantize, [F_DEQUANTIZE] = dequantize, [F_PACK_CONV] = pack_conv, [F_PACK_DENSE] = pack_dense, [F_CONV] = conv, [F_DENSE] = dense,
     [F_RELU] = relu, [F_POOL] = pool_f32, [F_FLATTEN] = flatten_f32,
 };

@@ -7,6 +7,12 @@
 #include "device/device.h"
 #include "export/stage.h"
 
+#ifdef VIADUCT_COMMIT
+#define COMMIT "\"" VIADUCT_COMMIT "\""
+#else
+#define COMMIT "null"
+#endif
+
 /* ---- what is counted ---- */
 static int count_confusion(const struct stage *s, const uint8_t *predicted, struct confusion *out, struct err *err)
 {
@@ -45,7 +51,7 @@ static void add_lineage(const struct stage *s, struct page *p)
     char eval[SHA256_HEX], train[SHA256_HEX];
     hex_of(s->eval_data.sha256, SHA256_BYTES, eval);
     hex_of(s->train_sha256, SHA256_BYTES, train);
-    page_add(p, "{\"batch\":%u,\"eval_sha256\":%s%s%s,\"generation\":%u,\"lanes\":%u,\"seed\":%llu,\"spec_sha256\":\"%s\",\"state_sha256\":\"%s\",\"step\":%llu,"
+    page_add(p, "{\"batch\":%u,\"commit\":" COMMIT ",\"eval_sha256\":%s%s%s,\"generation\":%u,\"lanes\":%u,\"seed\":%llu,\"spec_sha256\":\"%s\",\"state_sha256\":\"%s\",\"step\":%llu,"
                 "\"train_sha256\":%s%s%s,\"viaduct\":\"" VIADUCT_VERSION "\",\"weights_sha256\":\"%s\"}",
              s->job.spec.batch, s->evaluated ? "\"" : "", s->evaluated ? eval : "null", s->evaluated ? "\"" : "", s->generation, s->job.spec.lanes,
              (unsigned long long)s->job.spec.seed, s->spec_sha256, s->state_sha256, (unsigned long long)s->step, s->quantized ? "\"" : "",
@@ -124,8 +130,8 @@ void card_markdown(const struct stage *s, struct page *p)
     page_add(p, "\nAccuracy over %llu samples; latency of one sample on one thread.\n", (unsigned long long)s->eval_data.count);
     if (s->quantized) {
         const struct gate *g = &stage_rung(s)->gate;
-        page_add(p, "\n## Quantization\n\nStatic int8 (QDQ): %s. Gate %s: drop %.4f, lower 95 %% bound %+.4f, limit %+.4f.\n\n| way | accuracy | drop | lower 95 %% | "
-                    "passed |\n| --- | --- | --- | --- | --- |\n",
+        page_add(p, "\n## Quantization\n\nStatic int8 (QDQ): %s. Gate %s: drop %.4f, lower 95 %% bound %+.4f, limit %+.4f.\n\n"
+                    "| way | accuracy | drop | lower 95 %% | passed |\n| --- | --- | --- | --- | --- |\n",
                  stage_rung(s)->name, g->passed ? "passed" : "failed", g->drop, g->low95, -g->max_drop);
         for (unsigned i = 0; i < s->ladder.count; i++) {
             const struct rung *r = &s->ladder.rung[i];

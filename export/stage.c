@@ -67,8 +67,8 @@ static int quantize(struct stage *s, struct err *err)
     const struct job_dataset *files = &s->job.spec.train;
     struct dataset train;
     if (result_is_of_failed_gate(s))
-        return err_set(err, ERR_JOB, "the gate failed before on this checkpoint and spec, see %s/result.json; the float model is in %s/float; allow a larger drop, "
-                       "train longer, or leave out export.quantize", s->export_dir, s->export_dir);
+        return err_set(err, ERR_JOB, "the gate failed before on this checkpoint and spec, see %s/result.json; the float model is in %s/float; allow a larger "
+                       "drop, train longer, or leave out export.quantize", s->export_dir, s->export_dir);
     if (dataset_open_idx(&train, files->images, files->labels, c->channels, c->height, c->width, c->classes, err) < 0)
         return err_wrap(err, "calibrating");
     struct ladder_input in = {&s->model, &train, &s->eval_data, s->with_float, &s->job.spec, &s->log};
@@ -122,8 +122,9 @@ static int finish(struct stage *s, struct err *err)
         return 0;
     }
     const struct rung *r = stage_rung(s);
-    return err_set(err, ERR_JOB, "the gate failed: of %u ways to quantize the best (%s) has accuracy %.4f, a drop of %.4f from the float model with a lower 95 %% bound of "
-                   "%+.4f, and export.gate.max_drop is %g; the float model is in %s/float; allow a larger drop, train longer, or leave out export.quantize",
+    return err_set(err, ERR_JOB, "the gate failed: of %u ways to quantize the best (%s) has accuracy %.4f, a drop of %.4f from the float model with a lower "
+                   "95 %% bound of %+.4f, and export.gate.max_drop is %g; the float model is in %s/float; allow a larger drop, train longer, or leave out "
+                   "export.quantize",
                    s->ladder.count, r->name, r->eval.accuracy, r->gate.drop, r->gate.low95, r->gate.max_drop, s->export_dir);
 }
 

@@ -19,7 +19,8 @@ static void add_config(const struct stage *s, struct page *p)
     /* Level 1 is ONNX Runtime's basic and extended optimizations: without them nothing is fused to integer operations. */
     page_add(p, "optimization { graph { level: 1 } }\n");
     page_add(p, "parameters { key: \"intra_op_thread_count\" value: { string_value: \"1\" } }\n");
-    page_add(p, "model_warmup [ { name: \"random\" batch_size: 1 inputs { key: \"input\" value: { data_type: TYPE_FP32 dims: [ %u, %u, %u ] random_data: true } } } ]\n",
+    page_add(p, "model_warmup [ { name: \"random\" batch_size: 1 inputs { key: \"input\" "
+                "value: { data_type: TYPE_FP32 dims: [ %u, %u, %u ] random_data: true } } } ]\n",
              c->channels, c->height, c->width);
 }
 

@@ -263,8 +263,8 @@ static void read_export(struct job *job, const struct tree *root)
     if (quantize && !at(root, "data.eval"))
         problem_at(job, quantize, "export.quantize", NULL, "quantization (%s) needs data.eval: whether it is good enough is decided on it", line_of(job, quantize));
     if (quantize && s->site_count && !s->sites[0].reads_data)
-        problem_at(job, quantize, "export.quantize", NULL, "quantization (%s) measures training images at the first site, which data.residency (%s) keeps from reading them",
-                   line_of(job, quantize), line_of(job, at(root, "data.residency")));
+        problem_at(job, quantize, "export.quantize", NULL,
+                   "quantization (%s) measures training images at the first site, which data.residency (%s) keeps from reading them", line_of(job, quantize), line_of(job, at(root, "data.residency")));
 }
 
 static void read_rest(struct job *job, const struct tree *root)

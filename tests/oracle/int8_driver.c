@@ -70,7 +70,8 @@ static int put_model(const struct exported_model *m, const struct dataset *data,
     for (size_t i = 0; i < elems; i++)
         pixels[i] = (float)data->pixels[i] / 255;
     for (uint32_t i = 0; i < m->quantized->layer_count; i++)
-        used += (size_t)snprintf(layers + used, sizeof layers - used, "%s %s\n", quantized_layer_name(m->quantized, i), m->quantized->layer[i].on ? "int8" : "float");
+        used += (size_t)snprintf(layers + used, sizeof layers - used, "%s %s\n", quantized_layer_name(m->quantized, i),
+                                 m->quantized->layer[i].on ? "int8" : "float");
     TRY(exported_model_write(m, dir, EXPORT_ONNX | EXPORT_SAFETENSORS, err));
     TRY(infer(m->quantized, pixels, SAMPLES, logits, err));
     TRY(put(dir, "layers.txt", layers, used, err));
