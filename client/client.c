@@ -437,6 +437,7 @@ void viaduct_leave(struct viaduct *v)
         loop_free(v->loop);
     ps_member_close(v->member);
     ps_peers_close(v->peers);
+    rounds_forget(v);
     if (v->coll)
         coll_close(v->coll);
     ps_host_close(v->host);

@@ -66,6 +66,7 @@ struct viaduct {
     struct coll *coll;
     char segment[160];                    /* of coll; set while it is being opened too */
     struct lane_range gang_lanes, lanes;  /* of the gang as opened; of this rank */
+    struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */
     struct piece piece[SHARDS_LIMIT];
     uint64_t target;                      /* version wanted */
@@ -87,6 +88,8 @@ int client_lanes_changed(struct viaduct *v, struct err *err);              /* lo
 bool client_send(struct viaduct *v, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
 bool client_is_member(const struct viaduct *v);
 int client_error(struct viaduct_error *out, const struct err *err);
+
+void rounds_forget(struct viaduct *v);                                     /* the trainer's thread: what was put and not contributed is over with */
 
 /* rounds.c; all locked, in the loop's thread */
 void rounds_set_pieces(struct viaduct *v);

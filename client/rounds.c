@@ -10,6 +10,7 @@
 #define RESEND_VIEW_MS 500                /* after a new view, which the shard may not have had yet */
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
 #define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
+#define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
 #define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
 
 /* ---- which blocks ---- */
@@ -368,6 +369,40 @@ int viaduct_next(struct viaduct *v, struct viaduct_step *out, struct viaduct_err
     return rc < 0 ? client_error(error, &err) : 0;
 }
 
+static struct memory memory_of(struct viaduct_memory m) { return (struct memory){m.pointer, m.space ? SPACE_DEVICE : SPACE_HOST, m.stream}; }
+
+int viaduct_fetch_weights(struct viaduct *v, struct viaduct_memory to, struct viaduct_error *error)
+{
+    struct err err = ERR_INIT;
+    struct handle h;
+    int rc = coll_get_weights(v->coll, memory_of(to), &h, &err);
+    if (rc == 0)
+        rc = handle_wait(h, COPY_TIMEOUT_MS, &err);
+    return rc < 0 ? err_wrap(&err, "weights of step %llu to where they are used", (unsigned long long)v->step.step + 1), client_error(error, &err) : 0;
+}
+
+int viaduct_put_gradient(struct viaduct *v, uint32_t lane, struct viaduct_memory from, struct viaduct_error *error)
+{
+    struct err err = ERR_INIT;
+    return coll_put_lane(v->coll, lane, memory_of(from), &v->put[lane], &err) < 0 ? client_error(error, &err) : 0;
+}
+
+static int wait_for_gradients(struct viaduct *v, struct err *err)
+{
+    for (unsigned l = v->lanes.lo; l < v->lanes.hi; l++)
+        if (handle_wait(v->put[l], COPY_TIMEOUT_MS, err) < 0)
+            return err_wrap(err, "the gradient of lane %u out of its device", l);
+    memset(v->put, 0, sizeof v->put);
+    return 0;
+}
+
+void rounds_forget(struct viaduct *v)
+{
+    struct err unused = ERR_INIT;
+    for (unsigned l = 0; l < LANES_MAX; l++)
+        handle_wait(v->put[l], COPY_TIMEOUT_MS, &unused);   /* an aborted stream writes no more either */
+}
+
 int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, struct viaduct_error *error)
 {
     struct err err = ERR_INIT;
@@ -376,7 +411,9 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
     for (unsigned i = 0; i < (unsigned)(v->lanes.hi - v->lanes.lo); i++)
         t[i] = (struct lane_totals){totals[i].loss_sum, totals[i].correct, totals[i].samples, totals[i].nonfinite};
     failpoint(FAIL_WORKER_REDUCE);
-    int rc = coll_reduce(v->coll, t, &sums, &err);
+    int rc = wait_for_gradients(v, &err);
+    if (rc == 0)
+        rc = coll_reduce(v->coll, t, &sums, &err);
     pthread_mutex_lock(&v->lock);
     if (rc == 0) {
         v->sums = sums;
