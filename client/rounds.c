@@ -55,16 +55,19 @@ static uint8_t primary_of(const struct viaduct *v, unsigned shard)
     return UINT8_MAX;
 }
 
-/* The in-sync copy at the own site, else the primary. */
+/* The in-sync copy at the own site, else the primary. A gang without lanes waits for a copy that is coming to its site: the weights need not cross twice. */
 static uint8_t source_of(const struct viaduct *v, unsigned shard)
 {
     const struct view_shard *vs = &v->view.view.shard[shard];
+    const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
+    bool coming = false;
     for (unsigned i = 0; i < vs->copy_count; i++) {
         bool in_sync = vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC;
         if (in_sync && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site)
             return vs->copy[i].slot;
+        coming = coming || (vs->copy[i].role == COPY_COPYING && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site);
     }
-    return primary_of(v, shard);
+    return coming && gang->lanes.lo == gang->lanes.hi ? UINT8_MAX : primary_of(v, shard);
 }
 
 /* ---- asking and contributing ---- */

@@ -99,6 +99,9 @@ int ps_peers_open(const struct ps_peers_config *config, struct ps_peers **out, s
 void ps_peers_close(struct ps_peers *p);                 /* after loop_free */
 void ps_peers_view(struct ps_peers *p, const struct msg_view *view);
 bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces);
+/* A process that nobody can dial (its site is visiting) has dialled us: what goes to it goes over that link, too. For the link's `closed`: the other one. */
+void ps_peers_adopt(struct ps_peers *p, uint8_t slot, uint32_t instance, struct link *link);
+void ps_peers_closed(struct ps_peers *p, const struct link *link);
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p);   /* sent to other sites since the start */
 
 /* ---- RAM segment: the two newest versions of an embedded shard in shared memory, so that a relaunched gang starts there ---- */

@@ -162,7 +162,7 @@ static bool act(struct world *w, struct proc *p, const struct core_action *a)
         break;
     case CORE_SEND_STOP:
         for (int i = 1; i <= w->proc_count && p->alive; i++)
-            if (linked(p, w->proc[i]))
+            if (linked(p, w->proc[i]) && (a->to.role == ROLE_NONE || a->to.site == w->proc[i]->site))
                 send_to(w, p, 0, 0, w->proc[i]->pid, MSG_STOP, &a->u.stop, NULL);
         break;
     case CORE_EVENT:
