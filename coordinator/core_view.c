@@ -308,14 +308,11 @@ static void promote_another(struct core *c, struct view_shard *vs)
         vs->copy[best].role = COPY_PRIMARY;
 }
 
-void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts, const char *why)
+/* No process has this slot, and its copies are nobody's. */
+static void vacate(struct core *c, unsigned slot, uint32_t relaunches)
 {
     struct view_slot *vslot = &c->next.slot[slot];
-    struct slot_state *state = &c->slot[slot];
-    struct process_id who = {.role = ROLE_PS, .site = vslot->site, .index = (uint16_t)slot, .instance = vslot->instance};
-    uint32_t relaunches = state->relaunches + (counts ? 1 : 0);
-    core_event(c, out, "dead", who, "%s", why);
-    *state = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
+    c->slot[slot] = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
     vslot->instance++;
     vslot->up = false;
     c->dirty = true;
@@ -330,6 +327,14 @@ void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts,
                 promote_another(c, vs);
         }
     }
+}
+
+void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts, const char *why)
+{
+    const struct view_slot *vslot = &c->next.slot[slot];
+    uint32_t relaunches = c->slot[slot].relaunches + (counts ? 1 : 0);
+    core_event(c, out, "dead", (struct process_id){.role = ROLE_PS, .site = vslot->site, .index = (uint16_t)slot, .instance = vslot->instance}, "%s", why);
+    vacate(c, slot, relaunches);
     if (relaunches > SLOT_RELAUNCH_LIMIT)
         core_give_up(c, out, "shard process %u died %u times without a step between them (last: %s): look at its log", slot, relaunches, why);
 }
@@ -423,7 +428,7 @@ void site_left(struct core *c, struct core_out *out, unsigned site, const char *
     core_event(c, out, "site left", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "%s", why);
     for (unsigned s = 0; s < c->next.slot_count; s++)
         if (c->next.slot[s].site == site)
-            slot_died(c, out, s, false, why);
+            vacate(c, s, 0);
     c->next.gang[site].wanted = false;
     c->gang[site] = (struct gang_state){0};
     c->dirty = true;

@@ -290,6 +290,8 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
         refuse(s, me->link, wrong);
         return;
     }
+    if (type == MSG_LEAVE)
+        me->joined = false;               /* the end of its link is no loss */
     if (type == MSG_HEARTBEAT)
         keep_wan(s, me->who, ((struct msg_heartbeat *)m)->wan_sent_bytes);
     shell_run(s);

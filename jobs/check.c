@@ -123,7 +123,7 @@ static void check_sites(struct job *job, const struct tree *root)
         if (s->site_count == 1 && s->sites[i].ps_shards > 0)
             problem_at(job, shards, job_text(job, "sites[%u].ps_shards", i), NULL, "shards at the only site are not in this version; leave it out or use 0");
     }
-    if (!stay)
+    if (!stay && s->site_count)
         problem_at(job, list, "sites", NULL, "all sites join later; at least one must be there from the start, to hold the model");
     const struct tree *lanes = at(root, "train.lanes");
     if (ranks > s->lanes)
