@@ -349,7 +349,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
-        begin_stop(a, 0);
+        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
+        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
     }
 }
 

@@ -75,11 +75,13 @@ static unsigned homes_of(const struct core *c, uint8_t out[SITES_LIMIT])
 static void place(struct core *c)
 {
     uint8_t homes[SITES_LIMIT], slots[SLOTS_LIMIT];
-    unsigned home_count = homes_of(c, homes);
+    unsigned home_count = homes_of(c, homes), stay = 0;
+    while (stay < c->plan.slot_count && !visiting(c, c->plan.slot_site[stay]))
+        stay++;
     uint32_t used[SLOTS_LIMIT] = {0};
     for (unsigned s = 0; s < c->plan.shard_count; s++) {
         struct view_shard *vs = &c->next.shard[s];
-        unsigned own = c->plan.slot_count ? s % c->plan.slot_count : 0, start = s % home_count;
+        unsigned own = stay ? s % stay : 0, start = s % home_count;
         for (unsigned h = 0; h < home_count; h++)
             if (homes[h] == c->plan.slot_site[own])
                 start = h;
@@ -296,6 +298,15 @@ static void roll_back_embedded(struct core *c, struct core_out *out)
     c->dirty = true;
 }
 
+/* A visitor whose processes keep dying fails nobody's job but its own. */
+static void send_away(struct core *c, struct core_out *out, unsigned site, const char *why)
+{
+    struct core_action *stop = core_act(out, CORE_SEND_STOP);
+    stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
+    stop->u.stop.why = STOP_FAILED;
+    site_left(c, out, site, why);
+}
+
 /* ---- deaths and joins ---- */
 /* Nobody could dial a primary at a visiting site. */
 static void promote_another(struct core *c, struct view_shard *vs)
@@ -334,8 +345,11 @@ void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts,
     const struct view_slot *vslot = &c->next.slot[slot];
     uint32_t relaunches = c->slot[slot].relaunches + (counts ? 1 : 0);
     core_event(c, out, "dead", (struct process_id){.role = ROLE_PS, .site = vslot->site, .index = (uint16_t)slot, .instance = vslot->instance}, "%s", why);
+    unsigned site = vslot->site;
     vacate(c, slot, relaunches);
-    if (relaunches > SLOT_RELAUNCH_LIMIT)
+    if (relaunches > SLOT_RELAUNCH_LIMIT && visiting(c, site))
+        send_away(c, out, site, why);
+    else if (relaunches > SLOT_RELAUNCH_LIMIT)
         core_give_up(c, out, "shard process %u died %u times without a step between them (last: %s): look at its log", slot, relaunches, why);
 }
 
@@ -365,7 +379,9 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
             c->next.shard[s].copy[0].role = COPY_NONE;
         c->wants_ram_base = true;
     }
-    if (relaunches > RELAUNCH_LIMIT)
+    if (relaunches > RELAUNCH_LIMIT && visiting(c, site))
+        send_away(c, out, site, why);
+    else if (relaunches > RELAUNCH_LIMIT)
         core_give_up(c, out, "the workers of site %s died %u times without a step between them (last: %s)", c->plan.site_name[site], relaunches, why);
 }
 

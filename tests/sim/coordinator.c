@@ -28,6 +28,7 @@ static void configure(struct world *w, struct core_config *c, bool fresh)
         c->plan.slot_site[i] = k->embedded ? 0 : (uint8_t)(i % k->sites);
     for (unsigned i = 0; i < k->sites; i++)
         c->gang[i] = (struct view_gang){.lanes = lanes_of_part(k->lanes, i, k->sites), .ranks = (uint16_t)k->ranks[i]};
+    c->visiting = k->visiting ? (uint8_t)(1u << (k->sites - 1)) : 0;
     c->copies = (uint8_t)k->copies;
     c->checkpoint_replicas = 2;
     c->steps = k->rounds;
@@ -283,6 +284,12 @@ void coordinator_synced(struct world *w, struct proc *p, uint64_t position)
 void coordinator_stop(struct world *w, struct proc *p)
 {
     core_on_stop(p->coordinator.core, w->now_us / 1000, w->core_out);
+    run(w, p);
+}
+
+void coordinator_drain(struct world *w, struct proc *p)
+{
+    core_on_drain(p->coordinator.core, w->now_us / 1000, (uint8_t)(w->k.sites - 1), w->core_out);
     run(w, p);
 }
 
