@@ -225,6 +225,8 @@ void rounds_tick(struct viaduct *v)
         struct piece *p = &v->piece[s];
         if (wants(v, s) && now - p->asked_ms > ASK_AGAIN_MS)
             ask(v, s);
+        if (!v->plan.embedded && ps_peers_queued(v->peers, primary_of(v, s)) > 0)
+            p->sent_ms = now;                 /* still on its way out of here: not lost */
         if (v->contributed && p->speaks && now - p->sent_ms > p->patience_ms) {
             contribute(v, s);
             p->patience_ms = MIN(MAX(2 * p->patience_ms, RESEND_MS), RESEND_MAX_MS);

@@ -275,6 +275,7 @@ static void join_agent(struct core *c, struct core_out *out, const struct msg_jo
         return;
     c->agent[site].joined = true;
     c->agent[site].heard_ms = c->now_ms;
+    c->agent[site].sent_away = false;
     site_arrived(c, out, site);
     /* A shard process that may have run and is not among the living must never be launched again under its old instance. */
     for (unsigned s = 0; s < c->next.slot_count && !c->plan.embedded; s++) {
@@ -422,6 +423,8 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
     } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT) {
         c->agent[m->who.site].heard_ms = now_ms;
         c->agent[m->who.site].joined = true;      /* silent for longer than its lease, but its link held */
+        if (!c->agent[m->who.site].sent_away)
+            site_arrived(c, out, m->who.site);
     }
     settle(c, out);
 }
@@ -509,10 +512,7 @@ void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_ou
     begin(c, now_ms, out);
     if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
         return;
-    struct core_action *stop = core_act(out, CORE_SEND_STOP);
-    stop->to = (struct process_id){.role = ROLE_AGENT, .site = site};
-    stop->u.stop.why = STOP_REQUESTED;
-    site_left(c, out, site, "drained on request");
+    send_away(c, out, site, STOP_REQUESTED, "drained on request");
     settle(c, out);
 }
 

@@ -40,7 +40,7 @@ struct gang_state {
     uint32_t ram_generation[LANES_MAX][2];
     char last_words[TEXT_LIMIT];
 };
-struct agent_state { bool joined; uint64_t heard_ms; };      /* heard: also of one that is gone, when it was */
+struct agent_state { bool joined, sent_away; uint64_t heard_ms; };   /* sent away: until it joins again; heard: also of one that is gone, when it was */
 
 struct shard_report {                     /* the newest PREPARED of this view */
     bool have;
@@ -127,6 +127,7 @@ bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
 void gang_unpark(struct core *c, unsigned site);
 void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is warm */
+void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
 void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);
 void view_slept(struct core *c, uint64_t ms);
 void view_leases(struct core *c, struct core_out *out);

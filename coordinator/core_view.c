@@ -298,15 +298,6 @@ static void roll_back_embedded(struct core *c, struct core_out *out)
     c->dirty = true;
 }
 
-/* A visitor whose processes keep dying fails nobody's job but its own. */
-static void send_away(struct core *c, struct core_out *out, unsigned site, const char *why)
-{
-    struct core_action *stop = core_act(out, CORE_SEND_STOP);
-    stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
-    stop->u.stop.why = STOP_FAILED;
-    site_left(c, out, site, why);
-}
-
 /* ---- deaths and joins ---- */
 /* Nobody could dial a primary at a visiting site. */
 static void promote_another(struct core *c, struct view_shard *vs)
@@ -348,7 +339,7 @@ void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts,
     unsigned site = vslot->site;
     vacate(c, slot, relaunches);
     if (relaunches > SLOT_RELAUNCH_LIMIT && visiting(c, site))
-        send_away(c, out, site, why);
+        send_away(c, out, site, STOP_FAILED, why);   /* a visitor whose processes keep dying fails nobody's job but its own */
     else if (relaunches > SLOT_RELAUNCH_LIMIT)
         core_give_up(c, out, "shard process %u died %u times without a step between them (last: %s): look at its log", slot, relaunches, why);
 }
@@ -380,7 +371,7 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
         c->wants_ram_base = true;
     }
     if (relaunches > RELAUNCH_LIMIT && visiting(c, site))
-        send_away(c, out, site, why);
+        send_away(c, out, site, STOP_FAILED, why);   /* a visitor whose processes keep dying fails nobody's job but its own */
     else if (relaunches > RELAUNCH_LIMIT)
         core_give_up(c, out, "the workers of site %s died %u times without a step between them (last: %s)", c->plan.site_name[site], relaunches, why);
 }
@@ -448,6 +439,16 @@ void site_left(struct core *c, struct core_out *out, unsigned site, const char *
     c->next.gang[site].wanted = false;
     c->gang[site] = (struct gang_state){0};
     c->dirty = true;
+}
+
+/* Its processes are told to end; its agent, to come back or not as its person likes. */
+void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why)
+{
+    struct core_action *stop = core_act(out, CORE_SEND_STOP);
+    stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
+    stop->u.stop.why = (uint8_t)how;
+    c->agent[site].sent_away = true;
+    site_left(c, out, site, why);
 }
 
 /* ---- silence ---- */

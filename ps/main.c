@@ -290,9 +290,13 @@ static void peer_message(void *arg, uint8_t slot, uint32_t instance, enum msg_ty
 static void on_tick(void *arg)
 {
     struct ps *p = arg;
-    for (unsigned s = 0; s < SHARDS_LIMIT; s++)
+    for (unsigned s = 0; s < SHARDS_LIMIT; s++) {
+        for (unsigned slot = 0; p->host[s] && slot < SLOTS_LIMIT; slot++)
+            if (ps_peers_queued(p->peers, (uint8_t)slot) > 0)
+                ps_host_busy(p->host[s], (uint8_t)slot);
         if (p->host[s])
             ps_host_tick(p->host[s]);
+    }
 }
 
 static void on_term(void *arg, int signo)

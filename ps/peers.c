@@ -154,6 +154,11 @@ bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_
     return false;
 }
 
+size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot)
+{
+    return slot < SLOTS_LIMIT && p->peer[slot].open ? link_queued(p->peer[slot].link) : 0;
+}
+
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p)
 {
     uint64_t sum = 0;
