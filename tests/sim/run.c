@@ -84,6 +84,12 @@ static void choose(struct world *w)
     k->faults_end_us = span_us + 3 * 1000 * (k->lease_ms + k->relaunch_ms);
     k->limit_us = k->faults_end_us + 120000000;
     lay_out(w);
+    /* Last, and by a chance of its own: seeds of before this phase stay the runs that they were. */
+    uint64_t own = hash2(w->seed, 4242);
+    if (own % 5 < 3) {
+        k->prune_rounds = 1 + (unsigned)(hash2(own, 1) % (k->rounds - 1));
+        k->sparsity = (double)(1 + hash2(own, 2) % 19) / 20;
+    }
 }
 
 /* ---- faults ---- */
