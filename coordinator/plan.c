@@ -243,7 +243,10 @@ static int take_data(struct run_plan *p, const struct job_spec *spec, struct err
     for (uint32_t i = 1; i < count; i++)
         sample *= dims[i];
     p->data_bytes = dims[0] * (sample + 1);
-    p->steps = job_steps(spec, dims[0]);
+    p->train_steps = job_steps(spec, dims[0]);
+    p->prune_steps = job_prune_steps(spec, dims[0]);
+    p->steps = p->train_steps + p->prune_steps;
+    p->sparsity = spec->prune.sparsity;
     return 0;
 }
 
@@ -253,6 +256,8 @@ static void take_model(struct run_plan *p, const struct layout *l)
         p->model_bytes += l->tensors[t].elems * sizeof(float);
         if (l->tensors[t].kind == TENSOR_PARAMETER)
             p->parameters += l->tensors[t].elems;
+        if (tensor_prunable(&l->tensors[t]))
+            p->prunable += l->tensors[t].elems;
     }
 }
 
