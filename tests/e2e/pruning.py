@@ -30,7 +30,7 @@ def undisturbed(w):
 def cut_and_resumed(w, wanted, weights):
     job, run_dir = folder(w, "cut", HOW, two_sites(2, 1))
     p = start(job, run_dir)
-    wait_for(lambda: step_of(run_dir) >= 85)
+    wait_for(lambda: step_of(run_dir) >= 66)
     kill_all(run_dir)
     p.communicate(timeout=60)
     before = (run_dir / "spec.yaml").read_text()
