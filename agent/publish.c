@@ -110,12 +110,13 @@ static int publish(struct publisher *p, const struct ask *ask, struct err *err)
     int rc = ckpt_publish(&fs_real, dir, &m, err);
     if (rc == ERR_CONFLICT && older_generation(dir, m.meta.generation))
         rc = ckpt_publish(&fs_real, dir, &m, err);
+    uint64_t trained = job_steps(p->spec, m.meta.samples_per_pass);   /* what phase train ends with: the report tells of it */
     ckpt_manifest_fini(&m);
     if (rc < 0)
         return rc;
     snprintf(site_dir, sizeof site_dir, "%s/ckpt/%s", p->run_dir, p->site);
     struct err why = ERR_INIT;
-    if (p->spec->checkpoint_keep && ckpt_prune(&fs_real, site_dir, p->spec->checkpoint_keep, &why) < 0)
+    if (p->spec->checkpoint_keep && ckpt_prune(&fs_real, site_dir, p->spec->checkpoint_keep, trained, &why) < 0)
         log_warn(p->log, "older checkpoints stay: %s", why.text);
     return 0;
 }

@@ -56,7 +56,7 @@ static const char *string(const json_t *o, const char *key)
 void live_line(const char *json, char *out, size_t size)
 {
     json_t *s = json_loads(json, 0, NULL);
-    char eta[32], ranks[400] = "";
+    char eta[32], phase[48], ranks[400] = "";
     size_t n = 0, i;
     json_t *site;
     json_array_foreach(json_object_get(s, "sites"), i, site) {
@@ -67,15 +67,17 @@ void live_line(const char *json, char *out, size_t size)
             n += (size_t)snprintf(ranks + n, sizeof ranks - n, " ps %.0f/%.0f", isnan(shards_up) ? 0 : shards_up, shards);
     }
     eta_text(number(s, "eta_seconds"), eta, sizeof eta);
+    bool running = strcmp(string(s, "phase"), "running") == 0;
+    snprintf(phase, sizeof phase, "%s%s%s", string(s, "phase"), running && *string(s, "training_phase") ? " " : "", running ? string(s, "training_phase") : "");
     double step = number(s, "step"), steps = number(s, "steps"), loss = number(s, "loss"), rate = number(s, "samples_per_second"),
            wan = number(s, "wan_bytes_per_second");
     if (!s || isnan(step))
         snprintf(out, size, "starting");
     else if (isnan(loss))
-        snprintf(out, size, "%s  step %.0f/%.0f%s", string(s, "phase"), step, isnan(steps) ? 0 : steps, ranks);
+        snprintf(out, size, "%s  step %.0f/%.0f%s", phase, step, isnan(steps) ? 0 : steps, ranks);
     else
-        snprintf(out, size, "%s  step %.0f/%.0f  loss %.4f  %.0f samples/s  ETA %s%s  WAN %.1f MB/s", string(s, "phase"), step, steps, loss,
-                 isnan(rate) ? 0 : rate, eta, ranks, isnan(wan) ? 0 : wan / 1e6);
+        snprintf(out, size, "%s  step %.0f/%.0f  loss %.4f  %.0f samples/s  ETA %s%s  WAN %.1f MB/s", phase, step, steps, loss, isnan(rate) ? 0 : rate, eta, ranks,
+                 isnan(wan) ? 0 : wan / 1e6);
     json_decref(s);
 }
 

@@ -429,7 +429,8 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
     settle(c, out);
 }
 
-void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, struct core_out *out)
+void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, const uint32_t *bins,
+                      struct core_out *out)
 {
     begin(c, now_ms, out);
     bool other_view = m->view != c->view.number && RULE_REPORT;
@@ -444,7 +445,7 @@ void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, c
         return;
     if (slot_is(c, &from))
         c->slot[from.index].heard_ms = now_ms;
-    rounds_report(c, out, m, norms2);
+    rounds_report(c, out, m, norms2, bins);
     ckpt_decide(c, out);
     if (m->complete_mask || !RULE_COMPLETE)
         view_promote(c, m->shard, m->complete_mask);
@@ -464,6 +465,7 @@ void core_on_published(struct core *c, uint64_t now_ms, const struct msg_publish
     begin(c, now_ms, out);
     if (!core_over(c))
         ckpt_published(c, out, m);
+    rounds_commit(c, out);                /* the next phase may have waited for it */
     settle(c, out);
 }
 

@@ -197,3 +197,12 @@ bool ckpt_durable_at(const struct core *c, uint64_t step)
 {
     return c->durable && c->decided_count > 0 && c->decided[c->decided_count - 1].step == step;
 }
+
+/* Later checkpoints may take the place of one whose manifest was never written, and its phase's last weights could not be told any more. A generation that starts
+ * from that very checkpoint has it. */
+bool ckpt_phase_saved(const struct core *c)
+{
+    bool begins = c->round > 0 && phases_end(&c->plan.phases, c->round);
+    bool started_there = c->view.base_from == BASE_CHECKPOINT && c->view.base == c->round;
+    return !RULE_PHASE || !begins || started_there || ckpt_durable_at(c, c->round);
+}

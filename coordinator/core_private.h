@@ -4,6 +4,7 @@
 #define VIADUCT_COORDINATOR_CORE_PRIVATE_H
 
 #include "base/layout.h"
+#include "base/magnitude.h"
 #include "coordinator/core.h"
 #include "coordinator/rules.h"
 
@@ -50,6 +51,7 @@ struct shard_report {                     /* the newest PREPARED of this view */
     struct totals totals;
     uint64_t nonfinite;
     uint32_t nonfinite_block;
+    bool have_bins;                       /* core.bins of this shard: the histogram of this version */
 };
 
 struct open_checkpoint {
@@ -106,7 +108,8 @@ struct core {
     uint64_t ticked_ms;                   /* the last tick */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
-    double norm2[LAYOUT_BLOCKS_MAX];      /* last: not cleared at init */
+    double norm2[LAYOUT_BLOCKS_MAX];      /* from here on: not cleared at init */
+    uint32_t bins[SHARDS_LIMIT][MAGNITUDE_BINS];   /* of each shard's newest report at a ramp round */
 };
 
 struct core_action *core_act(struct core_out *out, enum core_action_kind kind);
@@ -138,7 +141,7 @@ void view_settle(struct core *c, struct core_out *out);   /* rollback, lanes, th
 void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out *out);
 void rounds_replay(struct core *c, const struct record *record, uint64_t position);
 void rounds_reset(struct core *c, uint64_t base);         /* a generation begins */
-void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2);
+void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2, const uint32_t *bins);
 void rounds_commit(struct core *c, struct core_out *out); /* whatever can be committed */
 void rounds_synced(struct core *c, uint64_t position);
 
@@ -150,6 +153,7 @@ void ckpt_part(struct core *c, struct core_out *out, const struct msg_part *m);
 void ckpt_decide(struct core *c, struct core_out *out);
 void ckpt_published(struct core *c, struct core_out *out, const struct msg_published *m);
 bool ckpt_durable_at(const struct core *c, uint64_t step);
+bool ckpt_phase_saved(const struct core *c);              /* the next round begins no phase, or what the one before ended with is durable */
 void ckpt_tick(struct core *c, struct core_out *out);
 void ckpt_send(struct core *c, struct core_out *out);     /* the newest decided one once more */
 

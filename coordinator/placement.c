@@ -65,4 +65,6 @@ void placement_of(const struct job_spec *spec, struct core_config *c)
     c->checkpoint_replicas = (uint8_t)MIN(spec->checkpoint_replicas, spec->site_count);
     c->epochs = spec->epochs;
     c->steps = spec->steps;
+    c->prune_epochs = spec->prune.sparsity > 0 ? spec->prune.epochs : 0;
+    c->plan.phases.sparsity = spec->prune.sparsity;
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/magnitude.h"
+
 static struct member *member_of(struct shell *s, const struct link *link)
 {
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
@@ -160,6 +162,15 @@ static const char *from_agent(struct shell *s, const struct member *me, enum msg
     return NULL;
 }
 
+static const char *from_shard(struct shell *s, const struct member *me, const struct msg_prepared *m, const uint8_t *payload, size_t size)
+{
+    size_t norms = m->norm_count * sizeof(double);
+    if ((m->bin_count && m->bin_count != MAGNITUDE_BINS) || size != norms + m->bin_count * sizeof(uint32_t))
+        return "reports another number of norms or bins than it says";
+    core_on_prepared(s->core, loop_now_ms(s->loop), me->who, m, (const double *)(const void *)payload, (const uint32_t *)(const void *)(payload + norms), s->out);
+    return NULL;
+}
+
 static const char *from_member(struct shell *s, const struct member *me, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
     uint64_t now = loop_now_ms(s->loop);
@@ -175,10 +186,7 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
         core_on_leave(s->core, now, m, s->out);
         return NULL;
     case MSG_PREPARED:
-        if (size != ((struct msg_prepared *)m)->norm_count * sizeof(double))
-            return "reports another number of norms than it says";
-        core_on_prepared(s->core, now, me->who, m, (const double *)(const void *)payload, s->out);
-        return NULL;
+        return from_shard(s, me, m, payload, size);
     case MSG_PART:
         if (((struct msg_part *)m)->site != me->who.site)
             return "tells of parts of another site";

@@ -280,6 +280,10 @@ static void read_rest(struct job *job, const struct tree *root)
     s->checkpoint_replicas = at(root, "checkpoint.replicas") ? (uint32_t)number_at(root, "checkpoint.replicas") : MIN(2u, s->site_count);
     s->ram_every = (uint32_t)number_at(root, "checkpoint.ram_every");
     s->has_export = !(export && tree_is_null(export));
+    if (at(root, "export.prune")) {
+        s->prune.sparsity = number_at(root, "export.prune.sparsity");
+        s->prune.epochs = number_at(root, "export.prune.epochs");
+    }
     for (uint32_t i = 0; to && to->kind == TREE_LIST && i < to->count; i++)
         if (to->item[i]->kind == TREE_SCALAR)
             s->export_to |= strcmp(to->item[i]->text, "onnx") == 0 ? EXPORT_ONNX : EXPORT_SAFETENSORS;

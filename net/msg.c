@@ -130,7 +130,8 @@ void code_record(struct codec *c, struct record *r)
     f32(c, &r->lr);
     f32(c, &r->clip);
     f64(c, &r->norm);
-    choice(c, &r->flags, RECORD_CHECKPOINT | RECORD_LAST);
+    choice(c, &r->flags, RECORD_CHECKPOINT | RECORD_LAST | RECORD_MASKED);
+    f32(c, &r->threshold);
     totals(c, &r->totals);
     cover(c, &r->cover_count, r->cover);
 }
@@ -208,9 +209,20 @@ void code_join(struct codec *c, struct msg_join *m)
         process(c, &m->alive[i]);
 }
 
+static void phases(struct codec *c, struct phases *p)
+{
+    count8(c, &p->count, PHASES_MAX);
+    for (unsigned i = 0; i < p->count; i++) {
+        choice(c, &p->at[i].kind, PHASE_KINDS - 1);
+        u64(c, &p->at[i].end);
+    }
+    f64(c, &p->sparsity);
+}
+
 void code_plan(struct codec *c, struct msg_plan *m)
 {
     u64(c, &m->rounds);
+    phases(c, &m->phases);
     u64(c, &m->samples_per_pass);
     u32(c, &m->batch);
     count16(c, &m->lanes, LANES_MAX);
@@ -297,6 +309,7 @@ void code_prepared(struct codec *c, struct msg_prepared *m)
     u64(c, &m->nonfinite);
     u32(c, &m->nonfinite_block);
     u32(c, &m->norm_count);
+    u32(c, &m->bin_count);
     u8(c, &m->complete_mask);
     records(c, &m->record_count, m->record);
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include "base/cursor.h"
 #include "base/lanes.h"
+#include "base/phases.h"
 
 enum {
     SITES_LIMIT = 8,
@@ -55,7 +56,10 @@ struct name { struct lane_range lanes; uint32_t attempt; };   /* round and gener
 
 struct totals { double loss_sum; uint64_t correct, samples, nonfinite; };
 
-enum record_flag { RECORD_CHECKPOINT = 1, RECORD_LAST = 2 };
+enum record_flag {
+    RECORD_CHECKPOINT = 1, RECORD_LAST = 2,
+    RECORD_MASKED = 4,         /* of phase prune: prunable weights that are exactly zero stay zero, and their moments with them */
+};
 struct record {                /* commit of one round: immutable, the only truth */
     uint64_t round;            /* applies to version `round`, makes version round + 1 */
     uint32_t generation, view; /* in which it was made */
@@ -65,6 +69,7 @@ struct record {                /* commit of one round: immutable, the only truth
     float lr, clip;            /* clip: factor, 1 when off */
     double norm;               /* of the mean gradient; -1 when not computed */
     uint8_t flags;             /* enum record_flag */
+    float threshold;           /* with RECORD_MASKED: prunable weights below it become zero before the step; 0: none */
     struct totals totals;
     uint16_t cover_count;
     struct name cover[COVER_LIMIT];
@@ -72,7 +77,8 @@ struct record {                /* commit of one round: immutable, the only truth
 
 /* ---- the job, known to everyone after joining: logged once ---- */
 struct msg_plan {
-    uint64_t rounds;           /* steps of the whole run */
+    uint64_t rounds;           /* steps of the whole run: where the last phase ends */
+    struct phases phases;
     uint64_t samples_per_pass;
     uint32_t batch;
     uint16_t lanes;
@@ -161,7 +167,7 @@ struct msg_ack {               /* copy -> primary */
     struct name name[NAMES_LIMIT];
 };
 
-struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard */
+struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard, then uint32_t bins[bin_count] */
     uint32_t view, generation;
     uint8_t shard;
     uint64_t version;
@@ -173,6 +179,7 @@ struct msg_prepared {          /* primary -> coordinator; the report of rule 3; 
     uint64_t nonfinite;        /* values in the sum */
     uint32_t nonfinite_block;  /* first such block (layout index), when nonfinite > 0 */
     uint32_t norm_count;
+    uint32_t bin_count;        /* at a ramp round of phase prune, with a cover: MAGNITUDE_BINS, the histogram of the prunable weights of this version; else 0 */
     uint8_t complete_mask;     /* bit i: copy i of the view's shard is a complete copy */
     uint8_t record_count;      /* not yet known to be synced */
     struct record record[RECORDS_LIMIT];

@@ -79,7 +79,7 @@ static bool same_record(const struct record *a, const struct record *b)
 {
     bool same = a->round == b->round && a->generation == b->generation && a->view == b->view && a->pass == b->pass && a->first == b->first &&
                 a->count == b->count && memcmp(&a->lr, &b->lr, sizeof a->lr) == 0 && memcmp(&a->clip, &b->clip, sizeof a->clip) == 0 &&
-                a->flags == b->flags && a->cover_count == b->cover_count;
+                a->flags == b->flags && memcmp(&a->threshold, &b->threshold, sizeof a->threshold) == 0 && a->cover_count == b->cover_count;
     for (uint16_t i = 0; same && i < a->cover_count; i++)
         same = lane_range_eq(a->cover[i].lanes, b->cover[i].lanes) && a->cover[i].attempt == b->cover[i].attempt;
     return same;

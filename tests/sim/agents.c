@@ -153,6 +153,7 @@ void agent_publish(struct world *w, struct proc *p, uint64_t step, uint32_t gene
         s->manifest.generation = generation;
         s->manifest.view = p->view.number;
     }
+    w->kept[step] = true;
     if (p->linked_to)
         send_to(w, p, 0, 0, p->linked_to, MSG_PUBLISHED, &m, NULL);
 }

@@ -5,11 +5,12 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/magnitude.h"
 
-static float rate(const void *arg, uint64_t round, uint64_t rounds)
+static float rate(const void *arg, const struct phases *phases, uint64_t round)
 {
     (void)arg;
-    (void)rounds;
+    (void)phases;
     return 1.0f / (float)(round + 1);
 }
 
@@ -31,7 +32,9 @@ static void configure(struct world *w, struct core_config *c, bool fresh)
     c->visiting = k->visiting ? (uint8_t)(1u << (k->sites - 1)) : 0;
     c->copies = (uint8_t)k->copies;
     c->checkpoint_replicas = 2;
-    c->steps = k->rounds;
+    c->steps = k->rounds - k->prune_rounds;
+    c->prune_epochs = k->prune_rounds ? (k->prune_rounds - 0.5) / ((k->samples + k->batch - 1) / k->batch) : 0;
+    c->plan.phases.sparsity = k->sparsity;
     c->has_export = k->has_export;
     c->lease_ms = k->lease_ms;
     c->relaunch_ms = k->relaunch_ms;
@@ -249,8 +252,11 @@ void coordinator_packet(struct world *w, struct proc *p, const struct packet *pa
     case MSG_LEAVE: core_on_leave(c, now_ms, &m->u.leave, w->core_out); break;
     case MSG_PREPARED: {
         double norms[SIM_BLOCKS];
+        static uint32_t bins[MAGNITUDE_BINS];
         memcpy(norms, packet->payload.v, sizeof norms);
-        core_on_prepared(c, now_ms, packet->from_id, &m->u.prepared, norms, w->core_out);
+        memset(bins, 0, sizeof bins);
+        magnitude_count(bins, packet->payload.weight, packet->payload.weight_count);
+        core_on_prepared(c, now_ms, packet->from_id, &m->u.prepared, norms, bins, w->core_out);
         break;
     }
     case MSG_PART: core_on_part(c, now_ms, &m->u.part, w->core_out); break;

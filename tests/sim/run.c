@@ -88,6 +88,12 @@ static void choose(struct world *w)
         if (hash2(w->seed, 8 + i) % 4 == 0)
             k->fault[i].kind = FAULT_DRAIN;
     lay_out(w);
+    /* Last, and by a chance of its own: seeds of before this phase stay the runs that they were. */
+    uint64_t own = hash2(w->seed, 4242);
+    if (own % 5 < 3) {
+        k->prune_rounds = 1 + (unsigned)(hash2(own, 1) % (k->rounds - 1));
+        k->sparsity = (double)(1 + hash2(own, 2) % 19) / 20;
+    }
 }
 
 /* ---- faults ---- */
