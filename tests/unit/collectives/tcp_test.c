@@ -1,0 +1,354 @@
+/* In-site sums by real processes on several "hosts" (segments of their own, TLS links over the loopback): the bits of shared memory for any split of ranks
+ * over hosts, the bytes that must cross and no others, dead, paused and foreign peers. */
+#include "tests/unit/unit.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "collectives/collectives.h"
+#include "net/net.h"
+
+#define JOB "testjob"
+#define RANKS_LIMIT 8
+
+static struct layout layout;
+static char tls[64];
+static unsigned turn;
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    static const struct tensor_desc t[] = {{.name = "a", .kind = TENSOR_PARAMETER, .dim_count = 2, .dims = {300, 500}},
+                                           {.name = "b", .kind = TENSOR_PARAMETER, .dim_count = 1, .dims = {33}},
+                                           {.name = "c", .kind = TENSOR_STATE, .dim_count = 1, .dims = {270001}}};
+    snprintf(tls, sizeof tls, "/tmp/viaduct-tcp-XXXXXX");
+    assert_non_null(mkdtemp(tls));
+    assert_ok(identity_make_ca(tls, JOB, &e));
+    assert_ok(identity_issue(tls, JOB, "here", ROLE_WORKER, &e));
+    return layout_init(&layout, t, 3, &e);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", tls);
+    layout_fini(&layout);
+    return system(command);
+}
+
+/* ---- a gang ---- */
+struct result { uint64_t hash; double loss; int code; char text[768]; struct coll_traffic to[RANKS_LIMIT]; };
+struct board {                        /* shared by the ranks */
+    char address[RANKS_LIMIT][ADDRESS_LIMIT];
+    volatile bool ready[RANKS_LIMIT], asleep;
+    struct result result[RANKS_LIMIT];
+};
+enum fate { LIVE, DIE, PAUSE, ABORT, OTHER_LANES };
+struct setting {
+    unsigned ranks, lanes, rounds;
+    struct lane_range gang;
+    uint16_t host[RANKS_LIMIT];
+    bool in_weights, twice;           /* twice: two reduces in a row */
+    int victim;
+    enum fate fate;
+    uint64_t timeout_ms;
+};
+
+static float value(unsigned lane, uint64_t i, unsigned round) { return philox_unit(philox4x32(lane * 1000 + round, (uint32_t)i, 0, 0, 0).v[0]) - 0.5f; }
+
+static void meet_fate(struct coll *k, const struct setting *s, struct board *b, unsigned rank, unsigned round)
+{
+    if (s->fate == LIVE || (int)rank != s->victim || round != 1)
+        return;
+    if (s->fate == DIE)
+        kill(getpid(), SIGKILL);
+    if (s->fate == ABORT)
+        coll_abort(k);
+    if (s->fate == PAUSE) {
+        b->asleep = true;
+        kill(getpid(), SIGSTOP);
+    }
+}
+
+static int rounds(struct coll *k, const struct setting *s, struct board *b, unsigned rank, struct err *err)
+{
+    struct lane_range mine = coll_rank_lanes(k);
+    for (unsigned round = 0; round < s->rounds; round++) {
+        struct lane_totals totals[LANES_MAX];
+        struct coll_sums sums;
+        for (unsigned l = mine.lo; l < mine.hi; l++) {
+            float *g = coll_lane_buffer(k, l);
+            for (uint64_t i = 0; i < layout.elems; i++)
+                g[i] = i % 5 ? (float)((l + 3) * (i % 97)) / 7 : value(l, i, round);
+            totals[l - mine.lo] = (struct lane_totals){0.1 * l, l, 1, 0};
+        }
+        meet_fate(k, s, b, rank, round);
+        for (unsigned i = 0; i < 1u + s->twice; i++)
+            TRY(coll_reduce(k, totals, &sums, err));
+        float *w = coll_weights(k);
+        for (uint64_t i = 0; i < sums.elems; i++) {
+            float total = 0;
+            for (unsigned n = 0; n < sums.count; n++)
+                total += sums.sum[n][i];
+            w[sums.first_offset + i] = total;
+        }
+        b->result[rank].loss = 0;
+        for (unsigned n = 0; n < sums.count; n++)
+            b->result[rank].loss += sums.totals[n].loss_sum + (double)sums.totals[n].correct;
+        TRY(coll_gather(k, err));
+    }
+    uint64_t hash = 0, all[LANES_MAX];
+    for (uint32_t i = 0; i < layout.block_count; i++)
+        hash = xxh64_of(coll_weights(k) + layout.blocks[i].offset, layout.blocks[i].elems * 4, hash);
+    for (unsigned r = 0; r < s->ranks; r++)
+        coll_traffic(k, r, &b->result[rank].to[r]);
+    TRY(coll_exchange(k, hash, all, err));
+    for (unsigned r = 0; r < s->ranks; r++)
+        if (all[r] != hash)
+            return err_set(err, ERR_CORRUPT, "rank %u has other weights than rank %u", r, rank);
+    b->result[rank].hash = hash;
+    return 0;
+}
+
+static int live(const struct setting *s, struct board *b, unsigned rank, const char *segment, struct err *err)
+{
+    struct coll_port *port = NULL;
+    struct coll *k = NULL;
+    struct identity *identity = NULL;
+    static struct msg_gang where;
+    TRY(identity_load(tls, "here", ROLE_WORKER, &identity, err));
+    struct coll_port_config p = {.address = "tls:127.0.0.1:0", .identity = identity, .job = JOB, .site_name = "here", .site = 1, .rank = (uint16_t)rank, .incarnation = 7};
+    TRY(coll_port_open(&p, &port, err));
+    snprintf(b->address[rank], ADDRESS_LIMIT, "%s", coll_port_address(port));
+    b->ready[rank] = true;
+    for (unsigned r = 0; r < s->ranks; r++)
+        while (!b->ready[r])
+            usleep(1000);
+    where = (struct msg_gang){.site = 1, .incarnation = 7, .rank_count = (uint16_t)s->ranks};
+    memcpy(where.host, s->host, sizeof s->host);
+    memcpy(where.address_tls, b->address, sizeof b->address);
+    struct coll_config c = {.transport = "tcp", .segment = segment, .port = port, .where = &where, .rank = rank, .ranks = s->ranks, .lanes = s->lanes, .gang = s->gang,
+                            .layout = &layout, .sums_in_weights = s->in_weights, .open_timeout_ms = 20000, .timeout_ms = s->timeout_ms ? s->timeout_ms : 20000};
+    if (s->fate == OTHER_LANES && (int)rank == s->victim)
+        c.gang.hi--;
+    int rc = coll_open(&c, &k, err);
+    if (rc == 0)
+        rc = rounds(k, s, b, rank, err);
+    coll_close(k);
+    coll_port_close(port);
+    identity_free(identity);
+    return rc;
+}
+
+static void segment_of(char out[COLL_SEGMENT_BYTES], unsigned host)
+{
+    char job[32];
+    snprintf(job, sizeof job, "test-%d", (int)getpid());
+    coll_segment_name(out, job, "here", turn, host);
+}
+
+static void gang(const struct setting *s, struct result *out)
+{
+    struct board *b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char segment[COLL_SEGMENT_BYTES];
+    pid_t pid[RANKS_LIMIT];
+    turn++;
+    for (unsigned r = 0; r < s->ranks; r++) {
+        segment_of(segment, s->host[r]);
+        fflush(NULL);
+        if ((pid[r] = fork()) == 0) {
+            struct err e = ERR_INIT;
+            b->result[r].code = live(s, b, r, segment, &e);
+            memcpy(b->result[r].text, e.text, sizeof e.text);
+            _exit(0);
+        }
+    }
+    for (unsigned r = 0; r < s->ranks; r++) {
+        int status;
+        if (s->fate == PAUSE && (int)r == s->victim)
+            continue;
+        waitpid(pid[r], &status, 0);
+        if (s->fate == DIE && (int)r == s->victim) {
+            assert_true(WIFSIGNALED(status));
+            segment_of(segment, s->host[r]);
+            coll_abort_segment(segment);          /* as the agent does */
+        } else {
+            assert_true(WIFEXITED(status));
+        }
+    }
+    if (s->fate == PAUSE) {
+        assert_true(b->asleep);
+        kill(pid[s->victim], SIGKILL);
+        waitpid(pid[s->victim], NULL, 0);
+    }
+    memcpy(out, b->result, s->ranks * sizeof *out);
+    munmap(b, sizeof *b);
+    for (unsigned r = 0; r < s->ranks; r++) {
+        char path[COLL_SEGMENT_BYTES + 16];
+        segment_of(segment, s->host[r]);
+        if (s->fate == PAUSE)
+            coll_abort_segment(segment);
+        snprintf(path, sizeof path, "/dev/shm%s", segment);
+        assert_int_not_equal(access(path, F_OK), 0);   /* the last one out removed it */
+    }
+}
+
+static const struct { unsigned ranks; uint16_t host[RANKS_LIMIT]; } splits[] = {
+    {4, {0, 0, 1, 1}}, {3, {0, 1, 2}}, {4, {0, 1, 1, 1}}, {4, {5, 5, 5, 2}}, {3, {0, 1, 0}}, {2, {1, 1}}, {5, {0, 1, 1, 2, 2}}};
+
+/* ---- the same bits, and what crosses ---- */
+static void test_same_bits_for_any_split_over_hosts(void **state)
+{
+    (void)state;
+    static const struct { unsigned lanes; struct lane_range gang; } cases[] = {{8, {0, 8}}, {7, {1, 6}}, {8, {4, 4}}, {5, {2, 4}}};
+    for (unsigned k = 0; k < ARRAY_LEN(cases); k++) {
+        struct result one[RANKS_LIMIT], many[RANKS_LIMIT];
+        struct setting s = {.ranks = 1, .lanes = cases[k].lanes, .gang = cases[k].gang, .rounds = 3};
+        gang(&s, one);
+        assert_string_equal(one[0].text, "");
+        for (unsigned i = 0; i < ARRAY_LEN(splits); i++) {
+            s.ranks = splits[i].ranks;
+            s.in_weights = i % 2;
+            memcpy(s.host, splits[i].host, sizeof s.host);
+            gang(&s, many);
+            for (unsigned r = 0; r < s.ranks; r++) {
+                assert_string_equal(many[r].text, "");
+                assert_true(many[r].hash == one[0].hash && many[r].loss == one[0].loss);
+            }
+        }
+    }
+}
+
+static void test_two_reduces_in_a_row(void **state)
+{
+    (void)state;
+    struct result one[RANKS_LIMIT], twice[RANKS_LIMIT];
+    struct setting s = {.ranks = 1, .lanes = 6, .gang = {0, 6}, .rounds = 3};
+    gang(&s, one);
+    s.ranks = 3;
+    s.host[0] = 1;
+    s.twice = true;
+    gang(&s, twice);
+    for (unsigned r = 0; r < 3; r++) {
+        assert_string_equal(twice[r].text, "");
+        assert_true(twice[r].hash == one[0].hash);
+    }
+}
+
+static void test_only_bytes_that_must_cross(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(splits); i++) {
+        struct result r[RANKS_LIMIT];
+        struct msg_gang where = {.rank_count = (uint16_t)splits[i].ranks};
+        struct setting s = {.ranks = splits[i].ranks, .lanes = 8, .gang = {0, 8}, .rounds = 4};
+        memcpy(s.host, splits[i].host, sizeof s.host);
+        memcpy(where.host, s.host, sizeof s.host);
+        struct coll_config c = {.where = &where, .ranks = s.ranks, .lanes = s.lanes, .gang = s.gang, .layout = &layout};
+        gang(&s, r);
+        for (unsigned from = 0; from <= 5; from++)
+            for (unsigned to = 0; to <= 5; to++) {
+                struct coll_traffic sum = {0};
+                unsigned links = 0;
+                for (unsigned a = 0; a < s.ranks; a++)
+                    for (unsigned b = 0; b < s.ranks; b++)
+                        if (s.host[a] == from && s.host[b] == to) {
+                            sum.payload += r[a].to[b].payload;
+                            sum.wire += r[a].to[b].wire;
+                            links++;
+                        }
+                if (links == 0)
+                    continue;
+                if (from == to) {
+                    assert_true(sum.wire == 0);
+                    continue;
+                }
+                /* Each chunk has a header and a body of 100 bytes, a start 300; TLS adds 22 bytes to 16 KiB; a handshake has certificates. */
+                uint64_t least = s.rounds * coll_round_bytes(&c, from, to);
+                assert_true(sum.payload == least);
+                assert_true(sum.wire <= least + least / 200 + links * (s.rounds * 1500 + 8000));
+            }
+    }
+    /* Two hosts with half of one tree each: a host's half of the sums, and its own weights. */
+    struct msg_gang two = {.rank_count = 4, .host = {0, 0, 1, 1}};
+    struct coll_config c = {.where = &two, .ranks = 4, .lanes = 8, .gang = {0, 8}, .layout = &layout};
+    uint64_t both = coll_round_bytes(&c, 0, 1) + coll_round_bytes(&c, 1, 0);
+    assert_true(both <= 2 * layout.elems * sizeof(float) + 8 * sizeof(struct lane_totals));
+    assert_true(both > 2 * (layout.elems - 4 * LAYOUT_ALIGN) * sizeof(float));
+}
+
+/* ---- what goes wrong ---- */
+static void test_a_killed_rank_ends_the_gang_and_is_named(void **state)
+{
+    (void)state;
+    static const struct { unsigned ranks; uint16_t host[4]; int victim; } cases[] = {{4, {0, 0, 1, 1}, 3}, {4, {0, 0, 1, 1}, 0}, {3, {0, 1, 2}, 1}, {4, {0, 1, 1, 1}, 2}};
+    for (unsigned k = 0; k < ARRAY_LEN(cases); k++) {
+        struct result r[RANKS_LIMIT];
+        struct setting s = {.ranks = cases[k].ranks, .lanes = 8, .gang = {0, 8}, .rounds = 3, .victim = cases[k].victim, .fate = DIE};
+        char name[16];
+        memcpy(s.host, cases[k].host, sizeof cases[k].host);
+        snprintf(name, sizeof name, "rank %d (host", s.victim);
+        uint64_t begin = clock_now_ms();
+        gang(&s, r);
+        assert_true(clock_now_ms() - begin < 15000);   /* not by the deadline */
+        for (int i = 0; i < (int)s.ranks; i++) {
+            if (i == s.victim)
+                continue;
+            assert_int_equal(r[i].code, ERR_ABORTED);
+            if (s.host[i] != s.host[s.victim] && !strstr(r[i].text, name))
+                fail_msg("rank %d of case %u is told: %s", i, k, r[i].text);   /* on its own host the agent's abort may come first */
+        }
+    }
+}
+
+static void test_a_paused_rank_meets_the_deadline(void **state)
+{
+    (void)state;
+    struct result r[RANKS_LIMIT];
+    struct setting s = {.ranks = 4, .lanes = 8, .gang = {0, 8}, .rounds = 3, .host = {0, 0, 1, 2}, .victim = 2, .fate = PAUSE, .timeout_ms = 1500};
+    gang(&s, r);
+    for (int i = 0; i < 4; i++) {
+        if (i == 2)
+            continue;
+        assert_int_equal(r[i].code, ERR_ABORTED);
+        assert_non_null(strstr(r[i].text, "rank 2 (host 1"));
+        assert_non_null(strstr(r[i].text, "slower than the deadline of 1500 ms"));
+    }
+}
+
+static void test_an_abort_reaches_every_host(void **state)
+{
+    (void)state;
+    struct result r[RANKS_LIMIT];
+    struct setting s = {.ranks = 4, .lanes = 8, .gang = {0, 8}, .rounds = 3, .host = {0, 0, 1, 2}, .victim = 1, .fate = ABORT};
+    gang(&s, r);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(r[i].code, ERR_ABORTED);
+        assert_non_null(strstr(r[i].text, "rank 1 (host 0"));
+    }
+}
+
+static void test_ranks_of_another_shape_are_refused(void **state)
+{
+    (void)state;
+    struct result r[RANKS_LIMIT];
+    struct setting s = {.ranks = 3, .lanes = 8, .gang = {0, 8}, .rounds = 1, .host = {0, 1, 2}, .victim = 2, .fate = OTHER_LANES};
+    gang(&s, r);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(r[i].code, ERR_ABORTED);
+        assert_non_null(strstr(r[i].text, "other lanes"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits_for_any_split_over_hosts), cmocka_unit_test(test_two_reduces_in_a_row), cmocka_unit_test(test_only_bytes_that_must_cross),
+        cmocka_unit_test(test_a_killed_rank_ends_the_gang_and_is_named), cmocka_unit_test(test_a_paused_rank_meets_the_deadline),
+        cmocka_unit_test(test_an_abort_reaches_every_host), cmocka_unit_test(test_ranks_of_another_shape_are_refused)};
+    return cmocka_run_group_tests_name("collectives over hosts", tests, set_up, tear_down);
+}
