@@ -1,6 +1,9 @@
 /* A round, seen from a rank: pull the own blocks of one version, gather them over the gang, compute, contribute the sums, and again. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/client.h"
 
@@ -11,6 +14,7 @@
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
 #define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
 #define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
+#define GANG_KNOWN_S 60                   /* until all ranks have joined: the coordinator gives up on a gang earlier */
 #define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
 
 /* ---- which blocks ---- */
@@ -249,11 +253,42 @@ static bool pieces_level(const struct viaduct *v)
     return true;
 }
 
+/* Locked on entry and return. Where the ranks of this gang are is told when all have joined. */
+static int wait_for_gang(struct viaduct *v, struct err *err)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += GANG_KNOWN_S;
+    while (!v->have_gang && v->end.code == 0 && !v->stopping)
+        if (pthread_cond_timedwait(&v->wake, &v->lock, &until) == ETIMEDOUT)
+            return err_set(err, ERR_ABORTED, "not all ranks of site %s joined within %d s", v->site, GANG_KNOWN_S);
+    if (v->end.code < 0)
+        return *err = v->end, err->code;
+    return v->stopping ? err_set(err, ERR_ABORTED, "the run ended before this gang was whole") : 0;
+}
+
+/* Shared memory on one host; links between hosts. A trainer may ask for MPI instead, which knows its ranks itself. */
+static int choose_transport(struct viaduct *v, const char **out, struct err *err)
+{
+    const char *wish = v->config.transport;
+    bool one_host = true;
+    if (!wish || strcmp(wish, "tcp") == 0)
+        TRY(wait_for_gang(v, err));
+    for (unsigned r = 0; !wish && r < v->gang.rank_count; r++)
+        one_host = one_host && v->gang.host[r] == v->gang.host[0];
+    *out = wish ? wish : one_host ? "shm" : "tcp";
+    if (strcmp(*out, "tcp") == 0 && !v->port)
+        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this rank does not know its own: its agent sets VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR", v->site);
+    return 0;
+}
+
 static int open_gang(struct viaduct *v, struct err *err)
 {
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
-    snprintf(v->segment, sizeof v->segment, "/viaduct-%s-%s-%u", v->run.job, v->site, v->hello.who.instance);
-    struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = v->segment, .rank = v->hello.who.index, .ranks = gang->ranks,
+    const char *transport;
+    TRY(choose_transport(v, &transport, err));
+    coll_segment_name(v->segment, v->run.job, v->site, v->hello.who.instance, v->host_index);
+    struct coll_config c = {.transport = transport, .segment = v->segment, .port = v->port, .where = &v->gang, .rank = v->hello.who.index, .ranks = gang->ranks,
                             .lanes = v->plan.lanes, .gang = gang->lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
     v->gang_lanes = gang->lanes;
     pthread_mutex_unlock(&v->lock);
@@ -313,7 +348,7 @@ static void fill_step(struct viaduct *v, bool stop, struct viaduct_step *out)
     uint64_t per_pass = (p->samples_per_pass + p->batch - 1) / p->batch, in_pass = v->target % per_pass * p->batch, left = p->samples_per_pass - in_pass;
     *out = (struct viaduct_step){.finished = stop || v->target >= p->rounds, .step = v->target, .steps = p->rounds, .pass = (uint32_t)(v->target / per_pass),
                                  .first = in_pass, .count = left < p->batch ? (uint32_t)left : p->batch, .lane_lo = v->lanes.lo, .lane_hi = v->lanes.hi,
-                                 .weights = coll_weights(v->coll)};
+                                 .weights = v->coll ? coll_weights(v->coll) : NULL};
 }
 
 /* Embedded shards live in the ranks, so these stay until the coordinator says stop. */

@@ -154,7 +154,7 @@ static void send_notice(void *arg)
     struct err ignored = ERR_INIT;    /* whom it does not reach sees the link end */
     memcpy(m.text, n->why, sizeof m.text);
     for (unsigned r = 0; r < LANES_MAX; r++)
-        if (n->port->peer[r].open)
+        if (n->port->peer[r].link)
             link_send(n->port->peer[r].link, MSG_FAILED, 0, &m, NULL, 0, &ignored);
     free(n);
 }
@@ -193,10 +193,23 @@ static void opened(struct peer *q, struct link *link)
         pump(q);
 }
 
+/* It is told before its link ends. */
+static void reject(struct peer *q, const char *wrong)
+{
+    struct coll_port *p = q->port;
+    struct err err = ERR_INIT, ignored = ERR_INIT;
+    struct msg_failed m = {.who = p->hello.who, .code = ERR_CORRUPT};
+    snprintf(m.text, sizeof m.text, "rank %u says of rank %u: %s", p->config.rank, q->rank, wrong);
+    link_send(q->link, MSG_FAILED, 0, &m, NULL, 0, &ignored);
+    err_set(&err, ERR_CORRUPT, "%s", wrong);
+    if (p->where)
+        p->ops->gone(p->arg, q->rank, &err);
+    link_close(q->link);
+}
+
 static void take(struct peer *q, const struct msg_insite *m, const uint8_t *payload, size_t size)
 {
     struct coll_port *p = q->port;
-    struct err err = ERR_INIT;
     const char *wrong = NULL;
     if (m->site != p->config.site || m->incarnation != p->config.incarnation)
         wrong = "a message of another launch of this gang";
@@ -208,12 +221,8 @@ static void take(struct peer *q, const struct msg_insite *m, const uint8_t *payl
         q->early = true;
         q->opening = *m;
     }
-    if (!wrong)
-        return;
-    err_set(&err, ERR_CORRUPT, "%s", wrong);
-    if (p->where)
-        p->ops->gone(p->arg, q->rank, &err);
-    link_close(q->link);
+    if (wrong)
+        reject(q, wrong);
 }
 
 static void on_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t size)
@@ -240,8 +249,10 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
     bool was_open = q->open;
     q->link = NULL;
     q->open = false;
-    if (!p->where)
+    if (!p->where) {
+        q->early = false;
         return;
+    }
     if (was_open || why->code == ERR_DENIED)
         p->ops->gone(p->arg, q->rank, why);
     else

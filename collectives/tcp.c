@@ -69,7 +69,7 @@ static void rank_text(const struct tcp *t, unsigned rank, char out[256])
 }
 
 /* ---- the end ---- */
-/* Everybody on this host wakes, and the other hosts are told once. */
+/* Everybody on this host wakes, and the other hosts are told once; the trainer's thread meets it in its present wait, or in the next. */
 static int give_up(struct tcp *t, const char *why, struct err *err)
 {
     segment_abort(&t->segment, why);
@@ -77,17 +77,17 @@ static int give_up(struct tcp *t, const char *why, struct err *err)
     pthread_mutex_lock(&t->lock);
     bool tell = t->attached && !t->told;
     t->told = true;
+    pthread_cond_broadcast(&t->wake);
     pthread_mutex_unlock(&t->lock);
     if (tell)
         port_tell(t->c->cfg.port, err->text);
     return err->code;
 }
 
-/* In the port's thread: the trainer's meets it in its present wait, or in the next. */
 static void end_gang(struct tcp *t, const char *why)
 {
-    segment_abort(&t->segment, why);
-    pthread_cond_broadcast(&t->wake);
+    struct err unused = ERR_INIT;
+    give_up(t, why, &unused);
 }
 
 /* ---- what is due ---- */
@@ -236,14 +236,18 @@ static void unreachable(void *arg, unsigned rank, const struct err *why)
     pthread_mutex_unlock(&t->lock);
 }
 
-/* Whoever tells may only have seen its host's ranks wake; a link that broke before says more. */
+/* Whoever tells may only have seen its host's ranks wake, and then names nobody; a link that broke before says more. */
 static void told(void *arg, unsigned rank, const char *why)
 {
     struct tcp *t = arg;
-    char text[SEGMENT_WHY_BYTES];
-    (void)rank;
+    char who[256], text[SEGMENT_WHY_BYTES];
+    bool names = strncmp(why, "rank ", 5) == 0;
+    rank_text(t, rank, who);
     pthread_mutex_lock(&t->lock);
-    snprintf(text, sizeof text, "%s", t->first_gone[0] ? t->first_gone : why);
+    if (t->first_gone[0] && !names)
+        memcpy(text, t->first_gone, sizeof text);
+    else
+        snprintf(text, sizeof text, "%.140s%s%.250s", names ? "" : who, names ? "" : ": ", why);
     pthread_mutex_unlock(&t->lock);
     end_gang(t, text);
 }
@@ -631,11 +635,9 @@ static void tcp_abort(struct coll *c)
 {
     struct tcp *t = c->state;
     char who[256], why[SEGMENT_WHY_BYTES];
-    struct err told_already = ERR_INIT;
     rank_text(t, c->cfg.rank, who);
     snprintf(why, sizeof why, "%.140s left the gang", who);
-    give_up(t, why, &told_already);
-    pthread_cond_broadcast(&t->wake);
+    end_gang(t, why);
 }
 
 static void tcp_close(struct coll *c)
