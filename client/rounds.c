@@ -300,6 +300,7 @@ static int open_gang(struct viaduct *v, struct err *err)
         return rc;
     }
     v->coll = coll;
+    log_info(&v->log, "the gang's %u ranks sum over %s", c.ranks, c.transport);
     TRY(client_lanes_changed(v, err));        /* a view that came meanwhile */
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);

@@ -64,10 +64,29 @@ void coll_abort_segment(const char *segment)
 }
 
 /* ---- waiting ---- */
+static void give_up_waiting(struct segment *s, unsigned phase, uint64_t timeout_ms)
+{
+    struct segment_head *h = s->head;
+    char who[256], why[SEGMENT_WHY_BYTES];
+    unsigned r = 0, came = (unsigned)__builtin_popcountll(atomic_load(&h->here));
+    while (r < LANES_MAX && (!(atomic_load(&h->here) >> r & 1) || atomic_load(&h->at[r]) == phase + 1))
+        r++;
+    if (r < LANES_MAX && s->name_rank)
+        s->name_rank(s->arg, r, who);
+    else
+        snprintf(who, sizeof who, "rank %u", r);
+    if (r < LANES_MAX)
+        snprintf(why, sizeof why, "%.200s: slower than the deadline of %llu ms", who, (unsigned long long)timeout_ms);
+    else
+        snprintf(why, sizeof why, "only %u of %u ranks of this host came within %llu ms", came, h->members, (unsigned long long)timeout_ms);
+    segment_abort(s, why);
+}
+
 int segment_barrier(struct segment *s, uint64_t timeout_ms, struct err *err)
 {
     struct segment_head *h = s->head;
     unsigned phase = atomic_load(&h->phase);
+    atomic_store(&h->at[s->rank], phase + 1);
     if (atomic_fetch_add(&h->arrived, 1) + 1 == h->members) {
         atomic_store(&h->arrived, 0);
         atomic_fetch_add(&h->phase, 1);
@@ -80,8 +99,8 @@ int segment_barrier(struct segment *s, uint64_t timeout_ms, struct err *err)
     while (atomic_load(&h->phase) == phase && !segment_aborted(s)) {
         struct timespec look = {0, SEGMENT_LOOK_MS * 1000000};
         syscall(SYS_futex, &h->phase, FUTEX_WAIT, phase, &look, NULL, 0);
-        if (clock_now_ms() > until)
-            segment_abort(s, NULL);
+        if (clock_now_ms() > until && atomic_load(&h->phase) == phase)
+            give_up_waiting(s, phase, timeout_ms);
     }
     return segment_aborted(s) ? segment_given_up(s, err) : 0;
 }
@@ -120,6 +139,7 @@ static int agree(struct segment *s, const struct segment_shape *shape, uint64_t 
     struct segment_head *h = s->head;
     uint64_t none = 0;
     atomic_fetch_add(&h->users, 1);
+    atomic_fetch_or(&h->here, 1ull << shape->rank);
     if (__atomic_compare_exchange_n(&h->magic, &none, MAGIC ^ 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
         h->elems = shape->elems;
         h->members = shape->members;
@@ -139,7 +159,7 @@ static int agree(struct segment *s, const struct segment_shape *shape, uint64_t 
 
 int segment_open(struct segment *s, const char *name, const struct segment_shape *shape, uint64_t timeout_ms, struct err *err)
 {
-    *s = (struct segment){.members = shape->members};
+    *s = (struct segment){.members = shape->members, .rank = shape->rank, .name_rank = s->name_rank, .arg = s->arg};
     snprintf(s->name, sizeof s->name, "%s", name);
     TRY(map(s, shape, err));
     return agree(s, shape, timeout_ms, err);

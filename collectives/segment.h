@@ -15,6 +15,8 @@ struct segment_head {
     uint32_t members, lanes;
     atomic_uint aborted, arrived, phase, users, told;   /* told: 1 while `why` is being written, 2 once it can be read */
     char why[SEGMENT_WHY_BYTES];
+    atomic_ullong here;                       /* bit per rank of this host that has come */
+    atomic_uint at[LANES_MAX];                /* by rank: phases it has entered, so that a deadline names who has not */
     /* By round number, modulo 2: ranks on other hosts may be one round ahead of this host. */
     uint64_t exchange[2][LANES_MAX];          /* by rank */
     struct lane_totals totals[2][LANES_MAX];  /* by lane */
@@ -24,11 +26,13 @@ struct segment {
     char name[256];
     uint8_t *memory;                  /* NULL: not open */
     size_t size_bytes, stride;        /* stride: floats from one arena to the next */
-    unsigned members;
+    unsigned members, rank;
+    void (*name_rank)(const void *arg, unsigned rank, char out[256]);   /* for people; NULL: by its number */
+    const void *arg;
     struct segment_head *head;
     float *weights, *lane;            /* lane: `arenas` arenas */
 };
-struct segment_shape { unsigned members, lanes, arenas; uint64_t elems; };   /* members: ranks on this host; lanes: of the job */
+struct segment_shape { unsigned members, lanes, arenas, rank; uint64_t elems; };   /* members: ranks on this host; lanes: of the job; rank: own */
 
 /* Maps the segment, which whoever comes first makes, and waits for all members. segment_close follows in any case. */
 int segment_open(struct segment *s, const char *name, const struct segment_shape *shape, uint64_t timeout_ms, struct err *err);

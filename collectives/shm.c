@@ -11,7 +11,7 @@ static int shm_open_gang(struct coll *c, struct err *err)
     if (!s)
         return err_set(err, ERR_NO_MEMORY, "no memory for a communicator");
     c->state = s;
-    struct segment_shape shape = {c->cfg.ranks, c->cfg.lanes, coll_gang_lanes(&c->cfg), c->cfg.layout->elems};
+    struct segment_shape shape = {c->cfg.ranks, c->cfg.lanes, coll_gang_lanes(&c->cfg), c->cfg.rank, c->cfg.layout->elems};
     TRY(segment_open(s, c->segment, &shape, c->cfg.open_timeout_ms, err));
     c->weights = s->weights;
     c->stride = s->stride;

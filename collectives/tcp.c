@@ -47,6 +47,7 @@ struct tcp {                          /* struct coll's state */
     struct lane_range term[LANES_MAX];
     const float *term_at[LANES_MAX];
     enum operation before;            /* the last one finished */
+    uint64_t until_ms;                /* for what other hosts send in this round */
     pthread_mutex_t lock;             /* of all that follows */
     pthread_cond_t wake;
     uint64_t begun;                   /* rounds that this rank has entered */
@@ -62,9 +63,9 @@ struct tcp {                          /* struct coll's state */
 /* ---- names ---- */
 static bool is_remote(const struct tcp *t, unsigned rank) { return t->hosts.of[rank] != t->host; }
 
-static void rank_text(const struct tcp *t, unsigned rank, char out[256])
+static void rank_text(const void *tcp, unsigned rank, char out[256])
 {
-    const struct msg_gang *where = t->c->cfg.where;
+    const struct msg_gang *where = ((const struct tcp *)tcp)->c->cfg.where;
     snprintf(out, 256, "rank %u (host %u, %s)", rank, where->host[rank], where->address_tls[rank]);
 }
 
@@ -255,13 +256,18 @@ static void told(void *arg, unsigned rank, const char *why)
 static const struct port_ops port_calls = {take, sent, gone, unreachable, told};
 
 /* ---- waiting: the trainer's thread ---- */
-static void slow_text(const struct tcp *t, uint64_t timeout_ms, char out[SEGMENT_WHY_BYTES])
+/* A rank that a host waits for is named by that host, which knows who it is: the others wait a little longer than it does, and a host's ranks for each
+ * other longer again once they only wait for one that waits for other hosts. */
+static uint64_t timeout_of(const struct tcp *t) { return t->op == OP_OPEN ? t->c->cfg.open_timeout_ms : t->c->cfg.timeout_ms; }
+static uint64_t hosts_timeout_of(const struct tcp *t) { return timeout_of(t) + timeout_of(t) / 4; }
+
+static void slow_text(const struct tcp *t, char out[SEGMENT_WHY_BYTES])
 {
     unsigned r = missing(t);
     char who[256] = "a rank that reads too slowly";
     if (r < t->hosts.ranks)
         rank_text(t, r, who);
-    snprintf(out, SEGMENT_WHY_BYTES, "%.140s: slower than the deadline of %llu ms in round %llu (%s)%s%.150s", who, (unsigned long long)timeout_ms,
+    snprintf(out, SEGMENT_WHY_BYTES, "%.140s: slower than the deadline of %llu ms in round %llu (%s)%s%.150s", who, (unsigned long long)timeout_of(t),
              (unsigned long long)t->begun - 1, operations[t->op].name, t->op == OP_OPEN && t->unreachable[0] ? "; " : "",
              t->op == OP_OPEN ? t->unreachable : "");
 }
@@ -275,19 +281,16 @@ static bool lost(const struct tcp *t)
     return false;
 }
 
-struct deadline { uint64_t at_ms, timeout_ms; };
-static struct deadline deadline_in(uint64_t ms) { return (struct deadline){clock_now_ms() + ms, ms}; }
-
 /* Locked on entry and return of 0; else unlocked, and the gang is over. Waits for one signal, at most. */
-static int wait_some(struct tcp *t, struct deadline d, struct err *err)
+static int wait_some(struct tcp *t, struct err *err)
 {
     char why[SEGMENT_WHY_BYTES] = "";
     struct timespec until;
     bool over = segment_aborted(&t->segment);
     if (!over && lost(t))
         memcpy(why, t->first_gone, sizeof why);
-    else if (!over && clock_now_ms() > d.at_ms)
-        slow_text(t, d.timeout_ms, why);
+    else if (!over && clock_now_ms() > t->until_ms)
+        slow_text(t, why);
     if (over || why[0]) {
         pthread_mutex_unlock(&t->lock);
         return give_up(t, why[0] ? why : NULL, err);
@@ -315,6 +318,7 @@ static int begin(struct tcp *t, enum operation op, struct err *err)
     t->op = op;
     t->busy = true;
     t->begun++;
+    t->until_ms = clock_now_ms() + hosts_timeout_of(t);
     for (unsigned r = 0; r < t->hosts.ranks; r++) {
         const struct incoming *in = &t->in[(t->begun - 1) & 1][r];
         if (in->any && in->op != op) {
@@ -350,26 +354,24 @@ static void send_heads(struct tcp *t, struct port_item item)
 }
 
 /* All that is due has come, all that was sent has left our memory, and this host's other ranks say the same. */
-static int finish(struct tcp *t, uint64_t timeout_ms, struct err *err)
+static int finish(struct tcp *t, struct err *err)
 {
-    struct deadline d = deadline_in(timeout_ms);
     pthread_mutex_lock(&t->lock);
     while (t->unsent > 0 || missing(t) < t->hosts.ranks)
-        TRY(wait_some(t, d, err));
+        TRY(wait_some(t, err));
     t->busy = false;
     t->before = t->op;
     memset(t->in[(t->begun - 1) & 1], 0, sizeof t->in[0]);
     pthread_mutex_unlock(&t->lock);
-    return host_barrier(t, timeout_ms, err);
+    return host_barrier(t, 2 * hosts_timeout_of(t), err);
 }
 
 /* ---- reduce ---- */
 static int free_slot(struct tcp *t, unsigned *out, struct err *err)
 {
-    struct deadline d = deadline_in(t->c->cfg.timeout_ms);
     pthread_mutex_lock(&t->lock);
     while (!t->free_slots)
-        TRY(wait_some(t, d, err));
+        TRY(wait_some(t, err));
     *out = (unsigned)__builtin_ctz(t->free_slots);
     t->free_slots &= ~(1u << *out);
     pthread_mutex_unlock(&t->lock);
@@ -465,11 +467,10 @@ static void sum_own(struct tcp *t, uint64_t from, uint64_t to)
 
 static int sum_as_they_come(struct tcp *t, struct err *err)
 {
-    struct deadline d = deadline_in(t->c->cfg.timeout_ms);
     for (uint64_t at = 0, come; at < t->c->owned_elems; at = come) {
         pthread_mutex_lock(&t->lock);
         while ((come = come_to(t, at)) == at)
-            TRY(wait_some(t, d, err));
+            TRY(wait_some(t, err));
         pthread_mutex_unlock(&t->lock);
         sum_own(t, at, come);
     }
@@ -489,10 +490,11 @@ static int tcp_reduce(struct coll *c, const struct lane_totals *totals, struct e
     unsigned lanes = (unsigned)(c->mine.hi - c->mine.lo);
     memcpy(to + c->mine.lo, totals, lanes * sizeof *to);
     TRY(host_barrier(t, c->cfg.timeout_ms, err));      /* this host's lanes are full */
+    t->until_ms = clock_now_ms() + hosts_timeout_of(t);
     send_heads(t, (struct port_item){.m = {.first = c->mine.lo, .count = lanes}, .data = to + c->mine.lo, .element_bytes = sizeof *to});
     TRY(send_sums(t, err));
     TRY(sum_as_they_come(t, err));
-    TRY(finish(t, c->cfg.timeout_ms, err));
+    TRY(finish(t, err));
     memcpy(c->totals, to, sizeof c->totals);
     return 0;
 }
@@ -513,7 +515,7 @@ static int tcp_gather(struct coll *c, struct err *err)
         submit(t, r, (struct port_item){.m = {.kind = INSITE_WEIGHTS, .first = part.first, .count = (uint32_t)part.count}, .element_bytes = sizeof(float),
                                         .data = c->weights + c->first_offset + part.first, .tag = NO_SLOT});
     }
-    return finish(t, c->cfg.timeout_ms, err);
+    return finish(t, err);
 }
 
 static int tcp_exchange(struct coll *c, uint64_t mine, uint64_t *all, struct err *err)
@@ -523,7 +525,7 @@ static int tcp_exchange(struct coll *c, uint64_t mine, uint64_t *all, struct err
     uint64_t *values = t->segment.head->exchange[(t->begun - 1) & 1];
     values[c->cfg.rank] = mine;
     send_heads(t, (struct port_item){.m = {.value = mine}});
-    TRY(finish(t, c->cfg.timeout_ms, err));
+    TRY(finish(t, err));
     memcpy(all, values, c->cfg.ranks * sizeof *all);
     return 0;
 }
@@ -584,7 +586,9 @@ static int allocate(struct coll *c, struct tcp *t, struct err *err)
 
 static int share_memory(struct coll *c, struct tcp *t, struct err *err)
 {
-    struct segment_shape shape = {.members = t->hosts.size[t->host], .lanes = c->cfg.lanes, .elems = c->cfg.layout->elems};
+    struct segment_shape shape = {.members = t->hosts.size[t->host], .lanes = c->cfg.lanes, .rank = c->cfg.rank, .elems = c->cfg.layout->elems};
+    t->segment.name_rank = rank_text;
+    t->segment.arg = t;
     for (unsigned i = 0; i < shape.members; i++) {
         struct lane_range lanes = coll_lanes_of(&c->cfg, t->hosts.rank[t->host][i]);
         shape.arenas += (unsigned)(lanes.hi - lanes.lo);
@@ -606,7 +610,7 @@ static int meet(struct coll *c, struct tcp *t, struct err *err)
     port_attach(c->cfg.port, c->cfg.where, remote, &port_calls, t);
     TRY(begin(t, OP_OPEN, err));
     send_heads(t, (struct port_item){.m = {.value = t->shape}});
-    return finish(t, c->cfg.open_timeout_ms, err);
+    return finish(t, err);
 }
 
 static int tcp_open(struct coll *c, struct err *err)
