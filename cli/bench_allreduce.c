@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -25,7 +26,7 @@
 enum contender { ALLREDUCE, LIMIT_PLAIN, LIMIT_STREAM, LIMIT_LINKS, CONTENDERS };
 static const enum contender one_host[] = {ALLREDUCE, LIMIT_PLAIN, LIMIT_STREAM}, many_hosts[] = {ALLREDUCE, LIMIT_LINKS};
 
-struct span { uint64_t begin, end; };
+struct span { uint64_t begin, end, cpu_ns; };   /* cpu_ns: of all threads of the rank */
 struct board {                        /* shared by the ranks; each writes its own column */
     struct span span[CONTENDERS][PAIRS][LANES_MAX];
     char text[LANES_MAX][512];        /* why a rank gave up */
@@ -90,6 +91,13 @@ static int meet(struct rank *r, struct err *err)
     return coll_exchange(r->c, 0, all, err);
 }
 
+static uint64_t cpu_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static int measure(struct rank *r, enum contender what, unsigned turn, struct err *err)
 {
     float *lane = coll_lane_buffer(r->c, r->rank);
@@ -100,7 +108,7 @@ static int measure(struct rank *r, enum contender what, unsigned turn, struct er
         for (uint64_t i = 0; i < r->part; i++)
             r->b[i] = r->d[i] = value(r->rank, i, turn);
     TRY(meet(r, err));
-    struct span s = {.begin = clock_now_ns()};
+    struct span s = {.cpu_ns = cpu_now_ns(), .begin = clock_now_ns()};
     if (what == ALLREDUCE)
         TRY(allreduce(r, err));
     else if (what == LIMIT_LINKS)
@@ -110,6 +118,7 @@ static int measure(struct rank *r, enum contender what, unsigned turn, struct er
     else
         limit_stream(r->a, r->b, r->d, r->part);
     s.end = clock_now_ns();
+    s.cpu_ns = cpu_now_ns() - s.cpu_ns;
     if (turn >= WARMUP)
         r->board->span[what][turn - WARMUP][r->rank] = s;
     return meet(r, err);
@@ -293,6 +302,14 @@ static double pair_ms(const struct board *b, enum contender what, unsigned pair,
     return (double)(end - begin) / 1e6;
 }
 
+static double pair_cpu_ms(const struct board *b, enum contender what, unsigned pair, unsigned ranks)
+{
+    uint64_t sum = 0;
+    for (unsigned k = 0; k < ranks; k++)
+        sum += b->span[what][pair][k].cpu_ns;
+    return (double)sum / 1e6;
+}
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -302,7 +319,8 @@ static int by_value(const void *a, const void *b)
 static void print(const struct board *b, const struct bench_allreduce *what, uint64_t bytes)
 {
     unsigned ranks = what->ranks;
-    double ours[PAIRS], limit[PAIRS], ratio[PAIRS];
+    double ours[PAIRS], limit[PAIRS], ratio[PAIRS], cpu_ratio[PAIRS];
+    enum contender cheap = what->hosts > 1 ? LIMIT_LINKS : LIMIT_STREAM;
     struct machine m;
     struct err err = ERR_INIT;
     char cpu[300];
@@ -310,20 +328,22 @@ static void print(const struct board *b, const struct bench_allreduce *what, uin
         ours[i] = pair_ms(b, ALLREDUCE, i, ranks);
         limit[i] = what->hosts > 1 ? pair_ms(b, LIMIT_LINKS, i, ranks) : MIN(pair_ms(b, LIMIT_PLAIN, i, ranks), pair_ms(b, LIMIT_STREAM, i, ranks));
         ratio[i] = limit[i] / ours[i];
+        cpu_ratio[i] = pair_cpu_ms(b, cheap, i, ranks) / pair_cpu_ms(b, ALLREDUCE, i, ranks);
     }
     qsort(ours, PAIRS, sizeof *ours, by_value);
     qsort(limit, PAIRS, sizeof *limit, by_value);
     qsort(ratio, PAIRS, sizeof *ratio, by_value);
+    qsort(cpu_ratio, PAIRS, sizeof *cpu_ratio, by_value);
     json_quote(cpu, sizeof cpu, machine_probe(&m, &err) == 0 ? m.cpu_name : "?");
     uint64_t crosses = 0;
     for (unsigned i = 0; i < ranks * ranks; i++)
         crosses += b->payload[i / ranks][i % ranks];
     double at = ours[PAIRS / 2], best = limit[PAIRS / 2], gb = (double)bytes / 1e6;
     printf(what->json ? "{\"bench\": \"allreduce\", \"cpu\": %s, \"ranks\": %u, \"hosts\": %u, \"bytes_between_hosts\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ms\": %.3f, \"gb_per_second\": %.2f, \"limit_ms\": %.3f, "
-                  "\"limit_gb_per_second\": %.2f, \"apart\": %s, \"ratio\": %.3f, \"ratio_min\": %.3f, \"ratio_max\": %.3f, \"pairs\": %d}\n"
+                  "\"limit_gb_per_second\": %.2f, \"apart\": %s, \"ratio\": %.3f, \"ratio_min\": %.3f, \"ratio_max\": %.3f, \"cpu_ratio\": %.3f, \"pairs\": %d}\n"
                 : "cpu: %s\nranks: %u\nhosts: %u\nbytes_between_hosts: %" PRIu64 "\nbytes: %" PRIu64 "\nms: %.3f\ngb_per_second: %.2f\nlimit_ms: %.3f\nlimit_gb_per_second: %.2f\napart: %s\nratio: %.3f\n"
-                  "ratio_min: %.3f\nratio_max: %.3f\npairs: %d\n",
-           cpu, ranks, what->hosts, crosses, bytes, at, gb / at, best, gb / best, what->apart ? "true" : "false", ratio[PAIRS / 2], ratio[0], ratio[PAIRS - 1], PAIRS);
+                  "ratio_min: %.3f\nratio_max: %.3f\ncpu_ratio: %.3f\npairs: %d\n",
+           cpu, ranks, what->hosts, crosses, bytes, at, gb / at, best, gb / best, what->apart ? "true" : "false", ratio[PAIRS / 2], ratio[0], ratio[PAIRS - 1], cpu_ratio[PAIRS / 2], PAIRS);
 }
 
 /* ---- certificates of one benchmark ---- */
