@@ -424,12 +424,98 @@ static void test_frames_of_other_launches_and_rounds_are_refused(void **state)
     identity_free(identity);
 }
 
+/* ---- a rank that breaks the protocol once the gang is open ---- */
+struct rogue { struct stray s; struct msg_insite bad; size_t bad_size; bool sent; };
+
+static void rogue_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t size)
+{
+    static const uint8_t zeros[1 << 20];
+    struct rogue *r = arg;
+    struct err e = ERR_INIT;
+    struct bytes bad = {zeros, r->bad_size};
+    stray_message(&r->s, link, type, m, payload, size);
+    if (type != MSG_INSITE || r->sent)
+        return;
+    r->sent = true;
+    assert_int_equal(((struct msg_insite *)m)->kind, INSITE_OPEN);
+    assert_ok(link_send(link, MSG_INSITE, 0, m, NULL, 0, &e));     /* what it says of its gang is true of ours */
+    assert_ok(link_send(link, MSG_INSITE, 0, &r->bad, &bad, bad.size > 0, &e));
+}
+
+static void rogue_opened(void *arg, struct link *link, const struct msg_hello *peer) { (void)arg, (void)link, (void)peer; }
+
+/* Rank 0 is the rogue; rank 1 runs rounds on another host. Returns what rank 1 says. */
+static struct result against(struct msg_insite bad, size_t bad_size)
+{
+    static const struct link_ops ops = {rogue_opened, rogue_message, stray_closed};
+    struct setting s = {.ranks = 2, .lanes = 8, .gang = {0, 8}, .rounds = 2, .host = {0, 1}, .victim = -1};
+    struct board *b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char segment[COLL_SEGMENT_BYTES];
+    struct rogue r = {.bad = bad, .bad_size = bad_size, .s.hello = {.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {ROLE_WORKER, 1, 0, 7}, .job = JOB}};
+    struct err e = ERR_INIT;
+    struct identity *identity;
+    struct link *link;
+    turn++;
+    segment_of(segment, 1);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        b->result[1].code = live(&s, b, 1, segment, &e);
+        memcpy(b->result[1].text, e.text, sizeof e.text);
+        _exit(0);
+    }
+    while (!b->ready[1])
+        usleep(1000);
+    b->ready[0] = true;
+    assert_ok(identity_load(tls, "here", ROLE_WORKER, &identity, &e));
+    assert_ok(loop_new(&r.s.loop, &e));
+    assert_ok(net_dial(r.s.loop, b->address[1], identity, &r.s.hello, &ops, &r, &link, &e));
+    loop_run(r.s.loop);
+    loop_free(r.s.loop);
+    identity_free(identity);
+    waitpid(pid, NULL, 0);
+    struct result out = b->result[1];
+    munmap(b, sizeof *b);
+    return out;
+}
+
+static void test_messages_that_are_not_due_end_the_gang(void **state)
+{
+    (void)state;
+    struct msg_insite m = {.site = 1, .incarnation = 7};
+    const struct { struct msg_insite m; size_t size; const char *text; } cases[] = {
+        {{.round = 0, .kind = INSITE_OPEN}, 0, "message"},                                            /* twice, or of a round that is over */
+        {{.round = 5, .kind = INSITE_TOTALS}, 0, "far ahead"},
+        {{.round = 1, .kind = INSITE_TOTALS, .count = 1}, 32, "totals of other lanes"},
+        {{.round = 1, .kind = INSITE_TOTALS, .first = 1, .count = 4}, 128, "totals of other lanes"},
+        {{.round = 1, .kind = INSITE_SUMS, .first = 64, .count = 16}, 64, "not due"},                 /* a hole before it */
+        {{.round = 1, .kind = INSITE_SUMS, .count = 16}, 60, "not due"},                              /* shorter than it says */
+        {{.round = 1, .kind = INSITE_SUMS, .count = INSITE_LIMIT}, 64, "not due"},
+        {{.round = 1, .kind = INSITE_VALUE, .value = 1}, 0, "operation"},                             /* while the others sum */
+        {{.round = 2, .kind = INSITE_SUMS, .count = 16}, 64, ""}};                                    /* before anyone has entered it, or for a reduce after a reduce */
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        struct msg_insite bad = cases[i].m;
+        bad.site = m.site;
+        bad.incarnation = m.incarnation;
+        struct result r = against(bad, cases[i].size);
+        assert_int_equal(r.code, ERR_ABORTED);
+        assert_non_null(strstr(r.text, "rank 0 (host 0"));
+        if (!strstr(r.text, cases[i].text))
+            fail_msg("case %u: %s", i, r.text);
+    }
+    m.incarnation = 6;
+    m.round = 1;
+    m.kind = INSITE_TOTALS;
+    assert_non_null(strstr(against(m, 0).text, "another launch"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits_for_any_split_over_hosts), cmocka_unit_test(test_two_reduces_in_a_row), cmocka_unit_test(test_only_bytes_that_must_cross),
         cmocka_unit_test(test_a_killed_rank_ends_the_gang_and_is_named), cmocka_unit_test(test_a_paused_rank_meets_the_deadline),
         cmocka_unit_test(test_an_abort_reaches_every_host), cmocka_unit_test(test_ranks_of_another_shape_are_refused),
-        cmocka_unit_test(test_frames_of_other_launches_and_rounds_are_refused)};
+        cmocka_unit_test(test_frames_of_other_launches_and_rounds_are_refused),
+        cmocka_unit_test(test_messages_that_are_not_due_end_the_gang)};
     return cmocka_run_group_tests_name("collectives over hosts", tests, set_up, tear_down);
 }
