@@ -29,7 +29,7 @@ const struct verb verbs[] = {
      "viaduct eval runs/fashion-mnist/export/float/model.onnx --data job.yaml\n  viaduct eval runs/fashion-mnist --data job.yaml --json", verb_eval, false},
     {"export", "RUN|CKPT [--out DIR]", "the post-training stage alone",
      "viaduct export runs/fashion-mnist\n  viaduct export runs/fashion-mnist/ckpt/cloud/step-00000200 --out exported", verb_export, false},
-    {"bench", "train SPEC [--steps N] [--threads T] [--full] [key.path=value ...] | allreduce [--ranks R] [--mib N] [--apart]",
+    {"bench", "train SPEC [--steps N] [--threads T] [--full] [key.path=value ...] | allreduce [--ranks R] [--hosts H] [--mib N] [--apart]",
      "measures this machine: training in one process, in-site sums", "viaduct bench train job.yaml --full --threads 2 --json\n  viaduct bench allreduce --ranks 2 --mib 64", verb_bench, false},
     {"ckpt", "ls RUN | show CKPT | verify CKPT|RUN [--json]", "checkpoints: list, look into, check every byte",
      "viaduct ckpt ls runs/fashion-mnist\n  viaduct ckpt verify runs/fashion-mnist/ckpt/onprem/step-00000200", verb_ckpt, false},

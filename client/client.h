@@ -55,17 +55,21 @@ struct viaduct {
     pthread_cond_t wake;
     struct ps_member *member;
     struct ps_peers *peers;
-    bool have_plan, have_view, stopping;
+    bool have_plan, have_view, have_gang, stopping;
     struct msg_plan plan;
     struct declaration declaration;
     struct msg_view view;
+    struct msg_gang gang;                 /* where the ranks of this launch are: does not change once it is known */
+    struct coll_port *port;               /* for ranks on other hosts; NULL: this site has one host */
+    uint16_t host_index;                  /* of this site's hosts */
     struct err end;                       /* code < 0: this rank is over */
     struct msg_failed failed;             /* code < 0: told again over each new link to the coordinator */
 
     enum client_phase phase;
     struct coll *coll;
-    char segment[160];                    /* of coll; set while it is being opened too */
+    char segment[COLL_SEGMENT_BYTES];     /* of coll; set while it is being opened too */
     struct lane_range gang_lanes, lanes;  /* of the gang as opened (none at first); of this rank */
+    const char *transport;                /* of coll: static, chosen at the first opening */
     unsigned gang_turn;                   /* counts openings: all ranks of a gang open together */
     struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */

@@ -40,6 +40,7 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
 #define MEMBERS_MAX 512
 struct member { struct link *link; bool joined; struct process_id who; };
 struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
+struct rank_address { uint32_t instance; uint16_t host; char address_tls[ADDRESS_LIMIT]; };
 struct wan { struct process_id who; uint64_t bytes; };
 
 struct shell {
@@ -57,6 +58,7 @@ struct shell {
     unsigned unsynced;
     struct member member[MEMBERS_MAX];
     struct slot_address address[SLOTS_LIMIT];   /* outlives a broken link: peers still dial it */
+    struct rank_address rank[SITES_LIMIT][LANES_MAX];   /* likewise */
     struct wan *wan;
     unsigned wan_count, wan_room;
     void *declaration_bytes;              /* as it came; NULL: no rank has joined yet */
