@@ -95,7 +95,10 @@ static int publish(struct publisher *p, const struct ask *ask, struct err *err)
 {
     char dir[1024], site_dir[1024];
     dir_of(p, p->site, &ask->m, dir, sizeof dir);
+    const char *visiting = getenv("VIADUCT_VISITING");
     if (!(ask->m.site_mask >> p->site_index & 1)) {
+        if (visiting && *visiting)        /* it shares no folder with other sites, and nobody counts on its copy */
+            return err_set(err, ERR_NOT_FOUND, "this site had no whole copy of that version");
         int fetched = fetch(p, ask, dir, err);
         if (fetched == ERR_CONFLICT && older_generation(dir, ask->m.generation))
             fetched = fetch(p, ask, dir, err);

@@ -45,7 +45,7 @@ enum core_action_kind {
     CORE_SEND_SUM,
     CORE_SEND_MANIFEST,   /* the decided checkpoint `checkpoint` to every agent */
     CORE_SEND_LAUNCH,     /* `launch` to the agent `to` */
-    CORE_SEND_STOP,       /* to everyone: why */
+    CORE_SEND_STOP,       /* to everyone, or (to.role != ROLE_NONE) to the processes of to.site: why */
     CORE_EVENT,           /* a line for events.jsonl: kind in text, who, step */
     CORE_COMMITTED,       /* a round was committed: for metrics.jsonl, progress, ledger */
     CORE_DURABLE,         /* checkpoint `checkpoint` is durable at site_mask */
@@ -70,6 +70,7 @@ struct core_out { uint16_t count; struct core_action action[CORE_ACTIONS_MAX]; }
 struct core_config {
     struct msg_plan plan;             /* rounds 0 and layout_hash 0 until the first worker declared layout and samples (core_on_join fills them) */
     struct view_gang gang[SITES_LIMIT];   /* lanes and ranks a site; incarnation ignored */
+    uint8_t visiting;                 /* bit per site: comes and goes (`viaduct join`): no lanes and no copies until its agent is there */
     uint8_t copies;                   /* wanted copies of each shard: min(replica sites, COPIES_LIMIT) */
     uint8_t checkpoint_replicas;      /* sites that must report a checkpoint before it is durable */
     double epochs; uint64_t steps;    /* of phase train, one of them; rounds follow with samples_per_pass */
@@ -107,6 +108,8 @@ void core_on_published(struct core *c, uint64_t now_ms, const struct msg_publish
 void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct core_out *out);         /* the log is durable below this position */
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out);
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out);                              /* a person asked: checkpoint, then stop */
+void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);            /* another machine is that site from now on */
+void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);               /* a visiting site leaves: lanes and copies first */
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);                              /* every 100 ms or so */
 
 /* ---- reading ---- */

@@ -173,6 +173,8 @@ void ckpt_published(struct core *c, struct core_out *out, const struct msg_publi
     if (m->ok) {
         c->published_mask |= 1ull << m->site;
         c->refused_mask &= ~(1ull << m->site);
+    } else if (c->config.visiting >> m->site & 1 && !(e->site_mask >> m->site & 1)) {
+        return;                               /* it had no whole copy, and nobody counts on one */
     } else {
         c->refused_mask |= 1ull << m->site;
         core_event(c, out, "checkpoint failed", (struct process_id){.role = ROLE_AGENT, .site = m->site}, "step %llu: %s", (unsigned long long)m->step, m->text);

@@ -19,6 +19,7 @@ enum {
     EXPORT_LIMIT = 3,
     PART_WAIT_MS = 5000,                  /* for another site's parts, once one site has all */
     LEAVE_WAIT_MS = 5000,
+    WARM_ROUNDS = 8,
     ASLEEP_MS = 1000,                     /* between two ticks: this process was stopped or starved */
 };
 
@@ -34,12 +35,13 @@ struct gang_state {
     uint64_t patience_ms;                 /* to join */
     uint32_t relaunches;
     uint64_t finished;                    /* ranks that pulled the last version or left */
+    uint64_t warm;                        /* ranks that pulled a version not older than WARM_ROUNDS */
     bool parked;                          /* its lanes are with the others */
     uint64_t ram_version[LANES_MAX][2];
     uint32_t ram_generation[LANES_MAX][2];
     char last_words[TEXT_LIMIT];
 };
-struct agent_state { bool joined; uint64_t heard_ms; };
+struct agent_state { bool joined, sent_away; uint64_t heard_ms; };   /* sent away: until it joins again; heard: also of one that is gone, when it was */
 
 struct shard_report {                     /* the newest PREPARED of this view */
     bool have;
@@ -126,6 +128,10 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
 void slot_joined(struct core *c, struct core_out *out, unsigned slot);
 bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
+void gang_unpark(struct core *c, unsigned site);
+void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is warm */
+void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
+void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);
 void view_slept(struct core *c, uint64_t ms);
 void view_leases(struct core *c, struct core_out *out);
 void view_promote(struct core *c, unsigned shard, uint8_t complete_mask);

@@ -10,7 +10,7 @@
 
 void shell_who(const struct shell *s, struct process_id who, char out[120])
 {
-    static const char *const words[] = {"", "coordinator", "agent", "worker", "ps", "export", "cli"};
+    static const char *const words[] = {"", "coordinator", "agent", "worker", "ps", "export", "cli", "join"};
     const char *site = who.site < s->job.spec.site_count ? s->job.spec.sites[who.site].name : "?";
     if (who.role == ROLE_NONE || who.role == ROLE_COORDINATOR || who.role >= ARRAY_LEN(words))
         snprintf(out, 120, "coordinator");

@@ -34,6 +34,9 @@ int engine_set_weights(struct engine *e, const float *arena, struct err *err);
 int engine_lane(struct engine *e, unsigned slot, const uint8_t *pixels, const uint8_t *labels, uint32_t count, float *grad,
                 struct lane_metrics *out, struct err *err);
 
+/* On which a slot's calls follow one another. */
+struct stream *engine_stream(const struct engine *e, unsigned slot);
+
 /* Evaluation with running statistics: loss sum and correct count of `count` samples, any count; uses slot 0.. of all threads in order. */
 int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, struct lane_metrics *out,
                 struct err *err);

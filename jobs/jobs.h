@@ -20,6 +20,7 @@ enum job_optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAMW };
 enum job_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_STEP };
 enum job_loss { LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_BCE };
 enum job_via { VIA_LOCAL, VIA_MPIRUN, VIA_SLURM, VIA_JOIN };
+const char *job_via_word(enum job_via via);
 enum job_inside { INSIDE_ALLREDUCE, INSIDE_PS };
 enum job_export { EXPORT_ONNX = 1, EXPORT_SAFETENSORS = 2, EXPORT_TRITON = 4 };   /* bit set */
 

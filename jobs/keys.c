@@ -62,7 +62,7 @@ const struct key keys[] = {
     {"sites", KEY_LIST, 1, SITES_MAX, .doc = "sites, default one local site with one rank"},
     {"sites[]", KEY_MAP, .doc = "a site: nodes joined by a fast network, one failure domain"},
     {"sites[].name", KEY_NAME, .required = true, .doc = "name, unique"},
-    {"sites[].via", KEY_ENUM, .choices = "local|mpirun", .later = "slurm|join", .fallback = "local", .doc = "how its processes start"},
+    {"sites[].via", KEY_ENUM, .choices = "local|mpirun|join", .later = "slurm", .fallback = "local", .doc = "how its processes start"},
     {"sites[].ranks", KEY_INT, 1, RANKS_MAX, .fallback = "1", .doc = "worker processes"},
     {"sites[].threads", KEY_INT, 1, 64, .fallback = "1", .doc = "lanes that a rank computes at the same time"},
     {"sites[].ps_shards", KEY_INT, 0, 16, .doc = "parameter-server processes, default 1 at several sites, 0 at one"},

@@ -98,7 +98,7 @@ void resolve_text(struct job *job)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0; i < s->site_count; i++)
-        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", s->sites[i].name, s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
+        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", s->sites[i].name, job_via_word(s->sites[i].via),
             s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);

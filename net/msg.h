@@ -23,7 +23,7 @@ enum {
 };
 
 /* ---- who ---- */
-enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI };
+enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN };
 struct process_id {            /* a process, or one launch of it: a restarted one has another instance and no role */
     uint8_t role;              /* enum role */
     uint8_t site;              /* index in the plan */
@@ -106,6 +106,7 @@ enum msg_type {
     MSG_PART, MSG_MANIFEST, MSG_PUBLISHED,
     MSG_EXITED, MSG_LAUNCH, MSG_STOP, MSG_FAILED,
     MSG_STATUS, MSG_STATUSREPLY,
+    MSG_ENROL, MSG_ENROLLED, MSG_DRAIN,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -246,6 +247,9 @@ struct msg_failed { struct process_id who; int32_t code; uint64_t step; char tex
 struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; };   /* wan: to other sites, since start */
 struct msg_leave { struct process_id who; };      /* an orderly end: not a death */
 struct msg_status { uint8_t what; };              /* cli -> coordinator: 0 */
+struct msg_enrol { char site[64], secret[80]; };  /* role join -> coordinator: a token's secret, good once */
+struct msg_enrolled { char name[128]; };          /* the job's name; payload: the files of a run directory for that site, see coordinator/enrol.c */
+struct msg_drain { uint8_t site; };               /* agent of a visiting site, or cli -> coordinator: it leaves */
 struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
 struct msg_hello {
     uint16_t version_min, version_max;
@@ -281,6 +285,9 @@ void code_stop(struct codec *c, struct msg_stop *m);
 void code_failed(struct codec *c, struct msg_failed *m);
 void code_heartbeat(struct codec *c, struct msg_heartbeat *m);
 void code_leave(struct codec *c, struct msg_leave *m);
+void code_enrol(struct codec *c, struct msg_enrol *m);
+void code_enrolled(struct codec *c, struct msg_enrolled *m);
+void code_drain(struct codec *c, struct msg_drain *m);
 void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
 

@@ -680,6 +680,8 @@ void ps_host_linked(struct ps_host *h, uint8_t slot)
     run(h);
 }
 
+void ps_host_busy(struct ps_host *h, uint8_t slot) { shard_on_busy(h->core, now(h), slot); }
+
 void ps_host_tick(struct ps_host *h)
 {
     shard_on_tick(h->core, now(h), h->out);

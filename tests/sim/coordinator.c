@@ -29,6 +29,7 @@ static void configure(struct world *w, struct core_config *c, bool fresh)
         c->plan.slot_site[i] = k->embedded ? 0 : (uint8_t)(i % k->sites);
     for (unsigned i = 0; i < k->sites; i++)
         c->gang[i] = (struct view_gang){.lanes = lanes_of_part(k->lanes, i, k->sites), .ranks = (uint16_t)k->ranks[i]};
+    c->visiting = k->visiting ? (uint8_t)(1u << (k->sites - 1)) : 0;
     c->copies = (uint8_t)k->copies;
     c->checkpoint_replicas = 2;
     c->steps = k->rounds - k->prune_rounds;
@@ -165,7 +166,7 @@ static bool act(struct world *w, struct proc *p, const struct core_action *a)
         break;
     case CORE_SEND_STOP:
         for (int i = 1; i <= w->proc_count && p->alive; i++)
-            if (linked(p, w->proc[i]))
+            if (linked(p, w->proc[i]) && (a->to.role == ROLE_NONE || a->to.site == w->proc[i]->site))
                 send_to(w, p, 0, 0, w->proc[i]->pid, MSG_STOP, &a->u.stop, NULL);
         break;
     case CORE_EVENT:
@@ -289,6 +290,12 @@ void coordinator_synced(struct world *w, struct proc *p, uint64_t position)
 void coordinator_stop(struct world *w, struct proc *p)
 {
     core_on_stop(p->coordinator.core, w->now_us / 1000, w->core_out);
+    run(w, p);
+}
+
+void coordinator_drain(struct world *w, struct proc *p)
+{
+    core_on_drain(p->coordinator.core, w->now_us / 1000, (uint8_t)(w->k.sites - 1), w->core_out);
     run(w, p);
 }
 

@@ -132,7 +132,7 @@ struct sim_log { struct log_entry *entry; size_t count, room, durable; uint64_t 
 
 /* ---- faults ---- */
 enum fault_kind { FAULT_GANG, FAULT_PS, FAULT_AGENT, FAULT_COORDINATOR, FAULT_HOST, FAULT_SITE, FAULT_BOTH_COPIES, FAULT_PAUSE_PS, FAULT_PAUSE_GANG,
-                  FAULT_PAUSE_COORDINATOR, FAULT_PARTITION, FAULT_RESET, FAULT_ALL, FAULT_STOP, FAULT_KINDS };
+                  FAULT_PAUSE_COORDINATOR, FAULT_PARTITION, FAULT_RESET, FAULT_ALL, FAULT_STOP, FAULT_KINDS, FAULT_DRAIN };   /* DRAIN: in place of another, where a site is visiting */
 struct fault { enum fault_kind kind; uint64_t at_us; int32_t message; uint32_t nth; bool done; };   /* message >= 0: at the nth message of that type */
 
 struct knobs {
@@ -140,7 +140,7 @@ struct knobs {
     unsigned prune_rounds;               /* the last ones of `rounds`; 0: no such phase */
     double sparsity;
     unsigned shard_first[SIM_SHARDS], shard_blocks[SIM_SHARDS];
-    bool embedded, deterministic, has_export, fifo;
+    bool embedded, deterministic, has_export, fifo, visiting;   /* visiting: the last site comes and goes, and nobody can dial it */
     uint32_t batch, samples, checkpoint_every;
     uint64_t lease_ms, relaunch_ms, resend_ms, sync_us, delay_us, compute_us;
     unsigned loss, duplicate, late;      /* per 1000 */
@@ -239,6 +239,7 @@ void coordinator_packet(struct world *w, struct proc *p, const struct packet *pa
 void coordinator_tick(struct world *w, struct proc *p);
 void coordinator_synced(struct world *w, struct proc *p, uint64_t position);
 void coordinator_stop(struct world *w, struct proc *p);
+void coordinator_drain(struct world *w, struct proc *p);    /* the visiting site */
 void coordinator_gone(struct world *w, struct proc *p, const struct proc *who);
 void log_lose_tail(struct world *w);
 
