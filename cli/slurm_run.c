@@ -226,9 +226,9 @@ static enum slurm_cause why(const struct slurm_run *r, const char *status, int c
         return CAUSE_NONE;
     if (r->warned)
         return CAUSE_TIME_LIMIT;
-    if (!r->terminated)
-        return code == 0 ? CAUSE_CANCELLED : is_final(code) ? CAUSE_NONE : CAUSE_JOB_FAILURE;
-    ask_job(r, &job);
+    if (!r->terminated && code != 0)
+        return is_final(code) ? CAUSE_NONE : CAUSE_JOB_FAILURE;
+    ask_job(r, &job);                     /* of a preemption only the steps are told, and the agents asked to stop; else a person did */
     return slurm_why_term(&job, r->warned, r->planned_end_s, now_s());
 }
 

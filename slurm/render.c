@@ -90,18 +90,24 @@ static void print_head(FILE *out, const struct job_spec *spec, const struct job_
     fprintf(out, "#SBATCH --signal=B:USR1@%u\n", first->drain_s);
 }
 
+static void print_path(FILE *out, const char *name, const char *path)
+{
+    if (strpbrk(path, "$`"))
+        fprintf(out, "# shellcheck disable=SC2016\n");
+    fprintf(out, "%s=", name);
+    quote(out, path);
+    fputc('\n', out);
+}
+
 static void print_body(FILE *out, const struct slurm_script *what)
 {
     fprintf(out, "\nset -eu\n"
                  "trap '' USR1                  # until viaduct listens: it would end the script\n"
-                 "export SLURM_EXPORT_ENV=ALL   # also when it was submitted with --export=NONE\n"
-                 "viaduct=");
-    quote(out, what->program);
-    fprintf(out, "\nspec=");
-    quote(out, what->spec);
-    fprintf(out, "\nrun=");
-    quote(out, what->run_dir);
-    fprintf(out, "\n\n# The second start, after a requeue or a new submission, resumes what the first began.\n"
+                 "export SLURM_EXPORT_ENV=ALL   # also when it was submitted with --export=NONE\n");
+    print_path(out, "viaduct", what->program);
+    print_path(out, "spec", what->spec);
+    print_path(out, "run", what->run_dir);
+    fprintf(out, "\n# The second start, after a requeue or a new submission, resumes what the first began.\n"
                  "if [ -e \"$run/state/job\" ]; then set -- --resume; else set --; fi\n"
                  "exec \"$viaduct\" run \"$spec\" --dir \"$run\" \"$@\"");
     for (unsigned i = 0; i < what->override_count; i++) {
