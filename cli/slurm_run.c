@@ -13,6 +13,7 @@
 
 #define COMMAND_MS 10000
 #define BOOK_BYTES_MAX (1 << 20)
+#define REQUEUED_S 10                 /* Slurm's signal to what it requeues comes within this */
 
 struct slurm_run {
     const struct job_spec *spec;
@@ -254,8 +255,10 @@ static int start_again(struct slurm_run *r, enum slurm_cause cause, struct err *
     const char *const argv[] = {"scontrol", "requeue", r->job, NULL};
     fprintf(stderr, "viaduct run: %s: Slurm job %s starts again (%u of %u)\n", slurm_cause_text(cause), r->job, r->book.used[cause] + 1, r->settings->retries[cause]);
     TRY(append_end(r, "end", cause, now_s(), err));   /* first: Slurm ends this process as soon as it is asked */
-    if (slurm_command(argv, COMMAND_MS, answer, sizeof answer, &requeue) == 0)
+    if (slurm_command(argv, COMMAND_MS, answer, sizeof answer, &requeue) == 0) {
+        sleep(REQUEUED_S);                /* an end of our own meanwhile would be another end of the job */
         return 0;
+    }
     fprintf(stderr, "viaduct run: %s; submitting it again\n", requeue.text);
     TRY(resubmit(r, answer, sizeof answer, err));
     fprintf(stderr, "viaduct run: submitted as Slurm job %s\n", answer);

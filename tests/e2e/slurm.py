@@ -179,10 +179,14 @@ def preempted(s):
 
 def failing(s):
     job = s.submit()
-    s.check("a failing run starts again as often as its budget says", wait_for(lambda: s.cluster.job(job).get("JobState") == "FAILED", 90, 0.3), s.cluster.job(job))
-    book = (s.run_dir / "state/slurm").read_text().split("\n")
-    ends = [line.split()[1] for line in book if line.startswith("end")]
-    s.check("... and not once more", ends == ["job_failure"] * 2 and report(s.run_dir).get("status") == "failed" and "not finite" in report(s.run_dir).get("error", ""), book)
+
+    def ends():
+        book = s.run_dir / "state/slurm"
+        return [line.split()[1] for line in book.read_text().splitlines() if line.startswith("end")] if book.exists() else []
+
+    s.check("a failing run starts again as often as its budget says", wait_for(lambda: len(ends()) == 2, 90, 0.3), ends())
+    s.check("... and not once more", wait_for(lambda: s.cluster.job(job).get("JobState") == "FAILED", 60, 0.3) and ends() == ["job_failure"] * 2, s.cluster.job(job))
+    s.check("report.json says why: job failure", s.causes() == [f"job failure (Slurm job {job}, start 0)"] and "not finite" in report(s.run_dir).get("error", ""), s.causes())
 
 
 def two_sites(s):
