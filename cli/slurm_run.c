@@ -13,6 +13,8 @@
 
 #define COMMAND_MS 10000
 #define BOOK_BYTES_MAX (1 << 20)
+#define TRIES 12                      /* a slurmctld that is down may be back before the time limit */
+#define TRY_AGAIN_S 5
 #define REQUEUED_S 10                 /* Slurm's signal to what it requeues comes within this */
 
 struct slurm_run {
@@ -248,21 +250,28 @@ static int resubmit(const struct slurm_run *r, char *id, size_t size, struct err
     return 0;
 }
 
-static int start_again(struct slurm_run *r, enum slurm_cause cause, struct err *err)
+static int requeue_or_resubmit(const struct slurm_run *r, struct err *err)
 {
     char answer[400];
-    struct err requeue = ERR_INIT;
     const char *const argv[] = {"scontrol", "requeue", r->job, NULL};
-    fprintf(stderr, "viaduct run: %s: Slurm job %s starts again (%u of %u)\n", slurm_cause_text(cause), r->job, r->book.used[cause] + 1, r->settings->retries[cause]);
-    TRY(append_end(r, "end", cause, now_s(), err));   /* first: Slurm ends this process as soon as it is asked */
-    if (slurm_command(argv, COMMAND_MS, answer, sizeof answer, &requeue) == 0) {
+    if (slurm_command(argv, COMMAND_MS, answer, sizeof answer, err) == 0) {
         sleep(REQUEUED_S);                /* an end of our own meanwhile would be another end of the job */
         return 0;
     }
-    fprintf(stderr, "viaduct run: %s; submitting it again\n", requeue.text);
+    fprintf(stderr, "viaduct run: %s; submitting it again\n", err->text);
     TRY(resubmit(r, answer, sizeof answer, err));
     fprintf(stderr, "viaduct run: submitted as Slurm job %s\n", answer);
-    return 0;
+    return 1;
+}
+
+static int start_again(struct slurm_run *r, enum slurm_cause cause, struct err *err)
+{
+    int rc = ERR_FAILED;
+    fprintf(stderr, "viaduct run: %s: Slurm job %s starts again (%u of %u)\n", slurm_cause_text(cause), r->job, r->book.used[cause] + 1, r->settings->retries[cause]);
+    TRY(append_end(r, "end", cause, now_s(), err));   /* first: Slurm ends this process as soon as it is asked */
+    for (unsigned i = 0; i < TRIES && (rc = requeue_or_resubmit(r, err)) < 0; i++)
+        sleep(TRY_AGAIN_S);
+    return rc == 1 ? append(r, "resubmitted\n", err) : rc;
 }
 
 int slurm_run_end(struct slurm_run *r, const char *status, int code)

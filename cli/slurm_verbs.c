@@ -12,6 +12,7 @@
 #include "slurm/slurm.h"
 
 #define SBATCH_MS 60000
+#define SQUEUE_MS 20000
 
 static int own_program(char out[PATH_MAX], struct err *err)
 {
@@ -109,10 +110,45 @@ static int write_script(const struct job *job, const struct submitted *s, struct
     return rc;
 }
 
+/* A percent sign in a path is a pattern to sbatch. */
+static int output_option(const char *dir, char *out, size_t size, struct err *err)
+{
+    size_t n = (size_t)snprintf(out, size, "--output=");
+    for (const char *p = dir; *p && n + 16 < size; p++)
+        n += (size_t)snprintf(out + n, size - n, *p == '%' ? "%%%%" : "%c", *p);
+    if (n + 16 >= size)
+        return err_set(err, ERR_USAGE, "--dir is too long");
+    snprintf(out + n, size - n, "/slurm/%%j.out");
+    return 0;
+}
+
+/* Two jobs on one run directory would only refuse each other, hours later. */
+static int check_not_queued(const char *dir, struct err *err)
+{
+    char path[PATH_MAX + 32], answer[300];
+    void *bytes = NULL;
+    size_t size = 0;
+    struct err none = ERR_INIT;
+    struct holder owner;
+    char id[24] = "";
+    snprintf(path, sizeof path, "%s/slurm/id", dir);
+    if (lease_owner(dir, &owner) && owner.job) {
+        snprintf(id, sizeof id, "%llu", (unsigned long long)owner.job);
+    } else if (fs_read_file(&fs_real, path, 64, &bytes, &size, &none) == 0) {
+        snprintf(id, sizeof id, "%.*s", (int)MIN(strspn(bytes, "0123456789"), (size_t)20), (const char *)bytes);
+        free(bytes);
+    }
+    const char *const argv[] = {"squeue", "-h", "-j", id, "-o", "%T", NULL};
+    if (!id[0] || slurm_command(argv, SQUEUE_MS, answer, sizeof answer, &none) < 0 || !answer[0])   /* Slurm knows it no more */
+        return 0;
+    answer[strcspn(answer, "\n")] = '\0';
+    return err_set(err, ERR_CONFLICT, "%s belongs to Slurm job %s, which is %.40s: wait for its end, or end it with scancel %s", dir, id, answer, id);
+}
+
 static int sbatch(struct submitted *s, struct err *err)
 {
-    char answer[300], output[PATH_MAX + 64];
-    snprintf(output, sizeof output, "--output=%s/slurm/%%j.out", s->dir);
+    char answer[300], output[PATH_MAX + 64], path[PATH_MAX + 32];
+    TRY(output_option(s->dir, output, sizeof output, err));
     const char *const argv[] = {"sbatch", "--parsable", output, s->script, NULL};
     TRY(slurm_command(argv, SBATCH_MS, answer, sizeof answer, err));
     answer[strcspn(answer, "\n")] = '\0';
@@ -121,7 +157,8 @@ static int sbatch(struct submitted *s, struct err *err)
     snprintf(s->id, sizeof s->id, "%.*s", (int)strcspn(answer, ";"), answer);
     if (!s->id[0] || strspn(s->id, "0123456789") != strlen(s->id))
         return err_set(err, ERR_FAILED, "sbatch answers '%.100s' where a job id was due", answer);
-    return 0;
+    snprintf(path, sizeof path, "%s/slurm/id", s->dir);
+    return fs_publish_file(&fs_real, path, s->id, strlen(s->id), err);
 }
 
 static int submit(const struct job *job, const char *dir, struct submitted *s, struct err *err)
@@ -134,6 +171,7 @@ static int submit(const struct job *job, const char *dir, struct submitted *s, s
     TRY(rundirs_completed(s->dir, job, &s->completed, err));
     if (s->completed)
         return 0;
+    TRY(check_not_queued(s->dir, err));
     snprintf(path, sizeof path, "%s/slurm", s->dir);
     snprintf(s->script, sizeof s->script, "%s/slurm/job.sh", s->dir);
     TRY(fs_mkdirs(&fs_real, path, err));

@@ -62,10 +62,12 @@ static void print_type(FILE *out, const struct key *k, unsigned indent)
                 k->min, k->max);
         break;
     case KEY_WORD:
-        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": \"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_MAX - 1);
+        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": "
+                     \"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_MAX - 1);
         break;
     case KEY_DURATION:
-        fprintf(out, "\"type\": \"string\", \"pattern\": \"^([1-9][0-9]{0,8}s|[1-9][0-9]{0,6}m|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d|([0-9]{1,3}-)?[0-9]{1,2}:[0-5][0-9]:[0-5][0-9])$\"");
+        fprintf(out, "\"type\": \"string\", \"pattern\": "
+                     "\"^([1-9][0-9]{0,8}s|[1-9][0-9]{0,6}m|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d|([0-9]{1,3}-)?[0-9]{1,2}:[0-5][0-9]:[0-5][0-9])$\"");
         break;
     case KEY_INTS:
         fprintf(out, "\"type\": \"array\", \"minItems\": %.0f, \"maxItems\": %.0f, \"items\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 65536}", k->min,

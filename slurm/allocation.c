@@ -135,16 +135,17 @@ static bool read_start(const char *line, struct slurm_book *b)
 
 static bool read_end(const char *line, struct slurm_book *b)
 {
-    char verb[16], name[32];
+    char name[32];
     long long at;
-    if (sscanf(line, "%15s %31s %lld", verb, name, &at) != 3 || (strcmp(verb, "end") != 0 && strcmp(verb, "resubmit") != 0))
+    if (strcmp(line, "resubmitted") == 0 && b->starts > 0 && !b->open)
+        return b->resubmitted = true;
+    if (sscanf(line, "end %31s %lld", name, &at) != 2)
         return false;
     unsigned c = 0;
     while (c < CAUSES && strcmp(cause_names[c], name) != 0)
         c++;
     if (c == CAUSES)
         return false;
-    b->resubmitted = strcmp(verb, "resubmit") == 0;
     b->open = false;
     b->last = (enum slurm_cause)c;
     b->last_s = at;

@@ -120,6 +120,15 @@ def time_limit(s):
                      env=environment(SLURM_CONF=str(s.cluster.conf), SLURM_JOB_ID=str(job), SLURM_RESTART_COUNT="0", SLURMD_NODENAME="elsewhere"))
     s.check(f"a second start of the same job is refused: exit 6, in {time.time() - begin:.1f} s, and names the first",
             second.returncode == 6 and f"Slurm job {job} (start 0)" in second.stderr, f"{second.returncode}: {second.stderr}")
+    again = viaduct("submit", s.spec, "--dir", s.run_dir, env=environment(SLURM_CONF=str(s.cluster.conf)))
+    s.check("a second submission is refused: exit 6, and names the job", again.returncode == 6 and f"Slurm job {job}, which is RUNNING" in again.stderr, again.stderr)
+    # Another host of the cluster sees the run directory, and not the node's sockets.
+    login = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", 'hostname login; mount -t tmpfs tmpfs "/tmp/viaduct-$(id -u)"; "$@"', "sh", PROGRAM]
+    seen = subprocess.run(login + ["status", s.run_dir], capture_output=True, text=True)
+    s.check("status on another host: running, by which job, and where", seen.returncode == 0 and f"running: Slurm job {job} (start 0) on node a" in seen.stdout,
+            seen.stdout + seen.stderr)
+    seen = subprocess.run(login + ["stop", s.run_dir], capture_output=True, text=True)
+    s.check("stop on another host says what stops it", seen.returncode == 75 and f"scancel {job} saves it" in seen.stderr, seen.stdout + seen.stderr)
     s.check("Slurm's signal: saved and requeued", wait_for(lambda: s.cluster.job(job).get("Restarts") == "1", 130, 0.2))
     s.slow.clear()
     durable = [e for e in events(s.run_dir, "checkpoint")]

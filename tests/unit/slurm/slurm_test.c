@@ -176,7 +176,7 @@ static void test_budgets(void **state)
     assert_false(slurm_may_retry(&b, CAUSE_TIME_LIMIT, retries));
     assert_true(slurm_may_retry(&b, CAUSE_PREEMPTION, retries));          /* each cause has its own */
     /* submitted again by the run itself: the same series; by hand: a new one */
-    assert_int_equal(book_of("start 7 0 a1 1\nresubmit time_limit 2\nstart 8 0 a1 3\n").used[CAUSE_TIME_LIMIT], 1);
+    assert_int_equal(book_of("start 7 0 a1 1\nend time_limit 2\nresubmitted\nstart 8 0 a1 3\n").used[CAUSE_TIME_LIMIT], 1);
     assert_int_equal(book_of("start 7 0 a1 1\nend time_limit 2\nstart 8 0 a1 3\n").used[CAUSE_TIME_LIMIT], 0);
     b = book_of("start 7 0 a1 1\nend cancelled 20\n");
     assert_true(!b.open && b.last == CAUSE_CANCELLED && b.last_s == 20);
@@ -186,7 +186,7 @@ static void test_budgets(void **state)
 static void test_damaged_book(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"begin 7\n", "end by_magic 7\n", "start x\n", "\n"};
+    static const char *const bad[] = {"begin 7\n", "end by_magic 7\n", "start x\n", "resubmitted\n", "\n"};
     struct slurm_book b;
     char line[400];
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
