@@ -123,7 +123,7 @@ def time_limit(s):
     again = viaduct("submit", s.spec, "--dir", s.run_dir, env=environment(SLURM_CONF=str(s.cluster.conf)))
     s.check("a second submission is refused: exit 6, and names the job", again.returncode == 6 and f"Slurm job {job}, which is RUNNING" in again.stderr, again.stderr)
     # Another host of the cluster sees the run directory, and not the node's sockets.
-    login = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", 'hostname login; mount -t tmpfs tmpfs "/tmp/viaduct-$(id -u)"; "$@"', "sh", PROGRAM]
+    login = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", 'hostname login; mount -t tmpfs -o mode=700 tmpfs "/tmp/viaduct-$(id -u)"; "$@"', "sh", PROGRAM]
     seen = subprocess.run(login + ["status", s.run_dir], capture_output=True, text=True)
     s.check("status on another host: running, by which job, and where", seen.returncode == 0 and f"running: Slurm job {job} (start 0) on node a" in seen.stdout,
             seen.stdout + seen.stderr)
