@@ -238,11 +238,14 @@ static enum slurm_cause why(const struct slurm_run *r, const char *status, int c
 /* Where jobs may not be requeued, the same script is submitted again, to begin when this job is over. */
 static int resubmit(const struct slurm_run *r, char *id, size_t size, struct err *err)
 {
-    char script[600], after[60];
+    char script[600], after[60], output[1200], folder[600];
     snprintf(script, sizeof script, "%s/state/slurm-script", r->run_dir);
+    snprintf(folder, sizeof folder, "%s/slurm", r->run_dir);
+    TRY(fs_mkdirs(&fs_real, folder, err));
+    TRY(slurm_output_option(r->run_dir, output, sizeof output, err));
     snprintf(after, sizeof after, "--dependency=afterany:%s", r->job);
     const char *const fetch[] = {"scontrol", "write", "batch_script", r->job, script, NULL};
-    const char *const submit[] = {"sbatch", "--parsable", after, script, NULL};
+    const char *const submit[] = {"sbatch", "--parsable", after, output, script, NULL};
     unlink(script);
     TRY(slurm_command(fetch, COMMAND_MS, id, size, err));
     TRY(slurm_command(submit, COMMAND_MS, id, size, err));
@@ -250,6 +253,14 @@ static int resubmit(const struct slurm_run *r, char *id, size_t size, struct err
     return 0;
 }
 
+static bool starts_again_already(const struct slurm_run *r)
+{
+    struct slurm_job job;
+    ask_job(r, &job);
+    return job.known && (job.state == SLURM_PENDING || job.restarts > r->env.restart);
+}
+
+/* 0: requeued; 1: another job was submitted. */
 static int requeue_or_resubmit(const struct slurm_run *r, struct err *err)
 {
     char answer[400];
@@ -258,19 +269,26 @@ static int requeue_or_resubmit(const struct slurm_run *r, struct err *err)
         sleep(REQUEUED_S);                /* an end of our own meanwhile would be another end of the job */
         return 0;
     }
+    if (starts_again_already(r))          /* Slurm was quicker */
+        return 0;
     fprintf(stderr, "viaduct run: %s; submitting it again\n", err->text);
     TRY(resubmit(r, answer, sizeof answer, err));
     fprintf(stderr, "viaduct run: submitted as Slurm job %s\n", answer);
     return 1;
 }
 
+/* "Unable to contact slurm controller", or no answer at all. */
+static bool is_down(const struct err *err) { return err->code == ERR_TEMPORARY || strstr(err->text, "contact") != NULL; }
+
 static int start_again(struct slurm_run *r, enum slurm_cause cause, struct err *err)
 {
-    int rc = ERR_FAILED;
     fprintf(stderr, "viaduct run: %s: Slurm job %s starts again (%u of %u)\n", slurm_cause_text(cause), r->job, r->book.used[cause] + 1, r->settings->retries[cause]);
     TRY(append_end(r, "end", cause, now_s(), err));   /* first: Slurm ends this process as soon as it is asked */
-    for (unsigned i = 0; i < TRIES && (rc = requeue_or_resubmit(r, err)) < 0; i++)
+    int rc = requeue_or_resubmit(r, err);
+    for (unsigned i = 1; i < TRIES && rc < 0 && is_down(err); i++) {
         sleep(TRY_AGAIN_S);
+        rc = requeue_or_resubmit(r, err);
+    }
     return rc == 1 ? append(r, "resubmitted\n", err) : rc;
 }
 

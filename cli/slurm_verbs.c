@@ -110,18 +110,6 @@ static int write_script(const struct job *job, const struct submitted *s, struct
     return rc;
 }
 
-/* A percent sign in a path is a pattern to sbatch. */
-static int output_option(const char *dir, char *out, size_t size, struct err *err)
-{
-    size_t n = (size_t)snprintf(out, size, "--output=");
-    for (const char *p = dir; *p && n + 16 < size; p++)
-        n += (size_t)snprintf(out + n, size - n, *p == '%' ? "%%%%" : "%c", *p);
-    if (n + 16 >= size)
-        return err_set(err, ERR_USAGE, "--dir is too long");
-    snprintf(out + n, size - n, "/slurm/%%j.out");
-    return 0;
-}
-
 /* Two jobs on one run directory would only refuse each other, hours later. */
 static int check_not_queued(const char *dir, struct err *err)
 {
@@ -148,7 +136,7 @@ static int check_not_queued(const char *dir, struct err *err)
 static int sbatch(struct submitted *s, struct err *err)
 {
     char answer[300], output[PATH_MAX + 64], path[PATH_MAX + 32];
-    TRY(output_option(s->dir, output, sizeof output, err));
+    TRY(slurm_output_option(s->dir, output, sizeof output, err));
     const char *const argv[] = {"sbatch", "--parsable", output, s->script, NULL};
     TRY(slurm_command(argv, SBATCH_MS, answer, sizeof answer, err));
     answer[strcspn(answer, "\n")] = '\0';

@@ -139,6 +139,17 @@ int slurm_render(const struct job_spec *spec, const struct slurm_script *what, F
     return 0;
 }
 
+int slurm_output_option(const char *run_dir, char *out, size_t size, struct err *err)
+{
+    size_t n = (size_t)snprintf(out, size, "--output=");
+    for (const char *p = run_dir; *p && n + 16 < size; p++)
+        n += (size_t)snprintf(out + n, size - n, *p == '%' ? "%%%%" : "%c", *p);
+    if (n + 16 >= size)
+        return err_set(err, ERR_USAGE, "the run directory's path is too long");
+    snprintf(out + n, size - n, "/slurm/%%j.out");
+    return 0;
+}
+
 /* ---- steps ---- */
 void slurm_step_of(const struct job_spec *spec, unsigned site, bool heterogeneous, const char *program, const char *run_dir, struct slurm_step *out)
 {

@@ -40,6 +40,8 @@ struct slurm_script {
 };
 /* The batch script of all Slurm sites of a spec: one job, a heterogeneous one when there are several. ERR_USAGE: a path that no script can hold. */
 int slurm_render(const struct job_spec *spec, const struct slurm_script *what, FILE *out, struct err *err);
+/* "--output=RUN/slurm/%j.out" for sbatch, to which a percent sign in the path itself is a pattern. */
+int slurm_output_option(const char *run_dir, char *out, size_t size, struct err *err);
 unsigned slurm_site_count(const struct job_spec *spec);
 /* Index of the first Slurm site, whose node runs the batch script; -1: none. */
 int slurm_first_site(const struct job_spec *spec);

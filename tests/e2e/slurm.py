@@ -186,6 +186,21 @@ def preempted(s):
     s.check("report.json says why: preemption", len(s.causes()) == 1 and r and r["lost_steps"] <= 1, s.causes())
 
 
+def not_requeued(s):
+    """Slurm's signal by hand, to a job that may not be requeued: it is submitted again."""
+    s.slow.set()
+    job = s.submit()
+    s.trained()
+    s.cluster.command("scontrol", "update", f"JobId={job}", "Requeue=0")
+    s.cluster.command("scancel", "--batch", "--signal=USR1", job)
+    s.check("a job that may not be requeued: saved", s.status("stopped", 60))
+    s.slow.clear()
+    s.completed()
+    book = (s.run_dir / "state/slurm").read_text().split("\n")
+    s.check("... and submitted again, as another job", len(book) > 3 and book[2] == "resubmitted" and book[3].startswith("start ") and
+            int(book[3].split()[1]) > int(job) and (s.run_dir / f"slurm/{book[3].split()[1]}.out").exists(), book)
+
+
 def failing(s):
     job = s.submit()
 
@@ -232,6 +247,10 @@ def render(cluster, work):
     if cluster:
         r = cluster.command("sbatch", "--test-only", script)
         test("... and sbatch --test-only passes", r.returncode == 0, r.stderr)
+        r = viaduct("slurm", "render", "jobs/examples/slurm.yaml", "sites.0.slurm.mem=1G", "sites.1.slurm.mem=1G", env=env)
+        (folder / "example.sh").write_text(r.stdout)
+        r = cluster.command("sbatch", "--test-only", folder / "example.sh")
+        test("so does the example of two Slurm sites", r.returncode == 0, r.stderr)
     for bad, says in (({"comment": "x\n#SBATCH --uid=0"}, "a word of letters"), ({"qos": "a' b"}, "a word of letters"), ({"output": "/etc/x"}, "not allowed here: what the script"),
                       ({"qoss": "x"}, "did you mean 'qos'?"), ({"signal": "KILL"}, "set slurm.drain"), ({"drain": "29m30s"}, "a duration"), ({"drain": "1790s"}, "a limit of at least")):
         job = spec(folder, sites=[site("onprem", "sitea", slurm=bad)])
@@ -252,7 +271,8 @@ def scenarios(cluster, work):
     two = [site("onprem", "sitea", ps_shards=1), site("cloud", "siteb", ps_shards=1)]
     make = lambda name, sites, play: Scenario(cluster, work, name, sites, wanted, play)   # noqa: E731
     all_of_them = [make("time-limit", [site("onprem", "sitea", **drain)], time_limit), make("scancel", [site("onprem", "sitea")], cancelled),
-                   make("node-lost", [site("onprem", "sitec")], node_lost), make("preemption", [site("onprem", "low")], preempted), make("two-sites", two, two_sites)]
+                   make("node-lost", [site("onprem", "sitec")], node_lost), make("preemption", [site("onprem", "low")], preempted), make("two-sites", two, two_sites),
+                   make("no-requeue", [site("onprem", "sitea")], not_requeued)]
     failed = make("failure", [site("onprem", "sitea", slurm={"retries": {"job_failure": 1}})], failing)
     failed.spec = spec(failed.dir, name="failure", model=MODEL, train=nan, sites=[site("onprem", "sitea", slurm={"retries": {"job_failure": 1}})], export=None)
     all_of_them.append(failed)

@@ -76,6 +76,16 @@ static void test_nothing_ends_a_line(void **state)
     job_fini(&job);
 }
 
+static void test_output(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    char out[64];
+    assert_ok(slurm_output_option("/r/50%x", out, sizeof out, &e));
+    assert_string_equal(out, "--output=/r/50%%x/slurm/%j.out");
+    assert_int_equal(slurm_output_option("/a/path/that/is/longer/than/what/it/is/given/here/by/far", out, sizeof out, &e), ERR_USAGE);
+}
+
 static void test_steps(void **state)
 {
     (void)state;
@@ -222,7 +232,7 @@ static void test_commands(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_script), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
+        cmocka_unit_test(test_script), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_output), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
         cmocka_unit_test(test_show_job), cmocka_unit_test(test_why_term), cmocka_unit_test(test_budgets), cmocka_unit_test(test_damaged_book),
         cmocka_unit_test(test_commands),
     };
