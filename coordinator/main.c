@@ -425,8 +425,7 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
             s->ended.who = argv[++i];
             s->ended.cause = argv[++i];
             s->ended.ago_ms = strtoull(argv[++i], NULL, 10);
-        }
-        else
+        } else
             return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
     }
     if (!run)
