@@ -311,7 +311,7 @@ static void ask_to_drain(struct agent *a)
 static bool superseded(struct agent *a)
 {
     char token[sizeof a->start_token];
-    if (rundir_start_token(&a->run, token) < 0 || strcmp(token, a->start_token) == 0)
+    if (!a->start_token[0] || rundir_start_token(&a->run, token) < 0 || strcmp(token, a->start_token) == 0)
         return false;
     log_error(&a->log, "the run was started again elsewhere: this site's processes end");
     a->children.record_path[0] = '\0';
@@ -371,7 +371,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
-        begin_stop(a, 0);
+        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
+        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
     }
 }
 
@@ -452,6 +453,18 @@ static void on_term(void *arg, int signo)
     begin_stop(a, 128 + signo);
 }
 
+/* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
+static void on_drain(void *arg, int signo)
+{
+    struct agent *a = arg;
+    struct msg_drain m = {.site = a->site_index};
+    (void)signo;
+    if (a->joined)
+        tell(a, MSG_DRAIN, &m);
+    else
+        begin_stop(a, 0);
+}
+
 static int watch_parent(struct agent *a, struct err *err)
 {
     const char *text = getenv("VIADUCT_PARENT_FD");
@@ -500,7 +513,8 @@ static int take_over(struct agent *a, struct err *err)
 static int set_up(struct agent *a, struct err *err)
 {
     char path[600];
-    TRY(rundir_start_token(&a->run, a->start_token) < 0 ? err_set(err, ERR_TEMPORARY, "%s/state/start is missing: `viaduct run` writes it", a->run.path) : 0);
+    if (rundir_start_token(&a->run, a->start_token) < 0)
+        a->start_token[0] = '\0';   /* a visiting site has a folder of its own, and its token is its fence */
     TRY(read_spec(a, err));
     TRY(loop_new(&a->loop, err));
     snprintf(path, sizeof path, "%s/state/tls", a->run.path);
@@ -512,6 +526,7 @@ static int set_up(struct agent *a, struct err *err)
     TRY(take_over(a, err));
     TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
     TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
+    TRY(loop_on_signal(a->loop, SIGUSR1, on_drain, a, err));
     TRY(watch_parent(a, err));
     timer_start(a->loop, 0, RETRY_MS, on_tick, a);
     timer_start(a->loop, HEARTBEAT_MS, HEARTBEAT_MS, on_heartbeat, a);

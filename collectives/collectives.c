@@ -74,6 +74,16 @@ float *coll_lane_buffer(struct coll *c, unsigned lane)
     return c->lane + (lane - c->lane_first) * c->stride;
 }
 
+int coll_put_lane(struct coll *c, unsigned lane, struct memory from, struct handle *out, struct err *err)
+{
+    return memory_copy((struct memory){.pointer = coll_lane_buffer(c, lane)}, from, c->cfg.layout->elems * sizeof(float), out, err);
+}
+
+int coll_get_weights(struct coll *c, struct memory to, struct handle *out, struct err *err)
+{
+    return memory_copy(to, (struct memory){.pointer = c->weights}, c->cfg.layout->elems * sizeof(float), out, err);
+}
+
 void coll_owned_blocks(const struct coll *c, uint32_t *first, uint32_t *count)
 {
     *first = c->first_block;

@@ -3,7 +3,7 @@
  *
  * A gang owns a contiguous lane range; rank r of R owns part r of it (coll_rank_lanes). Of the flat arena, rank r owns the blocks with
  * layout_shards(layout, R) == r, a contiguous run. A round is:
- *   fill coll_lane_buffer(lane) of the own lanes -> coll_reduce: the sums over the gang's maximal tree nodes, of the own blocks
+ *   fill coll_lane_buffer(lane) of the own lanes, or coll_put_lane from where they were computed -> coll_reduce: the sums over the gang's maximal tree nodes, of the own blocks
  *   -> (the client contributes them, pulls the new version of its own blocks into coll_weights) -> coll_gather: weights whole everywhere.
  * The bits of a node's sum depend on lanes and values only, never on ranks. A gang dies whole: after ERR_ABORTED only coll_close is left. */
 #ifndef VIADUCT_COLLECTIVES_COLLECTIVES_H
@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/lanes.h"
 #include "base/layout.h"
+#include "device/device.h"
 
 struct coll;
 
@@ -46,6 +47,10 @@ struct lane_range coll_rank_lanes(const struct coll *c);
 float *coll_lane_buffer(struct coll *c, unsigned lane);
 /* The shared weights: layout->elems floats, 4096-aligned. Written (own blocks only) between coll_reduce and coll_gather. */
 float *coll_weights(struct coll *c);
+/* The same two for a trainer whose memory is a device's (or elsewhere on the host): layout->elems floats, copied in the order of the place's stream. What is
+ * put may be overwritten by later calls of that stream; coll_reduce comes when *out is done. Nothing is copied onto itself. */
+int coll_put_lane(struct coll *c, unsigned lane, struct memory from, struct handle *out, struct err *err);
+int coll_get_weights(struct coll *c, struct memory to, struct handle *out, struct err *err);
 void coll_owned_blocks(const struct coll *c, uint32_t *first, uint32_t *count);
 
 struct coll_sums {                    /* of the own blocks, valid until the next coll_reduce */
