@@ -216,8 +216,10 @@ static int open_log(struct shell *s, struct err *err)
     CHECK(memory && s->out);
     s->core = core_init(memory, &s->config);
     TRY(decision_log_sqlite.replay(s->db, visit, s, err));
+    uint64_t base = s->config.checkpoint.have ? s->config.checkpoint.step : 0;
+    s->ended.lost_steps = s->history.count > base ? s->history.count - base : 0;
     if (s->fresh)
-        history_begin_at(&s->history, s->config.checkpoint.have ? s->config.checkpoint.step : 0);
+        history_begin_at(&s->history, base);
     return 0;
 }
 
@@ -362,6 +364,12 @@ static void tell_start(struct shell *s, uint64_t died_ms)
 {
     if (!s->restarted) {
         shell_event(s, "started", "coordinator", s->history.count, "pid %d", (int)getpid());
+        if (!s->ended.who)
+            return;
+        shell_event(s, "started again", s->ended.who, s->history.count, "after: %s", s->ended.cause);
+        restarts_died(s->restarts, s->ended.who, s->history.count + s->ended.lost_steps, s->ended.cause, s->started_ms - MIN(s->ended.ago_ms, s->started_ms));
+        if (s->ended.lost_steps)
+            restarts_lost(s->restarts, s->ended.lost_steps);
         return;
     }
     shell_event(s, "restarted", "coordinator", s->history.count, "pid %d, the log holds %llu steps", (int)getpid(), (unsigned long long)s->history.count);
@@ -420,7 +428,11 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
             run = argv[++i];
         else if (strcmp(argv[i], "--fresh") == 0)
             s->restarted = false;
-        else
+        else if (strcmp(argv[i], "--ended") == 0 && i + 3 < argc) {   /* what the start before this one fell to */
+            s->ended.who = argv[++i];
+            s->ended.cause = argv[++i];
+            s->ended.ago_ms = strtoull(argv[++i], NULL, 10);
+        } else
             return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
     }
     if (!run)

@@ -291,6 +291,8 @@ void shell_tick(void *arg)
     shell_sample(s);
     if (core_phase(s->core) != CORE_RECOVERING)
         restarts_back(s->restarts, "coordinator", loop_now_ms(s->loop));
+    if (core_phase(s->core) != CORE_RECOVERING && s->ended.who)
+        restarts_back(s->restarts, s->ended.who, loop_now_ms(s->loop));
     if (s->report_due && !s->ending)
         shell_report(s, "running");
 }

@@ -65,6 +65,7 @@ struct shell {
     size_t declaration_size;
     struct declaration declaration;
     char declared_by[120];
+    struct { const char *who, *cause; uint64_t ago_ms, lost_steps; } ended;   /* the start before this one, when somebody knows why; who NULL: nobody */
     bool restarted, fresh;                /* fresh: nothing of an earlier start lives; also when a fresh start died before its first view */
     bool was_lost[SITES_LIMIT];           /* the agent's link broke */
     struct process_id exited;             /* being told to the core: whose death it is */

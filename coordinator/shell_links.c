@@ -348,7 +348,7 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         return;
     if (type == MSG_STATUS)
         answer_status(s, link);
-    else if (type == MSG_STOP && me->who.role == ROLE_CLI)
+    else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
         shell_stop_asked(s);
     else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
         enrol(s, link, m);

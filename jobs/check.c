@@ -59,7 +59,7 @@ static uint32_t ints_at(const struct tree *root, const char *path, uint32_t *out
     return n;
 }
 
-static const char *line_of(struct job *job, const struct tree *t)
+const char *line_of(struct job *job, const struct tree *t)
 {
     return t && t->line ? job_text(job, "line %u", t->line) : t ? "the command line" : "the default";
 }
@@ -291,18 +291,28 @@ static void read_rest(struct job *job, const struct tree *root)
         s->export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
 }
 
+/* What a site elsewhere reads is looked at there. */
+static bool reads_here(const struct job_spec *s)
+{
+    for (uint32_t i = 0; i < s->site_count; i++)
+        if (s->sites[i].via == VIA_LOCAL || s->sites[i].via == VIA_MPIRUN)
+            return true;
+    return false;
+}
+
 void check_whole(struct job *job, const struct tree *root, bool check_files)
 {
     read_train(job, root);
     read_sites(job, root);
     read_rest(job, root);
     check_sites(job, root);
+    read_slurm(job, at(root, "sites"));
     check_residency(job, root);
     read_model(job, root);
     read_optimizer(job, root);
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
-    if (check_files && !job->problems.errors)
+    if (check_files && !job->problems.errors && reads_here(&job->spec))
         check_data_files(job, root);
     if (!job->problems.errors)
         resolve_text(job);

@@ -47,11 +47,24 @@ struct job_optim {
     double clip;                     /* global norm; 0: off */
 };
 
+/* Why a Slurm job ended before its run was complete; each has a retry budget of its own. */
+enum job_retry { RETRY_TIME_LIMIT, RETRY_PREEMPTION, RETRY_NODE_FAILURE, RETRY_JOB_FAILURE, RETRIES };
+#define SLURM_OPTIONS_MAX 40
+struct job_slurm {                   /* of a site that is `via: slurm` */
+    uint32_t time_s;                 /* 0: the partition's own limit */
+    const char *partition, *account; /* NULL: Slurm's default */
+    uint32_t drain_s;                /* so long before the time limit the run is saved */
+    uint32_t retries[RETRIES];
+    uint32_t option_count;           /* further options of sbatch; value NULL: a flag */
+    struct { const char *name, *value; } option[SLURM_OPTIONS_MAX];
+};
+
 struct job_site {
     const char *name;
     enum job_via via;
     uint32_t ranks, threads, ps_shards, nodes;
     bool reads_data;                 /* named by data.residency */
+    struct job_slurm slurm;
 };
 
 struct job_spec {

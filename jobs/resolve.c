@@ -6,7 +6,7 @@
 #include "base/base.h"
 #include "jobs/check.h"
 
-#define RESOLVED_MAX 16384
+#define RESOLVED_MAX 65536
 #define PRUNE_LR 0.1                  /* of optimizer.lr */
 
 struct text { char *at; size_t size, used; };
@@ -60,6 +60,25 @@ static void add_optimizer(struct text *t, const struct job_optim *o)
         (unsigned long long)o->step_every, (unsigned long long)o->warmup, o->clip);
 }
 
+static void add_slurm(struct text *t, const struct job_slurm *s, bool first)
+{
+    if (s->time_s)
+        add(t, ", time: %us", s->time_s);
+    if (s->partition)
+        add(t, ", partition: \"%s\"", s->partition);
+    if (s->account)
+        add(t, ", account: \"%s\"", s->account);
+    add(t, ", slurm: {");
+    if (first)
+        add(t, "drain: %us, retries: {time_limit: %u, preemption: %u, node_failure: %u, job_failure: %u}", s->drain_s, s->retries[RETRY_TIME_LIMIT],
+            s->retries[RETRY_PREEMPTION], s->retries[RETRY_NODE_FAILURE], s->retries[RETRY_JOB_FAILURE]);
+    for (uint32_t i = 0; i < s->option_count; i++) {
+        const char *v = s->option[i].value, *quote = v && strspn(v, "0123456789") < strlen(v) ? "\"" : "";
+        add(t, "%s%s: %s%s%s", first || i ? ", " : "", s->option[i].name, quote, v ? v : "true", quote);
+    }
+    add(t, "}");
+}
+
 static void add_export(struct text *t, const struct job_spec *s)
 {
     add(t, "export: {to: [%s%s%s]", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
@@ -97,9 +116,13 @@ void resolve_text(struct job *job)
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
-    for (uint32_t i = 0; i < s->site_count; i++)
-        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", s->sites[i].name, job_via_word(s->sites[i].via),
-            s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
+    for (uint32_t i = 0, slurm = 0; i < s->site_count; i++) {
+        const struct job_site *site = &s->sites[i];
+        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u", site->name, job_via_word(site->via), site->ranks, site->threads, site->ps_shards);
+        if (site->via == VIA_SLURM)
+            add_slurm(&t, &site->slurm, slurm++ == 0);
+        add(&t, "}\n");
+    }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);
     if (!s->has_export)

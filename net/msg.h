@@ -246,7 +246,7 @@ enum launch_what { LAUNCH_EXPORT };
 struct msg_launch { uint8_t what; uint32_t attempt; uint64_t step; uint32_t generation; };
 
 enum stop_why { STOP_FINISHED, STOP_REQUESTED, STOP_FAILED };
-struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli -> coordinator: save and stop */
+struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli, agent -> coordinator: save and stop */
 struct msg_failed { struct process_id who; int32_t code; uint64_t step; char text[TEXT_LIMIT]; };   /* anyone -> coordinator: the job cannot go on */
 struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; };   /* wan: to other sites, since start */
 struct msg_leave { struct process_id who; };      /* an orderly end: not a death */

@@ -336,7 +336,10 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     struct ps_member_config member = {.loop = p->loop, .run = &p->run, .identity = p->identity, .hello = &p->hello, .log = &p->log, .fill_join = fill_join,
                                       .linked = on_linked, .message = on_coordinator, .heartbeat = heartbeat, .over = on_over, .arg = p};
     TRY(ps_member_open(&member, &p->member, err));
-    TRY(loop_on_signal(p->loop, SIGTERM, on_term, p, err));
+    /* Ignored from the start (under Slurm): the agent says when we end. */
+    struct sigaction was;
+    if (sigaction(SIGTERM, NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+        TRY(loop_on_signal(p->loop, SIGTERM, on_term, p, err));
     timer_start(p->loop, TICK_MS, TICK_MS, on_tick, p);
     return 0;
 }

@@ -144,6 +144,29 @@ static void test_resolved_text_loads_to_the_same(void **state)
     job_fini(&b);
 }
 
+static void test_slurm_sites(void **state)
+{
+    (void)state;
+    static struct job a, b;
+    load(&a, good, "sites=[{name: a, via: slurm, ranks: 2, time: 1-02:00:00, partition: gpu, slurm: {mem: 100, exclusive: true, contiguous: false, gres: gpu:2, "
+                   "nice: 3, retries: {job_failure: 2}}}, {name: b, via: slurm, account: x.y, time: 3m}]", NULL);
+    const struct job_slurm *s = &a.spec.sites[0].slurm;
+    assert_int_equal(a.spec.sites[0].via, VIA_SLURM);
+    assert_int_equal(s->time_s, 26 * 3600);
+    assert_int_equal(s->drain_s, 120);
+    assert_int_equal(a.spec.sites[1].slurm.drain_s, 90);
+    assert_int_equal(s->option_count, 4);
+    assert_string_equal(s->option[0].name, "mem");
+    assert_string_equal(s->option[0].value, "100");
+    assert_null(s->option[1].value);
+    assert_int_equal(s->retries[RETRY_JOB_FAILURE], 2);
+    assert_int_equal(s->retries[RETRY_NODE_FAILURE], 10);
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    job_fini(&a);
+    job_fini(&b);
+}
+
 static void test_resume_keeps_what_it_must(void **state)
 {
     (void)state;
@@ -217,7 +240,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
+        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
         cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests_name("jobs", tests, NULL, NULL);
