@@ -204,6 +204,8 @@ int engine_lane(struct engine *e, unsigned slot, const uint8_t *pixels, const ui
     return run_calls(e, &e->slot[slot], &b, p->call, p->call_count, err);
 }
 
+struct stream *engine_stream(const struct engine *e, unsigned slot) { return e->slot[slot].stream; }
+
 static uint8_t best_class(const float *z, uint32_t classes)
 {
     uint32_t best = 0;

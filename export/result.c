@@ -1,4 +1,5 @@
 /* RUN/export/result.json: merged into the run's report. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +30,26 @@ static void add_gate(const struct stage *s, struct page *p)
     page_add(p, "]}");
 }
 
+/* Share of the prunable weights that are zero. */
+static double sparsity_of(const struct exported_model *m)
+{
+    uint64_t zero = 0, total = 0;
+    for (uint32_t k = 0; k < m->layout.tensor_count; k++) {
+        const struct tensor_desc *t = &m->layout.tensors[k];
+        for (uint64_t i = 0; tensor_prunable(t) && i < t->elems; i++)
+            zero += m->weights[t->offset + i] == 0;
+        total += tensor_prunable(t) ? t->elems : 0;
+    }
+    return total ? (double)zero / (double)total : NAN;
+}
+
 /* {float, quantized, gate}, as the report has it. */
 void result_export(const struct stage *s, struct page *p)
 {
     page_add(p, "{\"float\":");
     add_files("float", &s->floats, s->evaluated, s->eval.accuracy, p);
+    page_add(p, ",\"sparsity\":");
+    page_number(p, s->trained.weights != NULL, sparsity_of(&s->model));
     page_add(p, "},\"gate\":");
     if (s->quantized)
         add_gate(s, p);
@@ -53,7 +69,7 @@ void result_export(const struct stage *s, struct page *p)
 /* What a failed gate was decided on. */
 static void add_decided(const struct stage *s, struct page *p)
 {
-    page_add(p, "\"gate_failed_on\":\"%llu/%u/%s/%s\"", (unsigned long long)s->step, s->generation, s->weights_sha256, s->spec_sha256);
+    page_add(p, "\"gate_failed_on\":\"%llu/%u/%s/%s\"", (unsigned long long)s->step, s->generation, s->exported_sha256, s->spec_sha256);
 }
 
 int result_publish(const struct stage *s, struct err *err)
@@ -62,9 +78,9 @@ int result_publish(const struct stage *s, struct err *err)
     struct page p = {0};
     TRY(stage_path(s->export_dir, "result.json", path, err));
     page_add(&p, "{\"eval_accuracy\":");
-    page_number(&p, s->evaluated, s->eval.accuracy);
+    page_number(&p, s->evaluated, s->trained_eval.accuracy);
     page_add(&p, ",\"eval_loss\":");
-    page_number(&p, s->evaluated, s->eval.loss);
+    page_number(&p, s->evaluated, s->trained_eval.loss);
     page_add(&p, ",\"export\":");
     if (s->floats.done)
         result_export(s, &p);

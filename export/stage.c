@@ -39,9 +39,11 @@ static int load_spec(struct stage *s, struct err *err)
 
 static int open_model(struct stage *s, struct err *err)
 {
-    TRY(stage_open_checkpoint(s, err));
-    weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, s->weights_sha256);
-    weights_sha256(&s->model.layout, s->model.weights, TENSOR_STATE, s->state_sha256);
+    TRY(stage_open_checkpoints(s, err));
+    const struct exported_model *trained = s->trained.weights ? &s->trained : &s->model;
+    weights_sha256(&trained->layout, trained->weights, TENSOR_PARAMETER, s->weights_sha256);
+    weights_sha256(&trained->layout, trained->weights, TENSOR_STATE, s->state_sha256);
+    weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, s->exported_sha256);
     if (s->job.spec.has_export && !s->model.graph)
         log_warn(&s->log, "the checkpoint holds no description of its model, so that nothing can be exported; `ckpt show` lists its tensors");
     return 0;
@@ -57,6 +59,9 @@ static int evaluate(struct stage *s, struct err *err)
         rc = exported_model_predict(&s->model, &s->eval_data, 0, s->with_float, &s->eval, err);
     if (rc < 0)
         return err_wrap(err, "evaluating step %llu", (unsigned long long)s->step);
+    s->trained_eval = s->eval;
+    if (s->trained.weights && exported_model_predict(&s->trained, &s->eval_data, 0, NULL, &s->trained_eval, err) < 0)
+        return err_wrap(err, "evaluating the last step of phase train");
     s->evaluated = true;
     return 0;
 }
@@ -163,6 +168,7 @@ void stage_close(struct stage *s)
 {
     ladder_close(&s->ladder);
     exported_model_close(&s->model);
+    exported_model_close(&s->trained);
     dataset_close(&s->eval_data);
     free(s->with_float);
     job_fini(&s->job);
