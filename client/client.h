@@ -72,6 +72,8 @@ struct viaduct {
     bool contributed;                     /* `sums` belong to round target - 1 and stay until target is here */
     struct coll_sums sums;
     struct viaduct_step step;
+    struct { uint64_t since_ns; double seconds[TIME_PARTS]; } spent;   /* of the step under way; the trainer's own */
+    struct msg_times times;               /* of finished steps, not yet told; when full the oldest give way */
     float *seed;                          /* the flat arena at version 0, made when first asked for */
 
     struct ps_disk *disk;                 /* embedded shards only */
@@ -87,6 +89,12 @@ int client_lanes_changed(struct viaduct *v, struct err *err);              /* lo
 bool client_send(struct viaduct *v, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
 bool client_is_member(const struct viaduct *v);
 int client_error(struct viaduct_error *out, const struct err *err);
+
+/* times.c: where the step's time goes. The first two in the trainer's thread; the others locked. */
+void times_start(struct viaduct *v);                                       /* a step begins now */
+void times_add(struct viaduct *v, enum time_part part);                    /* the time since the last of these calls was spent so */
+void times_keep(struct viaduct *v, uint64_t round);                        /* that round is whole */
+void times_tell(struct viaduct *v);                                        /* the loop's thread */
 
 /* rounds.c; all locked, in the loop's thread */
 void rounds_set_pieces(struct viaduct *v);

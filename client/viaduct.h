@@ -68,6 +68,9 @@ VIADUCT_API uint64_t viaduct_sample(const struct viaduct *v, uint64_t position);
 /* Where the lane's gradient goes: viaduct_elements floats; parameters: SUM over the lane's samples; states: count * statistic. */
 VIADUCT_API float *viaduct_gradient(struct viaduct *v, uint32_t lane);
 
+/* Of the present step: seconds that the trainer stood still for want of data, over its threads the longest; without it that time counts as computing. */
+VIADUCT_API void viaduct_data_wait(struct viaduct *v, double seconds);
+
 struct viaduct_totals { double loss_sum; uint64_t correct, samples, nonfinite; };     /* of one lane */
 /* totals: of lanes lane_lo .. lane_hi - 1. */
 VIADUCT_API int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, struct viaduct_error *error);

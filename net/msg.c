@@ -404,6 +404,17 @@ void code_leave(struct codec *c, struct msg_leave *m) { process(c, &m->who); }
 void code_status(struct codec *c, struct msg_status *m) { u8(c, &m->what); }
 void code_statusreply(struct codec *c, struct msg_statusreply *m) { u8(c, &m->phase); }
 
+void code_times(struct codec *c, struct msg_times *m)
+{
+    u32(c, &m->generation);
+    count8(c, &m->count, TIMES_LIMIT);
+    for (unsigned i = 0; i < m->count; i++) {
+        u64(c, &m->step[i].round);
+        for (unsigned k = 0; k < TIME_PARTS; k++)
+            f32(c, &m->step[i].seconds[k]);
+    }
+}
+
 /* ---- dispatch ---- */
 typedef void (*code_fn)(struct codec *c, void *m);
 /* Each row's shim gives the typed function the table's signature. */
@@ -411,7 +422,8 @@ typedef void (*code_fn)(struct codec *c, void *m);
     X(MSG_HELLO, hello) X(MSG_JOIN, join) X(MSG_PLAN, plan) X(MSG_HEARTBEAT, heartbeat) X(MSG_LEAVE, leave) X(MSG_CONTRIBUTE, contribute)            \
     X(MSG_REPLICATE, replicate) X(MSG_BLOCK, block) X(MSG_ACK, ack) X(MSG_PREPARED, prepared) X(MSG_SUM, sum) X(MSG_COMMIT, commit)                  \
     X(MSG_PULL, pull) X(MSG_PULLREPLY, pullreply) X(MSG_SEED, seed) X(MSG_PART, part) X(MSG_MANIFEST, manifest) X(MSG_PUBLISHED, published)          \
-    X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)
+    X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)  \
+    X(MSG_TIMES, times)
 #define SHIM(type, word) static void any_##word(struct codec *c, void *m) { code_##word(c, m); }
 ROWS(SHIM)
 static void any_view(struct codec *c, void *m) { code_msg_view(c, m); }

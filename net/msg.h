@@ -19,6 +19,7 @@ enum {
     RECORDS_LIMIT = 16,        /* in one message */
     ADDRESS_LIMIT = 160,
     TEXT_LIMIT = 600,
+    TIMES_LIMIT = 64,          /* steps in one message */
 };
 
 /* ---- who ---- */
@@ -100,6 +101,7 @@ enum msg_type {
     MSG_PART, MSG_MANIFEST, MSG_PUBLISHED,
     MSG_EXITED, MSG_LAUNCH, MSG_STOP, MSG_FAILED,
     MSG_STATUS, MSG_STATUSREPLY,
+    MSG_TIMES,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -240,9 +242,17 @@ struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; 
 struct msg_leave { struct process_id who; };      /* an orderly end: not a death */
 struct msg_status { uint8_t what; };              /* cli -> coordinator: 0 */
 struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
+
+/* Where the time of a step went, as one rank (checkpoint: one copy of a shard) measured it. Told beside the protocol: nothing waits for it, what is lost stays
+ * lost. Sent only to a coordinator whose HELLO has FEATURE_TIMES, so that version 1 stays version 1. */
+enum time_part { TIME_COMPUTE, TIME_INSIDE, TIME_BETWEEN, TIME_DATA, TIME_CHECKPOINT, TIME_PARTS };
+struct step_times { uint64_t round; float seconds[TIME_PARTS]; };      /* -1: not measured here */
+struct msg_times { uint32_t generation; uint8_t count; struct step_times step[TIMES_LIMIT]; };
+
+enum feature { FEATURE_TIMES = 1 };
 struct msg_hello {
     uint16_t version_min, version_max;
-    uint64_t features;
+    uint64_t features;         /* bits of enum feature that this end understands */
     struct process_id who;
     char job[40], build[48];
 };
@@ -276,6 +286,7 @@ void code_heartbeat(struct codec *c, struct msg_heartbeat *m);
 void code_leave(struct codec *c, struct msg_leave *m);
 void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
+void code_times(struct codec *c, struct msg_times *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

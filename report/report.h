@@ -40,6 +40,17 @@ int report_write(const char *run_dir, const struct report *r, const struct resta
 
 /* Lines, flushed one by one. */
 void report_event(FILE *f, const char *kind, const char *who, uint64_t step, const char *text);
-void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds);
+
+/* ---- metrics.jsonl: one line a step ---- */
+enum { METRIC_PARTS = 5 };                /* where a step's time went: computing, sums inside a site, between sites, waiting for data, checkpoint */
+extern const char *const metric_part_name[METRIC_PARTS];
+struct metric {                           /* NAN: not measured, null in the file */
+    uint64_t step, epoch, samples;        /* step, epoch: from 1 */
+    double loss, lr, accuracy;            /* accuracy: of this step's samples */
+    double seconds;                       /* since the start of the run */
+    double part[METRIC_PARTS], part_max[METRIC_PARTS];   /* seconds: mean over ranks, and the slowest rank's */
+};
+void report_metric(FILE *f, const struct metric *m);
+bool metric_read(const char *line, struct metric *m);    /* false: no whole line of metrics.jsonl */
 
 #endif

@@ -73,6 +73,9 @@ static void test_limits(void **state)
     assert_false(msg_decode(MSG_PLAN, &r, &plan));
     struct reader none = reader_over(bytes, 0);
     assert_false(msg_decode(MSG_TYPES, &none, &plan));
+    static struct msg_times times = {.count = TIMES_LIMIT + 1};
+    w = writer_over(bytes, sizeof bytes);
+    assert_false(msg_encode(MSG_TIMES, &times, &w));
     assert_string_equal(msg_type_name(MSG_COMMIT), "commit");
     assert_string_equal(msg_type_name((enum msg_type)999), "unknown");
 }
@@ -96,10 +99,11 @@ static void test_golden_version_1(void **state)
                                             .shard = {{1, {{0, COPY_PRIMARY}}}}, .slot = {{0, true, 2}}, .gang = {{{0, 8}, 2, 5, true}}},
                                    .address_unix = {"unix:/x"}, .address_tls = {"tls:127.0.0.1:1"}};
     static struct msg_hello hello = {.version_min = 1, .version_max = 1, .features = 3, .who = {ROLE_WORKER, 1, 2, 3}, .job = "0011aabb", .build = "0.1.0"};
+    static struct msg_times times = {.generation = 2, .count = 1, .step = {{41, {0.5f, 0.25f, 0.125f, 0, -1}}}};
     static uint8_t bytes[MSG_BODY_MAX];
     char got[8192] = "";
     fill(&commit.record[0], 41);
-    const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}};
+    const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}, {MSG_TIMES, &times}};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         struct writer w = writer_over(bytes, sizeof bytes);
         assert_true(msg_encode(all[i].type, all[i].m, &w));
