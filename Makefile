@@ -82,6 +82,13 @@ $B/%.o: %.c
 	@echo "  CC $<"
 	@$(CC) $(ALL_CFLAGS) $(CFLAGS_FILE_$*) -MMD -MP -c -o $@ $<
 
+# The run page's template, style and script stand as they are in report/; each becomes a C string for report/page.c.
+CFLAGS_FILE_report/page := -I$B
+$B/report/%.inc: report/%
+	@mkdir -p $(@D)
+	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< >$@
+$B/report/page.o: $B/report/page.html.inc $B/report/page.css.inc $B/report/page.js.inc
+
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
 $B/build_id.h: $(COLL_SOURCES)

@@ -21,6 +21,8 @@ const struct verb verbs[] = {
      "viaduct run job.yaml\n  viaduct run job.yaml --resume train.epochs=10", verb_run, false},
     {"status", "RUN [--json]", "where a run stands", "viaduct status runs/fashion-mnist\n  viaduct status runs/fashion-mnist --json", verb_status, false},
     {"stop", "RUN", "saves a checkpoint and ends a run", "viaduct stop runs/fashion-mnist\n  viaduct stop runs/fashion-mnist && viaduct run job.yaml --resume", verb_stop, false},
+    {"report", "RUN", "writes the page RUN/report.html anew", "viaduct report runs/fashion-mnist\n  viaduct report runs/killed && xdg-open runs/killed/report.html",
+     verb_report, false},
     {"eval", "MODEL --data SPEC [--json]", "loss and accuracy of a checkpoint or an exported ONNX file by our own engine",
      "viaduct eval runs/fashion-mnist/export/float/model.onnx --data job.yaml\n  viaduct eval runs/fashion-mnist --data job.yaml --json", verb_eval, false},
     {"export", "RUN|CKPT [--out DIR]", "the post-training stage alone",

@@ -331,6 +331,7 @@ static int open_files(struct shell *s, struct err *err)
     for (uint32_t i = 0; i < s->job.spec.site_count; i++) {
         s->report.site[i].name = s->job.spec.sites[i].name;
         s->report.site[i].ranks = s->job.spec.sites[i].ranks;
+        s->topology.sent_before[i] = topology_sent_before(s->run.path, s->job.spec.sites[i].name);
     }
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), digest);
     hex_of(digest, sizeof digest, s->report.spec_sha256);

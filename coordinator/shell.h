@@ -84,6 +84,7 @@ struct shell {
     struct { FILE *file; uint64_t written; struct { uint64_t round, at_ms; } due[64]; } metrics;   /* written: rounds that have their line */
     struct report report;
     bool report_due;
+    struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; } topology;   /* last written: when, of which view */
     struct restarts *restarts;
     char error[TEXT_LIMIT];
     struct { uint64_t step; uint32_t generation; char sha256[SHA256_HEX]; } manifest;   /* last sent */
@@ -116,6 +117,6 @@ void shell_event(struct shell *s, const char *kind, const char *who, uint64_t st
 void shell_sample(struct shell *s);                      /* for rates; on every tick */
 uint64_t shell_wan_bytes(const struct shell *s);
 size_t shell_status(const struct shell *s, char *out, size_t size);   /* one JSON object */
-void shell_report(struct shell *s, const char *status);
+void shell_report(struct shell *s, const char *status);   /* report.json and topology.json; the run page too unless it is running */
 
 #endif

@@ -38,6 +38,22 @@ void restarts_lost(struct restarts *b, uint64_t steps);                /* a roll
 /* RUN/report.json, whole or not at all; RUN/export/result.json is merged in when it is there. */
 int report_write(const char *run_dir, const struct report *r, const struct restarts *b, struct err *err);
 
+/* ---- topology.json: who holds what ---- */
+#define REPORT_SHARDS_MAX 32
+#define REPORT_COPIES_MAX 4
+struct topology {                     /* plain values, as struct report */
+    bool embedded;                    /* shards live in the ranks: slot i is rank i of the only site */
+    unsigned site_count, shard_count;
+    struct { const char *name; unsigned ranks; uint64_t wan_sent_bytes; } site[REPORT_SITES_MAX];
+    struct { unsigned copy_count; struct { unsigned site, slot; bool primary; } copy[REPORT_COPIES_MAX]; } shard[REPORT_SHARDS_MAX];
+};
+int topology_write(const char *run_dir, const struct topology *t, struct err *err);
+uint64_t topology_sent_before(const char *run_dir, const char *site);   /* of an earlier topology.json; 0: none */
+
+/* ---- the run page ---- */
+/* RUN/report.html from the files of the run: one file that needs nothing else. Works on a run that still goes or died. ERR_NOT_FOUND: no report.json. */
+int page_write(const char *run_dir, struct err *err);
+
 /* Lines, flushed one by one. */
 void report_event(FILE *f, const char *kind, const char *who, uint64_t step, const char *text);
 
