@@ -437,8 +437,7 @@ static void tear_down(struct shell *s)
         decision_log_sqlite.close(s->db);
     if (s->events)
         fclose(s->events);
-    if (s->metrics.file)
-        fclose(s->metrics.file);
+    shell_metrics_close(s);
     restarts_close(s->restarts);
     identity_free(s->identity);
     declaration_fini(&s->declaration);

@@ -81,7 +81,14 @@ struct shell {
     struct process_id exited;             /* being told to the core: whose death it is */
     struct history history;
     FILE *events;
-    struct { FILE *file; uint64_t written; struct { uint64_t round, at_ms; } due[64]; } metrics;   /* written: rounds that have their line */
+    struct {
+        FILE *file;
+        uint64_t written;                 /* rounds that have their line */
+        struct { uint64_t round, at_ms; } due[64];
+        struct tb *tb;                    /* NULL: could not be opened; the run goes on without */
+        double wall_at_zero;              /* seconds since 1970 of the run's second 0 */
+        struct anomaly anomaly;
+    } metrics;
     struct report report;
     bool report_due;
     struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; } topology;   /* last written: when, of which view */
@@ -104,11 +111,12 @@ void shell_tick(void *shell);
 void shell_sync(void *shell);
 struct member *shell_member(struct shell *s, struct process_id who);
 bool shell_same(struct process_id a, struct process_id b);
-/* shell_metrics.c: metrics.jsonl; a round's line waits a moment for the times that ranks tell of it */
+/* shell_metrics.c: metrics.jsonl, TensorBoard, anomalies; a round's line waits a moment for the times that ranks tell of it */
 int shell_metrics_rewrite(struct shell *s, struct err *err);   /* at a start and at a rollback */
 void shell_metrics_committed(struct shell *s, uint64_t round);
 void shell_metrics_times(struct shell *s, const struct msg_times *m);
 void shell_metrics_write(struct shell *s, bool all);           /* the lines that need not wait any longer; all: every one */
+void shell_metrics_close(struct shell *s);
 /* shell_links.c */
 extern const struct link_ops shell_link_ops;
 /* shell_report.c */

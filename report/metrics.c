@@ -1,9 +1,11 @@
-/* One line of metrics.jsonl, both ways. What was not measured is null in the file and NAN in the struct. */
+/* One line of metrics.jsonl, both ways; the event of an anomaly. What was not measured is null in the file and NAN in the struct. */
 #include "report/report.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/log.h"
 
 const char *const metric_part_name[METRIC_PARTS] = {"compute", "inside", "between", "data", "checkpoint"};
 
@@ -31,6 +33,21 @@ void report_metric(FILE *f, const struct metric *m)
     for (unsigned k = 0; k < METRIC_PARTS; k++)
         add_number(f, metric_part_name[k], "_max_seconds", "%.5g", m->part_max[k]);
     fputs("}\n", f);
+    fflush(f);
+}
+
+void report_anomaly(FILE *f, uint64_t step, enum anomaly_kind kind, const struct anomaly_seen *seen, char text[200])
+{
+    static const struct { const char *key, *what, *unit; } of[ANOMALY_KINDS] = {{"loss", "the loss is", ""}, {"step_seconds", "this step took", " s"}};
+    char stamp[32], quoted[420];
+    snprintf(text, 200, "%s %.4g%s, usual is %.4g%s (median of the last %d steps; robust z-score %.1f)", of[kind].what, seen->value, of[kind].unit, seen->median,
+             of[kind].unit, ANOMALY_WINDOW, seen->z);
+    if (!f)
+        return;
+    time_text(stamp);
+    json_quote(quoted, sizeof quoted, text);
+    fprintf(f, "{\"time\":\"%s\",\"event\":\"anomaly\",\"who\":\"coordinator\",\"step\":%llu,\"text\":%s,\"of\":\"%s\",\"value\":%.9g,\"median\":%.9g,\"z\":%.4g}\n", stamp,
+            (unsigned long long)step, quoted, of[kind].key, seen->value, seen->median, seen->z);
     fflush(f);
 }
 

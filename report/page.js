@@ -37,6 +37,8 @@ function bytes(v) {
 }
 function span(t) {
   if (!is(t)) return '–';
+  if (t > 0 && t < 9.95e-5) return `${(t * 1e6).toFixed(t < 1e-5 ? 1 : 0)} \u00b5s`;
+  if (t === 0) return '0';
   if (t < 0.9995) return `${(t * 1000).toFixed(t < 0.01 ? 2 : t < 0.1 ? 1 : 0)} ms`;
   if (t < 60) return `${t.toFixed(1)} s`;
   const m = Math.round(t / 60), hours = Math.floor(m / 60);
@@ -138,6 +140,7 @@ function chart(c) {
     }
     for (const step of S.epoch_step.slice(1)) if (step > X[0]) g.append(s('line', { class: 'pass', x1: xs(step), x2: xs(step), y1: top, y2: c.height - bottom }));
     g.append(s('line', { class: 'axis', x1: left, x2: width - 8, y1: c.height - bottom, y2: c.height - bottom }));
+    g.append(s('text', { x: left - 8, y: c.height - 7, 'text-anchor': 'end' }, 'step'));
     const inWhole = ticks(X[0], lastStep, inner / 90).filter((v) => v === Math.round(v) && v >= X[0] && v <= lastStep);
     for (const v of inWhole) {
       const near = xs(v) > width - 26;
@@ -218,9 +221,9 @@ function curve(o) {
       if (is(o.level) && y(o.level) >= box.top - 1 && y(o.level) <= box.bottom)
         g.append(s('line', { x1: box.left, x2: box.right, y1: y(o.level), y2: y(o.level), stroke: 'var(--soft)', 'stroke-width': 1.5, 'stroke-dasharray': '5 4' }));
     },
-    rows: (i) => [[o.colour, o.name, o.show(values[i])], ...(low && high && S.lines > X.length ? [[null, 'range', `${o.show(low[i])} – ${o.show(high[i])}`]] : []),
+    rows: (i) => [[o.colour, o.name, o.show(values[i])], ...(low && high && low[i] !== high[i] ? [[null, 'range', `${o.show(low[i])} – ${o.show(high[i])}`]] : []),
       ...(o.more ? o.more(i) : [])],
-    legend: [item(o.colour, noisy ? `${o.name}, smoothed` : o.name), is(o.level) ? ruled(`${o.levelName} ${o.show(o.level)}`) : null],
+    legend: [item(o.colour, noisy ? `${o.name} (smoothed)` : o.name), is(o.level) ? ruled(`${o.levelName} ${o.show(o.level)}`) : null],
   });
 }
 
@@ -263,7 +266,7 @@ function learning() {
   const f = R.final || {};
   const loss = curve({ key: 'loss', title: 'Loss', name: 'loss', colour: 'compute', show: (v) => number(v), text: (v) => number(v, 3).replace(/\.?0+$/, '') || '0', level: f.eval_loss,
     levelName: 'evaluation', range: (e) => [Math.min(e[0], 0), e[1]], more: (i) => S.lr ? [[null, 'learning rate', number(S.lr[i], 3)]] : [] });
-  const accuracy = S.accuracy && curve({ key: 'accuracy', title: 'Accuracy of each step\u2019s samples', name: 'accuracy', colour: 'inside', show: (v) => percent(v), text: (v) => `${Math.round(v * 100)} %`,
+  const accuracy = S.accuracy && curve({ key: 'accuracy', title: 'Accuracy', name: 'on each step\u2019s samples', colour: 'inside', show: (v) => percent(v), text: (v) => `${Math.round(v * 100)} %`,
     level: f.eval_accuracy, levelName: 'evaluation', range: (e) => [Math.max(0, Math.floor(e[0] * 10) / 10), 1] });
   return section('Learning', h('div', { class: accuracy ? 'grid' : '' }, loss, accuracy));
 }
@@ -289,7 +292,7 @@ function time() {
   };
   const choice = h('div', { class: 'choice', role: 'group', 'aria-label': 'Which ranks' });
   const area = chart({
-    title: 'A step\u2019s time, by part', height: 250, text: (v) => span(v).replace(/\.0+ /, ' '), side: choice,
+    title: 'A step\u2019s time, by part', height: innerWidth > 720 ? 310 : 240, text: (v) => span(v).replace(/\.0+ /, ' '), side: choice,
     describe: there.map(([key, name]) => `${name} ${percent(mean(key) / total, 0)}`).join(', '),
     range: () => [0, Math.max(...tops()[there.length - 1][1]) * 1.04],
     draw: (x, y, g) => tops().forEach(([floor, roof], k) => g.append(s('path', { d: band(floor, roof, x, y), fill: colour(there[k][0]), 'fill-opacity': 0.88 }))),
@@ -310,7 +313,7 @@ function time() {
     h('div', { class: 'bar', role: 'img', 'aria-label': there.map(([key, name]) => `${name} ${percent(mean(key) / total, 1)}`).join(', ') },
       there.map(([key]) => h('i', { style: `background:${colour(key)};flex:${Math.max(mean(key) / total, 0.0005)}` }))),
     table(['Part', right('Mean'), right('Share'), right('Slowest rank')], there.map(([key, name, what]) => [
-      [swatch(key), name, h('div', { class: 'soft', style: 'font-size:12.5px;margin-left:18px' }, what)], span(mean(key)), percent(mean(key) / total, 1), span(mean(`${key}_max`))]),
+      [swatch(key), name, h('div', { class: 'what' }, what)], span(mean(key)), percent(mean(key) / total, 1), span(mean(`${key}_max`))]),
     'Parts of a step'));
   const wait = mean('between') !== null && mean('between') / total, words = [];
   if (is(D.plan_step_seconds)) words.push(`The plan predicted ${span(D.plan_step_seconds)} a step.`);
@@ -358,12 +361,12 @@ function layout(sites, width) {
       s('text', { class: 'label', x: gap + 120, y: y2, 'text-anchor': 'middle' }, per(i))));
     return [g, Math.max(a.height, b.height, mid + 70) + 1];
   }
-  const columns = narrow ? 1 : Math.min(sites.length, 4), rail = narrow ? 0 : 0, w = narrow ? width - 1 : (width - (columns - 1) * 20 - 1) / columns;
+  const columns = narrow ? 1 : Math.min(sites.length, 4), w = narrow ? width - 1 : (width - (columns - 1) * 20 - 1) / columns;
   let top = 0.5, below = 0;
   sites.forEach((site, i) => {
     const column = i % columns;
     if (column === 0 && i) { top = below + 14; }
-    const box = siteBox(site, site.shards, rail + 0.5 + column * (w + 20), top, w), x = 16 + column * (w + 20), end = top + box.height;
+    const box = siteBox(site, site.shards, 0.5 + column * (w + 20), top, w), x = 16 + column * (w + 20), end = top + box.height;
     g.append(box.g, s('text', { class: 'bytes', x: x + 18, y: end + 24 }, sent(i)), s('text', { class: 'label', x: x + 18, y: end + 41 }, `sent to other sites${per(i) ? `, ${per(i)}` : ''}`),
       ...arrow(x + 4, end + 6, x + 4, end + 40));
     below = Math.max(column ? below : 0, end + 48);
@@ -440,7 +443,7 @@ function events() {
     const choice = h('div', { class: 'choice', role: 'group', 'aria-label': 'Which events' });
     const fill = (shown) => body.replaceChildren(table([keep('Time'), keep('Event'), keep('Who'), right('Step'), wide('What')], shown.map((e) => [clock(e.time),
       [h('span', { class: 'mark', style: `background:${colour(tone(e.event))}`, 'aria-hidden': 'true' }), e.event], e.who, grouped(e.step), e.text]), 'Events').firstChild);
-    const options = main.length && main.length < list.length ? [[`Important (${main.length})`, main], [`All (${list.length})`, list]] : [[`All (${list.length})`, list]];
+    const options = main.length > 2 && main.length < list.length ? [[`Important (${main.length})`, main], [`All (${list.length})`, list]] : [[`All (${list.length})`, list]];
     options.forEach(([text, shown], k) => {
       const button = h('button', { type: 'button', 'aria-pressed': k === 0 }, text);
       button.addEventListener('click', () => {
@@ -495,7 +498,7 @@ function lineage() {
 /* ---- together ---- */
 const page = document.getElementById('page');
 page.append(...[...head(), failure(), tiles(), learning(), time(), topology(), events(), results(), lineage(),
-  h('p', { class: 'foot' }, `Written ${when(D.made)} from report.json, metrics.jsonl and events.jsonl. ${S.lines > X.length ? `Each point of a curve stands for about ${grouped(S.lines / X.length)} steps. ` : ''}`
+  h('p', { class: 'foot' }, `Written ${when(D.made)} from report.json, metrics.jsonl and events.jsonl. ${S.lines > X.length ? `Each point of a curve stands for ${number(S.lines / X.length, 2)} steps on average. ` : ''}`
     + 'This file is whole: it loads nothing.')].filter(Boolean));
 charts.forEach((c) => c.draw());
 let drawn = page.clientWidth;
