@@ -25,6 +25,8 @@ int verb_plan(int argc, char **argv);
 int verb_run(int argc, char **argv);
 int verb_status(int argc, char **argv);
 int verb_stop(int argc, char **argv);
+int verb_top(int argc, char **argv);
+int verb_logs(int argc, char **argv);
 int verb_report(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
