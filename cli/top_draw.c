@@ -84,7 +84,7 @@ static void span_text(double t, char *out, size_t size)
     if (!(t >= 0) || t > 1e8)
         snprintf(out, size, "-");
     else if (t < 9.95e-4)
-        snprintf(out, size, t > 0 ? "%.2f ms" : "0", t * 1e3);
+        snprintf(out, size, "%.0f us", t * 1e6);
     else if (t < 0.9995)
         snprintf(out, size, t < 0.0995 ? "%.1f ms" : "%.0f ms", t * 1e3);
     else if (t < 60)
