@@ -11,8 +11,9 @@
 
 #define POINTS 800                    /* of a curve: more steps share one */
 #define EVENTS_SHOWN 300
-#define RESTARTS_SHOWN 200
-#define TEXT_SHOWN 400
+#define RESTARTS_SHOWN 100
+#define TEXT_SHOWN 300
+#define LIST_BYTES 90000              /* of either list as it stands in the page */
 #define EPOCHS_SHOWN 40
 
 static const char template_text[] =
@@ -188,6 +189,17 @@ static void make_room(json_t *kept)
     json_array_remove(kept, is_routine(json_array_get(kept, i)) ? i : 0);
 }
 
+/* As put_script_safe writes it. */
+static size_t bytes_in_page(const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    size_t n = 0;
+    for (const char *p = text; p && *p; p++)
+        n += *p == '<' || *p == '>' || *p == '&' ? 6 : 1;
+    free(text);
+    return n;
+}
+
 static json_t *read_events(const char *run_dir, uint64_t *all)
 {
     char path[700], line[8000];
@@ -208,6 +220,8 @@ static json_t *read_events(const char *run_dir, uint64_t *all)
     }
     if (f)
         fclose(f);
+    while (bytes_in_page(kept) > LIST_BYTES)
+        make_room(kept);
     return kept;
 }
 
@@ -237,6 +251,8 @@ static void cut_restarts(json_t *report)
         json_array_remove(list, 0);
     json_array_foreach(list, i, e)
         shorten(e, "cause");
+    while (bytes_in_page(list) > LIST_BYTES)
+        json_array_remove(list, 0);
 }
 
 static void put_data(FILE *out, const char *run_dir, json_t *report)

@@ -120,8 +120,8 @@ function chart(c) {
     'aria-valuemin': firstStep, 'aria-valuemax': lastStep }, svg, tip);
   let width = 0, left = 0, marks = null, x = null;
   const bottom = 24, top = 8;
+  const measure = () => { width = plot.clientWidth; };
   function draw() {
-    width = plot.clientWidth;
     if (!width) return;
     const range = c.range();
     const [low, high] = range[0] === range[1] ? [range[0] - 0.5, range[1] + 0.5] : range;
@@ -179,7 +179,7 @@ function chart(c) {
     }
     return at - x(low) < x(high) - at ? low : high;
   }
-  const self = { draw, show };
+  const self = { measure, draw, show };
   const moveTo = (i) => { cursor = i; charts.forEach((other) => other.show(i, other === self)); };
   plot.addEventListener('pointermove', (e) => x && moveTo(nearest(e.clientX)));
   plot.addEventListener('pointerdown', (e) => x && moveTo(nearest(e.clientX)));
@@ -388,8 +388,8 @@ function topology() {
     + (known ? `, ${bytes(x.sent)} sent to other sites` : ''));
   const svg = s('svg', { class: 'map', role: 'img', 'aria-label': words.join('; ') });
   const card = h('div', { class: 'card' }, svg);
-  charts.push({ show() {}, draw() {
-    const width = card.clientWidth - parseFloat(getComputedStyle(card).paddingLeft) * 2;
+  let width = 0;
+  charts.push({ show() {}, measure() { width = card.clientWidth - parseFloat(getComputedStyle(card).paddingLeft) * 2; }, draw() {
     if (width <= 0) return;
     const [g, height] = layout(sites, width);
     svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
@@ -417,8 +417,9 @@ function timeline(list) {
   if (at.length < 2 || from === to) return null;
   const box = h('div', { class: 'plot', style: 'cursor:default' }), svg = s('svg', { role: 'img', 'aria-label': `${plural(list.length, 'event')} over ${span((to - from) / 1000)}` });
   box.append(svg);
-  charts.push({ show() {}, draw() {
-    const width = box.clientWidth, x = (t) => 10 + (t - from) / (to - from) * (width - 20), lanes = ['compute', 'data', 'inside', 'between', 'checkpoint'];
+  let width = 0;
+  charts.push({ show() {}, measure() { width = box.clientWidth; }, draw() {
+    const x = (t) => 10 + (t - from) / (to - from) * (width - 20), lanes = ['compute', 'data', 'inside', 'between', 'checkpoint'];
     const used = lanes.filter((name) => list.some((e) => tone(e.event) === name)), height = used.length * 18 + 30;
     if (!width) return;
     svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
@@ -500,12 +501,17 @@ const page = document.getElementById('page');
 page.append(...[...head(), failure(), tiles(), learning(), time(), topology(), events(), results(), lineage(),
   h('p', { class: 'foot' }, `Written ${when(D.made)} from report.json, metrics.jsonl and events.jsonl. ${S.lines > X.length ? `Each point of a curve stands for ${number(S.lines / X.length, 2)} steps on average. ` : ''}`
     + 'This file is whole: it loads nothing.')].filter(Boolean));
-charts.forEach((c) => c.draw());
+/* All widths are read before anything is drawn: else each drawing would have the browser lay out the whole page again. */
+const drawAll = () => {
+  charts.forEach((c) => c.measure());
+  charts.forEach((c) => c.draw());
+};
+drawAll();
 let drawn = page.clientWidth;
 new ResizeObserver(() => {
   if (page.clientWidth === drawn) return;
   drawn = page.clientWidth;
-  charts.forEach((c) => c.draw());
+  drawAll();
 }).observe(page);
 document.documentElement.dataset.readyMs = Math.round(performance.now());
 })();
