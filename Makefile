@@ -138,7 +138,7 @@ $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 
 #: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/tensorboard.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c
