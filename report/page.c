@@ -95,7 +95,7 @@ static void read_curves(const char *run_dir, struct curves *c)
     char line[2000];
     struct metric m;
     uint64_t i = 0, epoch = 0;
-    double before = 0;
+    double before = NAN;              /* the first step has the start of the processes in it */
     c->lines = count_lines(run_dir);
     c->count = (unsigned)MIN(c->lines, (uint64_t)POINTS);
     FILE *f = c->lines ? open_metrics(run_dir) : NULL;

@@ -52,11 +52,11 @@ const when = (text) => {
 const clock = (text) => { const d = new Date(text); return isNaN(d) ? '–' : d.toISOString().slice(11, 19); };
 const section = (title, ...children) => h('section', { 'aria-label': title }, h('h2', {}, title), ...children);
 const swatch = (name) => h('span', { class: 'swatch', style: `background:${colour(name)}`, 'aria-hidden': 'true' });
-function table(head, rows, label) {
+function table(head, rows, label, shape = 'scroll') {
   const kind = (c) => (c && c.kind) || null;
-  return h('div', { class: 'scroll' }, h('table', { 'aria-label': label },
+  return h('div', { class: shape }, h('table', { 'aria-label': label },
     h('thead', {}, h('tr', {}, head.map((c) => h('th', { scope: 'col', class: kind(c) }, kind(c) ? c.text : c)))),
-    h('tbody', {}, rows.map((row) => h('tr', {}, row.map((c, i) => h('td', { class: kind(head[i]) }, c)))))));
+    h('tbody', {}, rows.map((row) => h('tr', {}, row.map((c, i) => h('td', { class: kind(head[i]), 'data-label': kind(head[i]) === 'number' ? head[i].text : null }, c)))))));
 }
 const right = (text) => ({ text, kind: 'number' });
 const wide = (text) => ({ text, kind: 'text' });
@@ -76,11 +76,12 @@ function ticks(low, high, about) {
   for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-6; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
   return out;
 }
-function smooth(values) {            // a centred mean; ends use what there is
+function smooth(values) {            // a centred mean, narrower towards the ends
   const reach = Math.max(1, Math.round(values.length / 80)), out = [];
   for (let i = 0; i < values.length; i++) {
     let sum = 0, n = 0;
-    for (let k = Math.max(0, i - reach); k <= Math.min(values.length - 1, i + reach); k++) if (is(values[k])) { sum += values[k]; n++; }
+    const near = Math.min(reach, i, values.length - 1 - i);
+    for (let k = i - near; k <= i + near; k++) if (is(values[k])) { sum += values[k]; n++; }
     out.push(n ? sum / n : null);
   }
   return out;
@@ -436,11 +437,11 @@ function events() {
   const list = D.events, restarts = R.restarts || [], out = [];
   if (restarts.length) {
     const rows = restarts.map((r) => [h('span', { class: 'keep' }, r.who), grouped(r.at_step), r.cause, grouped(r.lost_steps || 0), is(r.seconds) ? span(r.seconds) : 'not yet']);
-    out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, plural(anyRestart, 'restart'))), table([keep('Who'), right('At step'), wide('Cause'), right('Steps lost'), right('Back after')], rows, 'Restarts'),
+    out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, plural(anyRestart, 'restart'))), table([keep('Who'), right('At step'), wide('Cause'), right('Steps lost'), right('Back after')], rows, 'Restarts', 'scroll rows'),
       anyRestart > restarts.length ? h('p', { class: 'soft' }, `The newest ${restarts.length}; all stand in report.json.`) : null));
   }
   if (list.length) {
-    const body = h('div', { class: 'scroll tall', tabindex: '0', role: 'region', 'aria-label': 'Events' }), main = list.filter((e) => !routine(e));
+    const body = h('div', { class: 'scroll tall rows', tabindex: '0', role: 'region', 'aria-label': 'Events' }), main = list.filter((e) => !routine(e));
     const choice = h('div', { class: 'choice', role: 'group', 'aria-label': 'Which events' });
     const fill = (shown) => body.replaceChildren(table([keep('Time'), keep('Event'), keep('Who'), right('Step'), wide('What')], shown.map((e) => [clock(e.time),
       [h('span', { class: 'mark', style: `background:${colour(tone(e.event))}`, 'aria-hidden': 'true' }), e.event], e.who, grouped(e.step), e.text]), 'Events').firstChild);
