@@ -1,5 +1,6 @@
 /* The inside of the coordinator's process: main.c (start, end), shell.c (the core's actions), shell_links.c (links and messages in),
- * shell_report.c (what people are told), history.c (what the log says, as manifests, metrics and the ledger need it). One loop's thread does all of it. */
+ * shell_report.c (what people are told), shell_metrics.c (what is written of each step), history.c (what the log says, as manifests, metrics and the ledger
+ * need it). One loop's thread does all of it. */
 #ifndef VIADUCT_COORDINATOR_SHELL_H
 #define VIADUCT_COORDINATOR_SHELL_H
 
