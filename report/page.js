@@ -54,7 +54,8 @@ const section = (title, ...children) => h('section', { 'aria-label': title }, h(
 const swatch = (name) => h('span', { class: 'swatch', style: `background:${colour(name)}`, 'aria-hidden': 'true' });
 function table(head, rows, label, shape = 'scroll') {
   const kind = (c) => (c && c.kind) || null;
-  return h('div', { class: shape }, h('table', { 'aria-label': label },
+  const still = shape.includes('tall') ? { tabindex: '0', role: 'region', 'aria-label': label } : {};
+  return h('div', { class: shape, ...still }, h('table', { 'aria-label': label },
     h('thead', {}, h('tr', {}, head.map((c) => h('th', { scope: 'col', class: kind(c) }, kind(c) ? c.text : c)))),
     h('tbody', {}, rows.map((row) => h('tr', {}, row.map((c, i) => h('td', { class: kind(head[i]), 'data-label': kind(head[i]) === 'number' ? head[i].text : null }, c)))))));
 }
@@ -437,7 +438,7 @@ function events() {
   const list = D.events, restarts = R.restarts || [], out = [];
   if (restarts.length) {
     const rows = restarts.map((r) => [h('span', { class: 'keep' }, r.who), grouped(r.at_step), r.cause, grouped(r.lost_steps || 0), is(r.seconds) ? span(r.seconds) : 'not yet']);
-    out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, plural(anyRestart, 'restart'))), table([keep('Who'), right('At step'), wide('Cause'), right('Steps lost'), right('Back after')], rows, 'Restarts', 'scroll rows'),
+    out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, plural(anyRestart, 'restart'))), table([keep('Who'), right('At step'), wide('Cause'), right('Steps lost'), right('Back after')], rows, 'Restarts', 'scroll rows tall'),
       anyRestart > restarts.length ? h('p', { class: 'soft' }, `The newest ${restarts.length}; all stand in report.json.`) : null));
   }
   if (list.length) {

@@ -75,19 +75,21 @@ def long_run(directory, steps):
         {"shard": i, "copies": [{"site": sites[(i + k) % 8]["name"], "slot": i, "primary": k == 0} for k in range(3)]} for i in range(32)]}))
 
 
-def quick(b, path, **how):
-    """Milliseconds until the page answers, the best of a few loads: the machine may have other work."""
-    times = []
-    while len(times) < 4 and (not times or min(times) >= READY_MS):
-        b.open(path, **how)
-        times.append(b.value("Number(document.documentElement.dataset.readyMs) || 1e9"))
-    return min(times)
+def quick(b, path):
+    """Milliseconds until the page answers, and of computing for it; the best of a few loads. A crowded machine makes the first of them long, a slow page both."""
+    waited, computed = [], []
+    b.call("Performance.enable", timeDomain="threadTicks")
+    while len(waited) < 4 and (not waited or min(waited) >= READY_MS):
+        b.open(path)
+        waited.append(b.value("Number(document.documentElement.dataset.readyMs) || 1e9"))
+        computed.append(next(m["value"] * 1e3 for m in b.call("Performance.getMetrics")["metrics"] if m["name"] == "TaskDuration"))
+    return min(waited), min(computed)
 
 
 def holds(b, path, name):
     """What must be true of every page."""
-    ms = quick(b, path)
-    test(f"{name}: answers after {ms} ms", ms < READY_MS, ms)
+    waited, computed = quick(b, path)
+    test(f"{name}: answers after {waited} ms, {computed:.0f} of them computing", waited < 1e9 and min(waited, computed) < READY_MS, (waited, computed))
     test(f"{name}: no complaint in the console, no request but for the file itself", not b.complaints and b.requests == [f"file://{path}"], b.complaints + b.requests[:5])
     empty = b.value(EMPTY)
     test(f"{name}: no panel is empty", not empty, empty)
