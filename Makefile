@@ -87,6 +87,13 @@ $B/%.o: %.c
 	@echo "  CC $<"
 	@$(CC) $(ALL_CFLAGS) $(CFLAGS_FILE_$*) -MMD -MP -c -o $@ $<
 
+# The run page's template, style and script stand as they are in report/; each becomes a C string for report/page.c.
+CFLAGS_FILE_report/page := -I$B
+$B/report/%.inc: report/%
+	@mkdir -p $(@D)
+	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< >$@
+$B/report/page.o: $B/report/page.html.inc $B/report/page.css.inc $B/report/page.js.inc
+
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
 $B/build_id.h: $(COLL_SOURCES)
@@ -136,7 +143,7 @@ $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 
 #: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c

@@ -333,5 +333,8 @@ void live_summary(const char *run_dir, FILE *out)
     print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");
     if (*string(r, "weights_sha256"))
         fprintf(out, "  %-18s %s\n", "weights_sha256", string(r, "weights_sha256"));
+    snprintf(path, sizeof path, "%s/report.html", run_dir);
+    if (access(path, R_OK) == 0)
+        fprintf(out, "  %-18s %s\n", "page", path);
     json_decref(r);
 }

@@ -444,11 +444,14 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
         TRY(open_first(v, err));
     while ((!level || lanes) && !stop) {
         TRY(wait_for_pieces(v, err));
+        times_add(v, TIME_BETWEEN);
         TRY(agree(v, &level, &stop, &lanes, err));
         if (lanes && !stop)
             TRY(change_lanes(v, err));
+        times_add(v, TIME_INSIDE);
     }
     if (!stop) {
+        bool own = v->contributed;            /* else it went for a version that others made */
         v->phase = CLIENT_COMPUTING;
         v->contributed = false;
         if (v->target > 0) {                  /* made again if a rollback to the start ever needs it */
@@ -461,7 +464,11 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
         pthread_mutex_lock(&v->lock);
         if (rc < 0)
             return rc;
+        times_add(v, TIME_INSIDE);
+        if (own)
+            times_keep(v, v->target - 1);
     }
+    times_start(v);
     fill_step(v, stop, &v->step);
     if (v->step.finished)
         stay_if_embedded(v);
@@ -527,8 +534,10 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
         t[i] = (struct lane_totals){totals[i].loss_sum, totals[i].correct, totals[i].samples, totals[i].nonfinite};
     failpoint(FAIL_WORKER_REDUCE);
     int rc = wait_for_gradients(v, &err);
+    times_add(v, TIME_COMPUTE);
     if (rc == 0)
         rc = coll_reduce(v->coll, t, &sums, &err);
+    times_add(v, TIME_INSIDE);
     pthread_mutex_lock(&v->lock);
     if (rc == 0) {
         v->sums = sums;

@@ -224,6 +224,11 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
             return "tells of parts of another site";
         core_on_part(s->core, now, m, s->out);
         return NULL;
+    case MSG_TIMES:
+        if (me->who.role != ROLE_WORKER && me->who.role != ROLE_PS)
+            return "tells the times of steps it has no part in";
+        shell_metrics_times(s, m);
+        return NULL;
     case MSG_FAILED: on_failed(s, me, m); return NULL;
     case MSG_EXITED:
     case MSG_PUBLISHED: return from_agent(s, me, type, m);
