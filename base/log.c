@@ -74,6 +74,24 @@ int json_quote(char *out, size_t size, const char *s)
     return (int)n;
 }
 
+void number_text(char out[NUMBER_TEXT_BYTES], double v)
+{
+    if (v < 1e15 && v > -1e15 && v == (double)(int64_t)v) {
+        snprintf(out, NUMBER_TEXT_BYTES, "%lld", (long long)v);
+        return;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(out, NUMBER_TEXT_BYTES, "%.*g", digits, v);
+        if (strtod(out, NULL) == v)
+            break;
+    }
+    char *e = strchr(out, 'e');
+    if (!e || strchr(out, '.'))
+        return;
+    memmove(e + 2, e, strlen(e) + 1);   /* YAML 1.1 takes 1e-08 for text */
+    memcpy(e, ".0", 2);
+}
+
 int log_open(struct log *l, const char *path, const char *who, const char *job)
 {
     const char *wanted = getenv("VIADUCT_LOG");

@@ -44,7 +44,7 @@ static int eval(const char *path, const struct job_spec *spec, bool json, struct
 {
     struct exported_model m;
     struct evaluation e;
-    char from[PATH_MAX], quoted[2 * PATH_MAX], loss[40] = "null";
+    char from[PATH_MAX], quoted[2 * PATH_MAX], loss[40] = "null", accuracy[NUMBER_TEXT_BYTES];
     TRY(open_model("eval", path, &m, from, err));
     int rc = exported_model_evaluate(&m, spec, 0, &e, err);
     exported_model_close(&m);
@@ -52,9 +52,10 @@ static int eval(const char *path, const struct job_spec *spec, bool json, struct
         return rc;
     json_quote(quoted, sizeof quoted, from);
     if (isfinite(e.loss))
-        snprintf(loss, sizeof loss, "%.17g", e.loss);
+        number_text(loss, e.loss);
+    number_text(accuracy, e.accuracy);
     if (json)
-        printf("{\"accuracy\":%.17g,\"loss\":%s,\"model\":%s,\"samples\":%llu}\n", e.accuracy, loss, quoted, (unsigned long long)e.samples);
+        printf("{\"accuracy\":%s,\"loss\":%s,\"model\":%s,\"samples\":%llu}\n", accuracy, loss, quoted, (unsigned long long)e.samples);
     else
         printf("%s\n  loss %.6f, accuracy %.4f over %llu samples\n", from, e.loss, e.accuracy, (unsigned long long)e.samples);
     return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the result could not be written to stdout");

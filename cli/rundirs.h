@@ -2,6 +2,7 @@
 #ifndef VIADUCT_CLI_RUNDIRS_H
 #define VIADUCT_CLI_RUNDIRS_H
 
+#include <stdio.h>
 #include "base/rundir.h"
 #include "cli/cli.h"
 
@@ -21,6 +22,14 @@ void rundirs_end_all(const struct opened_run *o);
 void rundirs_status(const char *dir, char *status, size_t size);
 /* Whether a resume of DIR with `job` has nothing left to do; refuses what rundirs_open refuses. */
 int rundirs_completed(const char *dir, const struct job *job, bool *completed, struct err *err);
+/* Whether a process of the run in DIR lives. */
+bool rundirs_lives(const char *dir);
+/* What `run` leaves for the line that resumes it: words before and after `viaduct run ...`, "" for none. */
+int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err);
+/* The command that goes on with DIR, and below it where that begins: one line each. Nothing when no resume can help. */
+void rundirs_print_resume(const char *dir, FILE *out);
+/* The command alone. */
+void rundirs_resume_command(const char *dir, char *out, size_t size);
 /* Certificates for coordinator and the processes of every site. */
 int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err);
 

@@ -110,7 +110,7 @@ static int write_files(struct stage *s, struct err *err)
 static void number(char out[40], bool have, double v)
 {
     if (have && isfinite(v))
-        snprintf(out, 40, "%.17g", v);
+        number_text(out, v);
     else
         snprintf(out, 40, "null");
 }

@@ -37,6 +37,13 @@ static void add_quoted(struct text *t, const char *s)
     add(t, "\"");
 }
 
+static void add_number(struct text *t, const char *key, double v)
+{
+    char number[NUMBER_TEXT_BYTES];
+    number_text(number, v);
+    add(t, "%s: %s", key, number);
+}
+
 static void add_set(struct text *t, const char *name, const struct job_dataset *d)
 {
     add(t, "  %s: {format: idx, images: ", name);
@@ -50,13 +57,23 @@ static void add_optimizer(struct text *t, const struct job_optim *o)
 {
     static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
     bool adamw = o->name == OPTIMIZER_ADAMW;
-    add(t, "  optimizer: {name: %s, lr: %.17g, weight_decay: %.17g", adamw ? "adamw" : "sgd", o->lr, o->weight_decay);
-    if (adamw)
-        add(t, ", beta1: %.17g, beta2: %.17g, eps: %.17g", o->beta1, o->beta2, o->eps);
-    else
-        add(t, ", momentum: %.17g, nesterov: %s", o->momentum, o->nesterov ? "true" : "false");
-    add(t, ", schedule: %s, final: %.17g, factor: %.17g, every: %llu, warmup: %llu, clip: %.17g}\n", schedules[o->schedule], o->final, o->step_factor,
-        (unsigned long long)o->step_every, (unsigned long long)o->warmup, o->clip);
+    add(t, "  optimizer: {name: %s", adamw ? "adamw" : "sgd");
+    add_number(t, ", lr", o->lr);
+    add_number(t, ", weight_decay", o->weight_decay);
+    if (adamw) {
+        add_number(t, ", beta1", o->beta1);
+        add_number(t, ", beta2", o->beta2);
+        add_number(t, ", eps", o->eps);
+    } else {
+        add_number(t, ", momentum", o->momentum);
+        add(t, ", nesterov: %s", o->nesterov ? "true" : "false");
+    }
+    add(t, ", schedule: %s", schedules[o->schedule]);
+    add_number(t, ", final", o->final);
+    add_number(t, ", factor", o->step_factor);
+    add(t, ", every: %llu, warmup: %llu", (unsigned long long)o->step_every, (unsigned long long)o->warmup);
+    add_number(t, ", clip", o->clip);
+    add(t, "}\n");
 }
 
 void resolve_text(struct job *job)
@@ -77,10 +94,10 @@ void resolve_text(struct job *job)
         add_set(&t, "eval", &s->eval);
     add(&t, "train:\n");
     if (s->steps)
-        add(&t, "  steps: %llu\n", (unsigned long long)s->steps);
+        add(&t, "  steps: %llu", (unsigned long long)s->steps);
     else
-        add(&t, "  epochs: %.17g\n", s->epochs);
-    add(&t, "  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
+        add_number(&t, "  epochs", s->epochs);
+    add(&t, "\n  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
     add_optimizer(&t, &s->optimizer);
     add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {listen: \"%s\"", (unsigned long long)s->seed,
         s->deterministic ? "true" : "false", s->listen);

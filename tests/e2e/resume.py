@@ -1,10 +1,12 @@
 """Stopping, power cuts, resuming elsewhere, damaged copies, one's own trainer: nothing is lost and every refusal says why."""
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
@@ -42,6 +44,86 @@ def stop_and_resume(w, wanted):
     test("resumed at one site with 3 ranks: the same weights", not wrong, wrong)
     result = run(job, run_dir, "--resume")
     test("resuming a completed run prints its report", result.returncode == 0 and "report:" in result.stdout, result.stderr)
+
+
+def resume_words(text):
+    """The command after `go on with:`, as a shell would take it."""
+    lines = [line.split("go on with: ", 1)[1] for line in text.splitlines() if "go on with: " in line]
+    return shlex.split(lines[-1]) if lines else []
+
+
+def resume_by_line(text, *more):
+    """Runs what the terminal said; `viaduct` is this build's."""
+    words = resume_words(text)
+    if "viaduct" not in words:
+        return subprocess.CompletedProcess([], 99, "", f"no line that resumes in: {text[-1500:]}")
+    words[words.index("viaduct")] = PROGRAM
+    return subprocess.run([*words, *more], capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment(OMPI_ALLOW_RUN_AS_ROOT="1",
+                                                                                                                  OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"))
+
+
+def stopped_while_finishing(w, wanted):
+    """The export hangs (its process is stopped): a Ctrl-C, and `viaduct stop`, end the run all the same, with the last checkpoint kept."""
+    for name in ("interrupt", "stop"):
+        job, run_dir = folder(w, f"finishing-{name}", sites=two_sites(1, 1))
+        p = start(job, run_dir, failpoint="export-start:stop")
+        there = wait_for(lambda: processes(run_dir, "export"), 60)
+        wait_for(lambda: (report(run_dir).get("checkpoint") or {}).get("step") == 150, 10)
+        begin = time.time()
+        if name == "interrupt":
+            p.send_signal(signal.SIGINT)
+        else:
+            stopped = viaduct("stop", run_dir)
+            test("stop of a run that exports: exit 0", stopped.returncode == 0, stopped.stderr)
+        out, err = p.communicate(timeout=60)
+        took = time.time() - begin
+        r = report(run_dir)
+        code = 130 if name == "interrupt" else 0
+        test(f"{name} while the export hangs: the end within 10 s, stopped, exit {code}",
+             bool(there) and took < 10 and p.returncode == code and r.get("status") == "stopped" and r["checkpoint"]["step"] == 150,
+             f"{there} {took:.1f} s, code {p.returncode}, {r}\n{err[-800:]}\n{logs(run_dir)}")
+        test(f"{name}: nothing lives on, and the events say how it ended", not processes(run_dir) and events(run_dir)[-1]["event"] == "stopped", events(run_dir)[-3:])
+        result = resume_by_line(err)
+        wrong = complete(run_dir, result, wanted)
+        told = [e["event"] for e in events(run_dir)][-2:]
+        test(f"{name}: the line on the terminal resumes it, and only exports: the same weights", not wrong and told == ["exported", "completed"], f"{wrong} {told}")
+        steps = [e["step"] for e in events(run_dir, "resumed")]
+        test(f"{name}: it resumed after the last step", steps == [150], steps)
+
+
+def interrupted_twice(w, wanted):
+    job, run_dir = folder(w, "twice", sites=two_sites(1, 1))
+    p = start(job, run_dir, failpoint="coordinator-checkpoint:stop:2")   # the save would never come
+    wait_for(lambda: step_of(run_dir) >= 40)
+    p.send_signal(signal.SIGINT)
+    time.sleep(1)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=30)
+    r = report(run_dir)
+    saved = (r.get("checkpoint") or {}).get("step")
+    test("Ctrl-C twice: exit 130, the report says stopped", p.returncode == 130 and r.get("status") == "stopped" and "error" not in r, f"{p.returncode} {r}\n{err[-800:]}")
+    test("Ctrl-C twice: the terminal says from where it resumes", f"after step {saved}," in err and "ckpt/" in err.split("go on with:")[-1], f"{saved} {err[-600:]}")
+    test("Ctrl-C twice: the events say so", events(run_dir)[-1]["event"] == "stopped", events(run_dir)[-2:])
+    result = resume_by_line(err)
+    wrong = complete(run_dir, result, wanted)
+    test("Ctrl-C twice: resumed by that line: the same weights", not wrong, wrong)
+
+
+def interrupted_at_once(w):
+    """Before anything was saved."""
+    job, run_dir = folder(w, "early", sites=two_sites(1, 1))
+    p = start(job, run_dir, failpoint="coordinator-start:stop")
+    wait_for(lambda: processes(run_dir, "agent"))
+    p.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=30)
+    r = report(run_dir)
+    test("Ctrl-C twice before the first step: the report says stopped, without numbers", p.returncode == 130 and r.get("status") == "stopped" and r.get("checkpoint", 0) is None
+         and r["wan"]["bytes_sent"] is None and r["samples_per_second"] is None, f"{p.returncode} {r}\n{err[-600:]}")
+    test("and the terminal that it begins at step 1", "begins at step 1" in err, err[-600:])
+    wrong = complete(run_dir, resume_by_line(err, "train.steps=20"))
+    test("the line resumes it", not wrong, wrong)
 
 
 def power_cut(w, wanted):
@@ -219,6 +301,9 @@ with workspace() as w:
     job, _ = folder(w, "reference")
     wanted = reference(job)
     stop_and_resume(w, wanted)
+    stopped_while_finishing(w, wanted)
+    interrupted_twice(w, wanted)
+    interrupted_at_once(w)
     power_cut(w, wanted)
     damaged(w, wanted)
     only_copy(w)

@@ -118,12 +118,16 @@ static void test_resolved_text_loads_to_the_same(void **state)
     load(&a, good, "sites=[{name: a, ranks: 2}, {name: b}]", "train.optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, clip: 1.5}");
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_non_null(strstr(a.resolved_yaml, "lr: 0.1, weight_decay: 0, momentum: 0.9,"));   /* as people write it */
     struct err e = ERR_INIT;
     assert_ok(job_resume_check(&a.spec, &b.spec, &e));
     assert_int_equal(b.spec.sites[0].ranks, 2);
     assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
     job_fini(&a);
     job_fini(&b);
+    load(&a, good, NULL, NULL);
+    assert_non_null(strstr(a.resolved_yaml, "lr: 0.01, weight_decay: 0, beta1: 0.9, beta2: 0.999, eps: 1.0e-08,"));   /* a number for YAML 1.1 too */
+    job_fini(&a);
 }
 
 static void test_resume_keeps_what_it_must(void **state)
