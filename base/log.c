@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -90,6 +91,27 @@ void number_text(char out[NUMBER_TEXT_BYTES], double v)
         return;
     memmove(e + 2, e, strlen(e) + 1);   /* YAML 1.1 takes 1e-08 for text */
     memcpy(e, ".0", 2);
+}
+
+void json_print_short(FILE *out, const char *text)
+{
+    char number[NUMBER_TEXT_BYTES];
+    for (bool quoted = false; *text;) {
+        size_t n = quoted ? 0 : strspn(text, "0123456789+-.eE");
+        if (n > 0 && isdigit((unsigned char)text[n - 1]) && memchr(text, '.', n)) {
+            number_text(number, strtod(text, NULL));
+            fputs(number, out);
+            text += n;
+            continue;
+        }
+        n = MAX(n, (size_t)1);
+        if (quoted && *text == '\\')
+            n = 2;
+        else if (*text == '"')
+            quoted = !quoted;
+        fwrite(text, 1, n, out);
+        text += n;
+    }
 }
 
 int log_open(struct log *l, const char *path, const char *who, const char *job)

@@ -187,7 +187,7 @@ static int start(struct stage *s, struct err *err)
 {
     char path[PATH_MAX], who[64];
     struct rundir run;
-    TRY(rundir_open(&run, s->run, err));
+    TRY(rundir_look(&run, s->run, err));
     snprintf(who, sizeof who, "export %.40s/%u", s->site, s->attempt);
     snprintf(path, sizeof path, "%s/log/export-%s-%u.jsonl", s->run, s->site, s->attempt);
     log_close(&s->log);

@@ -196,28 +196,6 @@ static json_t *whole(const struct report *r, const struct restarts *b, json_t *r
     return all;
 }
 
-/* Reals with as many digits as they need: jansson writes all 17. */
-static void print_shortest(FILE *out, const char *text)
-{
-    char number[NUMBER_TEXT_BYTES];
-    for (bool quoted = false; *text;) {
-        size_t n = quoted ? 0 : strspn(text, "0123456789+-.eE");
-        if (n > 0 && isdigit((unsigned char)text[n - 1]) && memchr(text, '.', n)) {
-            number_text(number, strtod(text, NULL));
-            fputs(number, out);
-            text += n;
-            continue;
-        }
-        n = MAX(n, (size_t)1);
-        if (quoted && *text == '\\')
-            n = 2;
-        else if (*text == '"')
-            quoted = !quoted;
-        fwrite(text, 1, n, out);
-        text += n;
-    }
-}
-
 /* Takes `all`. */
 static int write_whole(const char *run_dir, json_t *all, struct err *err)
 {
@@ -226,7 +204,7 @@ static int write_whole(const char *run_dir, json_t *all, struct err *err)
     json_decref(all);
     FILE *f = dump ? open_memstream(&text, &size) : NULL;
     if (f)
-        print_shortest(f, dump);
+        json_print_short(f, dump);
     free(dump);
     if (!f || fclose(f) != 0) {
         free(text);

@@ -180,7 +180,14 @@ def damaged_runs(w):
     result = run(job, run_dir)
     test("a small run completes", not complete(run_dir, result), complete(run_dir, result))
     before = tree(run_dir / "ckpt")
-    refused("stop: a run that does not run", viaduct("stop", run_dir), 75, run_dir, "does not run")
+    refused("stop: a run that is over", viaduct("stop", run_dir), 6, f"{run_dir} is not running (completed)")
+    sockets = Path(f"/tmp/viaduct-{os.geteuid()}") / (run_dir / "state" / "job").read_text().strip()[:12]
+    told = json.loads(viaduct("status", run_dir, "--json").stdout)
+    test("status --json of a run that is over: how it ended", told["status"] == "completed" and told["step"] == told["steps"] == 20 and told["error"] is None
+         and told["checkpoint"]["step"] == 20 and told["checkpoint"]["verified_sites"] == ["onprem", "cloud"] and 0 < told["final"]["eval_accuracy"] < 1, told)
+    plain = viaduct("status", run_dir).stdout
+    test("status of a run that is over: the same for people", all(x in plain for x in ("small: completed", "step 20, verified at onprem, cloud", "eval accuracy")), plain)
+    test("looking at a run that is over leaves no folder for sockets", not sockets.exists(), sockets)
     for name, override, words in (
             ("model", "model.channels=[4, 8]", ["model.channels", "8", "4"]),
             ("data", f"data.train.images={data_of(job)['images']}.none", ["data.train.images"]),
