@@ -432,6 +432,7 @@ static int supervise(struct supervisor *s, const struct args *a, int *code, stru
     loop_run(s->loop);
     live_close(s->live);
     s->live = NULL;
+    mpi_world_take_terminal();
     *code = outcome(s);
     return 0;
 }
@@ -452,6 +453,7 @@ int verb_run(int argc, char **argv)
                               .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
+    mpi_world_keep_terminal();
     struct supervisor *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int code = 0, rc = cli_load_spec("run", &s->job, a.positional[0], &a, true);

@@ -1,4 +1,5 @@
 """Stopping, power cuts, resuming elsewhere, damaged copies, one's own trainer: nothing is lost and every refusal says why."""
+import ctypes
 import json
 import os
 import shlex
@@ -239,14 +240,29 @@ def mpi_rank_killed(w, wanted):
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT, start_new_session=True)
     wait_for(lambda: step_of(run_dir) >= 50)
     ranks = [int(x.name) for x in Path("/proc").iterdir() if x.name.isdigit() and is_rank(x, run_dir)]
+    supervisor = [pid for pid, words in processes(run_dir, "run") if any(x.startswith("--external-gang") for x in words)]
+    adopt(True)                                           # the supervisor outlives mpirun: its exit code comes to us
     os.kill(max(ranks), signal.SIGKILL)
     out, err = p.communicate(timeout=60)
+    code = os.waitstatus_to_exitcode(os.waitpid(supervisor[0], 0)[1])
+    adopt(False)
     wait_for(lambda: not processes(run_dir), 20)
-    error = err + str(report(run_dir).get("error")) + logs(run_dir)
-    test("a killed rank of an mpirun world: the end, and the line that resumes", p.returncode != 0 and "--resume" in error, f"{p.returncode} {error[-1500:]}")
+    r = report(run_dir)
+    ends = [line for line in err.splitlines() if line.startswith("viaduct run: mpirun ends this world")]
+    test("a killed rank of an mpirun world: the end, and one rank says the line that resumes", p.returncode != 0 and len(ends) == 1 and "mpirun -n 2 viaduct run" in ends[0],
+         f"{p.returncode} {err[-1500:]}\n{logs(run_dir)}")
+    test("its supervisor says how it ended, on the terminal that mpirun had, and exits 75", code == 75 and "small: failed" in err and "it begins after step" in err,
+         f"{code} {err[-1500:]}")
+    lost = [e["lost_steps"] for e in r.get("restarts", [])]
+    test("the report counts the steps that are lost", r.get("status") == "failed" and lost == [r["steps"] - r["checkpoint"]["step"]], f"{lost} {r}")
     result = subprocess.run(command + ["--resume"], capture_output=True, text=True, timeout=120, env=env, cwd=ROOT)
     wrong = complete(run_dir, result, wanted)
     test("resumed under another mpirun: the same weights", not wrong, wrong)
+
+
+def adopt(on):
+    """Whether processes that lose their parent become ours (a subreaper)."""
+    ctypes.CDLL(None).prctl(36, int(on), 0, 0, 0)
 
 
 def is_rank(proc, run_dir):
