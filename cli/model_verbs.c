@@ -9,7 +9,9 @@
 #include "base/base.h"
 #include "ckpt/ckpt.h"
 #include "cli/cli.h"
+#include "cli/rundirs.h"
 #include "export/export.h"
+#include "report/report.h"
 
 static bool has(const char *dir, const char *name)
 {
@@ -95,20 +97,24 @@ int verb_eval(int argc, char **argv)
 }
 
 /* ---- export ---- */
-static int print_files(const char *from, const char *dir, bool json, struct err *err)
+static const struct { enum job_export what; const char *name; } file[] = {{EXPORT_ONNX, "model.onnx"}, {EXPORT_SAFETENSORS, "model.safetensors"}};
+
+static int print_files(const char *from, const char *dir, unsigned formats, bool json, struct err *err)
 {
-    static const char *const name[] = {"model.onnx", "model.safetensors"};
     char quoted[2 * PATH_MAX], path[PATH_MAX];
+    unsigned printed = 0;
     json_quote(quoted, sizeof quoted, from);
     if (json)
         printf("{\"files\":[");
-    for (unsigned i = 0; i < ARRAY_LEN(name); i++) {
-        char file[2 * PATH_MAX];
-        if (snprintf(path, sizeof path, "%s/%s", dir, name[i]) >= (int)sizeof path)
+    for (unsigned i = 0; i < ARRAY_LEN(file); i++) {
+        char name[2 * PATH_MAX];
+        if (!(formats & file[i].what))
+            continue;
+        if (snprintf(path, sizeof path, "%s/%s", dir, file[i].name) >= (int)sizeof path)
             return err_set(err, ERR_USAGE, "the path %s is too long", dir);
-        json_quote(file, sizeof file, path);
+        json_quote(name, sizeof name, path);
         if (json)
-            printf("%s%s", i ? "," : "", file);
+            printf("%s%s", printed++ ? "," : "", name);
         else
             printf("%s\n", path);
     }
@@ -117,17 +123,54 @@ static int print_files(const char *from, const char *dir, bool json, struct err 
     return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the paths could not be written to stdout");
 }
 
-static int export_model(const char *path, const char *out, bool json, struct err *err)
+/* Files alone. */
+static int export_files(const char *path, const char *dir, bool json, struct err *err)
 {
     struct exported_model m;
-    char from[PATH_MAX], dir[PATH_MAX];
-    bool run = !out && is_run(path);
-    if (snprintf(dir, sizeof dir, "%s%s", out ? out : run ? path : "exported", run ? "/export/float" : "") >= (int)sizeof dir)
-        return err_set(err, ERR_USAGE, "the path %s is too long", out ? out : path);
+    char from[PATH_MAX];
+    const char *why;
     TRY(open_model("export", path, &m, from, err));
-    int rc = exported_model_write(&m, dir, EXPORT_ONNX | EXPORT_SAFETENSORS, err);
+    unsigned formats = exported_model_formats(&m, EXPORT_ONNX | EXPORT_SAFETENSORS, &why);
+    int rc = exported_model_write(&m, dir, formats, err);
     exported_model_close(&m);
-    return rc < 0 ? rc : print_files(from, dir, json, err);
+    if (rc == 0 && why)
+        fprintf(stderr, "viaduct export: %s\n", why);
+    return rc < 0 ? rc : print_files(from, dir, formats, json, err);
+}
+
+/* The stage that ends a run, once more: evaluation, hashes and files of the newest checkpoint, then result.json and report.json. */
+static int export_stage(const char *run, const struct ckpt_found *found, struct err *err)
+{
+    char step[32], generation[16];
+    snprintf(step, sizeof step, "%llu", (unsigned long long)found->step);
+    snprintf(generation, sizeof generation, "%u", found->generation);
+    const char *argv[] = {"export", "--run", run, "--site", found->site, "--step", step, "--generation", generation, "--attempt", "0", "--always", "1"};
+    int code = export_main((int)ARRAY_LEN(argv), (char **)(uintptr_t)argv);
+    if (code != 0)
+        return err_set(err, code == err_exit_code(ERR_USAGE) ? ERR_USAGE : ERR_JOB, "%s was not exported; %s/export is as it was", found->dir, run);
+    return report_renew(run, err);
+}
+
+static int export_run(const char *run, bool json, struct err *err)
+{
+    char root[PATH_MAX], dir[PATH_MAX];
+    const char *verb = "export";
+    struct ckpt_found found;
+    struct ckpt_manifest m;
+    int lock;
+    unsigned formats = 0;
+    if (snprintf(root, sizeof root, "%s/ckpt", run) >= (int)sizeof root || snprintf(dir, sizeof dir, "%s/export/float", run) >= (int)sizeof dir)
+        return err_set(err, ERR_USAGE, "the path %s is too long", run);
+    TRY(rundirs_hold(run, &lock, err));
+    int rc = ckpt_newest(&fs_real, root, &found, &m, passed_over, &verb, err);
+    if (rc == 0) {
+        ckpt_manifest_fini(&m);
+        rc = export_stage(run, &found, err);
+    }
+    rundirs_let_go(lock);
+    for (unsigned i = 0; i < ARRAY_LEN(file) && rc == 0; i++)
+        formats |= has(dir, file[i].name) ? file[i].what : 0;
+    return rc < 0 ? rc : print_files(found.dir, dir, formats, json, err);
 }
 
 int verb_export(int argc, char **argv)
@@ -140,7 +183,9 @@ int verb_export(int argc, char **argv)
     int rc = args_parse(&a, options, argc, argv, &err);
     if (rc == 0 && (a.positional_count != 1 || a.override_count))
         rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct export RUN|CKPT [--out DIR] [--json]");
-    if (rc == 0)
-        rc = export_model(a.positional[0], a.value[0], a.value[1] != NULL, &err);
+    if (rc == 0 && !a.value[0] && is_run(a.positional[0]))
+        rc = export_run(a.positional[0], a.value[1] != NULL, &err);
+    else if (rc == 0)
+        rc = export_files(a.positional[0], a.value[0] ? a.value[0] : "exported", a.value[1] != NULL, &err);
     return rc < 0 ? cli_fail("export", &err) : 0;
 }

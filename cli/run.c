@@ -62,7 +62,7 @@ struct supervisor {
 };
 
 enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER };
-static const char *const options[] = {"--dir=", "--resume", "--site=", "--external-gang=", "--worker=", NULL};
+static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", NULL};
 
 static void on_end(void *arg, pid_t pid, int code, int signo);
 
@@ -266,11 +266,12 @@ static void show_plan(const struct supervisor *s)
         fprintf(stderr, "viaduct run: no prediction: %s\n", err.text);
         return;
     }
-    run_plan_print(plan, stderr);
+    const char *worker = getenv("VIADUCT_WORKER");
+    cli_print_plan(plan, worker && *worker ? worker : NULL, stderr);
     snprintf(path, sizeof path, "%s/plan.json", s->dir.run.path);
     FILE *f = open_memstream(&text, &size);
     CHECK(f != NULL);
-    int rc = run_plan_print_json(plan, f);
+    int rc = cli_print_plan_json(plan, worker && *worker ? worker : NULL, f);
     if (fclose(f) != 0 || rc != 0 || fs_publish_file(&fs_real, path, text, size, &err) < 0)
         fprintf(stderr, "viaduct run: plan.json was not written%s%s\n", err.code ? ": " : "", err.text);
     free(text);

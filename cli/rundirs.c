@@ -371,6 +371,17 @@ bool rundirs_lives(const char *dir)
     return !free_now;
 }
 
+int rundirs_hold(const char *dir, int *lock, struct err *err)
+{
+    TRY(open_lock(dir, "lock", O_CLOEXEC, lock, err));
+    if (lock_within(*lock, 0))
+        return 0;
+    close(*lock);
+    return err_set(err, ERR_CONFLICT, "%s is running; stop it first (viaduct stop %s), or give --out DIR", dir, dir);
+}
+
+void rundirs_let_go(int lock) { close(lock); }
+
 /* ---- the line that resumes ---- */
 int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err)
 {

@@ -24,6 +24,9 @@ void rundirs_status(const char *dir, char *status, size_t size);
 int rundirs_completed(const char *dir, const struct job *job, bool *completed, struct err *err);
 /* Whether a process of the run in DIR lives. */
 bool rundirs_lives(const char *dir);
+/* Keeps a run that is over from being resumed meanwhile; ERR_CONFLICT while a process of it lives. */
+int rundirs_hold(const char *dir, int *lock, struct err *err);
+void rundirs_let_go(int lock);
 /* What `run` leaves for the line that resumes it: words before and after `viaduct run ...`, "" for none. */
 int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err);
 /* The command that goes on with DIR, and below it where that begins: one line each. Nothing when no resume can help. */

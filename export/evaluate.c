@@ -96,6 +96,8 @@ int exported_model_evaluate(const struct exported_model *m, const struct job_spe
 {
     const struct model_config *c = &m->config;
     struct dataset data;
+    if (!m->graph)
+        return err_set(err, ERR_USAGE, "the checkpoint holds no description of its model: its trainer was not viaduct's own, which must evaluate it itself");
     if (!spec->has_eval)
         return err_set(err, ERR_USAGE, "the spec names no data.eval");
     TRY(dataset_open_idx(&data, spec->eval.images, spec->eval.labels, c->channels, c->height, c->width, c->classes, err));

@@ -8,18 +8,22 @@
 #include "jobs/jobs.h"
 #include "model/model.h"
 
-/* `viaduct export --run DIR --site NAME --step N --generation G --attempt A`: the process that an agent launches after the last round. */
+/* `viaduct export --run DIR --site NAME --step N --generation G --attempt A [--always 1]`: the process that an agent launches after the last round.
+ * --always: writes files even if the spec says `export: null`. */
 int export_main(int argc, char **argv);
 
 struct evaluation { double loss, accuracy; uint64_t samples; };
 
-/* A trained model in memory: from a checkpoint folder (with manifest.json) or an ONNX file that export wrote. */
+/* A trained model in memory: from a checkpoint folder (with manifest.json) or an ONNX file that export wrote. graph NULL: its trainer was not viaduct's own
+ * and described no model; it has tensors, and can be neither evaluated nor written as ONNX. */
 struct exported_model { struct model_config config; struct graph *graph; struct layout layout; float *weights; size_t weights_bytes; };
 int exported_model_open(const char *path, struct exported_model *out, struct err *err);
 void exported_model_close(struct exported_model *m);
 /* Loss and accuracy over the whole of spec->eval, by our own engine; the numbers do not depend on threads. 0: as many threads as
  * this process has processors. */
 int exported_model_evaluate(const struct exported_model *m, const struct job_spec *spec, unsigned threads, struct evaluation *out, struct err *err);
+/* The part of `to` (enum job_export bits) that can be written of this model. Less than `to`: `why` says what is missing. */
+unsigned exported_model_formats(const struct exported_model *m, unsigned to, const char **why);
 /* Writes what `to` (enum job_export bits) asks for into dir: model.onnx, model.safetensors. */
 int exported_model_write(const struct exported_model *m, const char *dir, unsigned to, struct err *err);
 

@@ -15,12 +15,14 @@ struct stage {
     const char *run, *site;
     uint64_t step;
     uint32_t generation, attempt;
+    bool always;                     /* files also when the spec wants none */
     char export_dir[PATH_MAX];
     struct job job;
     struct exported_model model;
     struct log log;
     /* the result */
     bool evaluated, exported;
+    const char *refused;             /* why a format is left out, or NULL */
     struct evaluation eval;
     struct latency latency;
     const char *file;                /* "model.onnx" */
@@ -84,14 +86,12 @@ static int evaluate(struct stage *s, struct err *err)
 static int write_files(struct stage *s, struct err *err)
 {
     char attempt[PATH_MAX], file[PATH_MAX];
-    unsigned to = s->job.spec.export_to;
-    if (!s->job.spec.has_export)
+    unsigned to = s->job.spec.has_export ? s->job.spec.export_to : s->always ? EXPORT_ONNX | EXPORT_SAFETENSORS : 0;
+    to = exported_model_formats(&s->model, to, &s->refused);
+    if (!to)
         return 0;
-    if (!s->model.graph) {
-        log_warn(&s->log, "the checkpoint holds no description of its model, so that nothing can be exported; `ckpt show` lists its tensors");
-        return 0;
-    }
-    TRY(measure_latency(&s->model, &s->latency, err));
+    if (s->model.graph)
+        TRY(measure_latency(&s->model, &s->latency, err));
     if (snprintf(attempt, sizeof attempt, "%s/attempt-%u.tmp", s->export_dir, s->attempt) >= (int)sizeof attempt)
         return err_set(err, ERR_FAILED, "the path %s is too long", s->export_dir);
     TRY(exported_model_write(&s->model, attempt, to, err));
@@ -117,16 +117,18 @@ static void number(char out[40], bool have, double v)
 
 static int publish_result(struct stage *s, struct err *err)
 {
-    char path[PATH_MAX], text[2048], files[512] = "null", loss[40], accuracy[40], weights[SHA256_HEX], state[SHA256_HEX];
+    char path[PATH_MAX], text[2048], files[512] = "null", loss[40], accuracy[40], p50[40], p99[40], latency[160] = "null", weights[SHA256_HEX], state[SHA256_HEX];
     number(loss, s->evaluated, s->eval.loss);
     number(accuracy, s->evaluated, s->eval.accuracy);
     weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, weights);
     weights_sha256(&s->model.layout, s->model.weights, TENSOR_STATE, state);
+    snprintf(p50, sizeof p50, "%.6g", s->latency.p50);
+    snprintf(p99, sizeof p99, "%.6g", s->latency.p99);
+    if (s->model.graph)
+        snprintf(latency, sizeof latency, "{\"batch\":1,\"p50\":%s,\"p99\":%s,\"threads\":1}", p50, p99);
     if (s->exported)
-        snprintf(files, sizeof files,
-                 "{\"float\":{\"accuracy\":%s,\"bytes\":%lld,\"latency_ms\":{\"batch\":1,\"p50\":%.6g,\"p99\":%.6g,\"threads\":1},"
-                 "\"path\":\"export/float/%s\"},\"gate\":null,\"quantized\":null}",
-                 accuracy, (long long)s->file_bytes, s->latency.p50, s->latency.p99, s->file);
+        snprintf(files, sizeof files, "{\"float\":{\"accuracy\":%s,\"bytes\":%lld,\"latency_ms\":%s,\"path\":\"export/float/%s\"},\"gate\":null,\"quantized\":null}",
+                 accuracy, (long long)s->file_bytes, latency, s->file);
     int n = snprintf(text, sizeof text, "{\"eval_accuracy\":%s,\"eval_loss\":%s,\"export\":%s,\"state_sha256\":\"%s\",\"weights_sha256\":\"%s\"}\n",
                      accuracy, loss, files, state, weights);
     CHECK(n > 0 && n < (int)sizeof text);
@@ -156,6 +158,8 @@ static int stage_run(struct stage *s, struct err *err)
     TRY(evaluate(s, err));
     TRY(write_files(s, err));
     TRY(publish_result(s, err));
+    fprintf(stderr, "step %llu: %s%s%s%s\n", (unsigned long long)s->step, s->evaluated ? "evaluated, " : "", s->exported ? "written to export/float" : "no files",
+            s->refused ? "; " : "", s->refused ? s->refused : "");
     log_info(&s->log, "step %llu evaluated and published", (unsigned long long)s->step);
     return attempt_sweep(s->export_dir, err);   /* the files that were replaced */
 }
@@ -175,6 +179,8 @@ static int parse(struct stage *s, int argc, char **argv, struct err *err)
             s->generation = (uint32_t)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--attempt") == 0)
             s->attempt = (uint32_t)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--always") == 0)
+            s->always = strcmp(argv[i + 1], "1") == 0;
         else
             return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
     }

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 SHORT = {"steps": 20, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True, "optimizer": {"name": "adamw", "lr": 0.01}}
@@ -139,6 +139,8 @@ def bad_data(w):
         r = report(f / "run")
         refused(f"run: {name}", result, 3, *words)
         test(f"its report says so: {name}", r.get("status") == "failed" and all(str(x) in str(r.get("error")) for x in words), f"{r}\n{logs(f / 'run')}")
+        test(f"it is not tried again: {name}", not r.get("restarts") and not events(f / "run", "dead") and events(f / "run")[-1]["event"] == "failed", events(f / "run"))
+        test(f"numbers that were not produced are null: {name}", r["wan"]["bytes_sent"] is None and r["samples_per_second"] is None, r)
         kill_all(f / "run")
         shutil.rmtree(f / "run", ignore_errors=True)
     result = run(job, run_dir, "train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}")

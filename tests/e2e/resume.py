@@ -127,6 +127,25 @@ def interrupted_at_once(w):
     test("the line resumes it", not wrong, wrong)
 
 
+def published_late(w):
+    """One copy is enough (replicas: 1), the other site is slow: the report of a completed run names both all the same."""
+    job, run_dir = folder(w, "late", sites=two_sites(1, 1), checkpoint={"every": "150 steps", "replicas": 1})
+    p = start(job, run_dir, failpoint="export-start:stop")
+    wait_for(lambda: processes(run_dir, "agent"))
+    agents = {words[words.index("--site") + 1]: pid for pid, words in processes(run_dir, "agent")}
+    wait_for(lambda: step_of(run_dir) >= 120)
+    os.kill(agents["cloud"], signal.SIGSTOP)              # its copy is not published; the checkpoint is durable at onprem
+    exporting = wait_for(lambda: processes(run_dir, "export"), 30)
+    wait_for(lambda: report(run_dir).get("checkpoint"), 10)
+    early = (report(run_dir).get("checkpoint") or {}).get("verified_sites")
+    os.kill(agents["cloud"], signal.SIGCONT)
+    for pid, _words in exporting or []:
+        os.kill(pid, signal.SIGCONT)
+    out, err = p.communicate(timeout=60)
+    both = report(run_dir)["checkpoint"]["verified_sites"]
+    test("a site that publishes late is in the final report", early == ["onprem"] and both == ["onprem", "cloud"], f"{early} {both} {err[-500:]}\n{logs(run_dir)}")
+
+
 def power_cut(w, wanted):
     job, run_dir = folder(w, "power", sites=two_sites(2, 1))
     p = start(job, run_dir)
@@ -277,13 +296,55 @@ def own_trainer(w):
     program = ROOT / "build" / "release" / "tests" / "e2e" / "own_trainer"
     hashes = []
     for name, sites in (("one", one_site(2)), ("two", two_sites(1, 1))):
-        job, run_dir = folder(w, f"own-{name}", sites=sites, export=None)
+        job, run_dir = folder(w, f"own-{name}", sites=sites)
         result = run(job, run_dir, "--worker", program)
         r = report(run_dir)
         wrong = complete(run_dir, result)
         test(f"a C program of one's own trains through viaduct.h ({name} site)", not wrong and r["final"]["train_loss"] < 0.7, f"{wrong} {r.get('final')}")
         hashes.append(r.get("weights_sha256"))
     test("its weights are the same over one site and two", hashes[0] and hashes[0] == hashes[1], hashes)
+    told = events(run_dir, "exported")[-1]["text"]
+    files = sorted(p.name for p in (run_dir / "export" / "float").iterdir())
+    test("its tensors are exported as safetensors, and the event says why not as ONNX", files == ["model.safetensors"] and "no ONNX file" in told
+         and r["export"]["float"]["path"] == "export/float/model.safetensors" and r["export"]["float"]["accuracy"] is None, f"{files} {told} {r['export']}")
+    test("run says that the plan is not that program's", f"the ranks run {program}" in result.stderr, result.stderr[:1500])
+    plan = viaduct("plan", job, "--worker", program)
+    as_json = json.loads(viaduct("plan", job, "--worker", program, "--json").stdout)
+    test("so does plan --worker", f"the ranks run {program}" in plan.stdout and as_json["worker"] == str(program) and as_json["steps"] == 150, plan.stdout + plan.stderr)
+    again = viaduct("export", run_dir)
+    test("export RUN: its safetensors, ONNX refused with the reason", again.returncode == 0 and again.stdout.split() == [f"{run_dir}/export/float/model.safetensors"]
+         and "no description of its model" in again.stderr, again.stdout + again.stderr)
+
+
+def export_again(w, wanted):
+    """`viaduct export RUN`: the stage after training alone; what is missing comes back, byte for byte."""
+    job, run_dir = folder(w, "export", sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 30)
+    busy = viaduct("export", run_dir)
+    test("export of a running run is refused", busy.returncode == 6 and "is running" in busy.stderr, busy.stderr)
+    out, err = p.communicate(timeout=60)
+    test("the run completes", not complete(run_dir, subprocess.CompletedProcess([], p.returncode, out, err), wanted), err[-600:])
+    before = report(run_dir)
+    files = {f.name: f.read_bytes() for f in (run_dir / "export" / "float").iterdir()}
+    shutil.rmtree(run_dir / "export")
+    spoiled = dict(before, final={"train_loss": before["final"]["train_loss"], "eval_loss": None, "eval_accuracy": None}, weights_sha256=None,
+                   export={"float": None, "quantized": None, "gate": None})
+    (run_dir / "report.json").write_text(json.dumps(spoiled))
+    again = viaduct("export", run_dir)
+    after = report(run_dir)
+    for r in (before, after):
+        r["export"]["float"].pop("latency_ms")
+    test("export RUN evaluates and renews report.json", again.returncode == 0 and after == before, f"{again.stderr}\n{before}\n{after}")
+    result = json.loads((run_dir / "export" / "result.json").read_text())
+    test("and result.json and the files", result["weights_sha256"] == wanted and files == {f.name: f.read_bytes() for f in (run_dir / "export" / "float").iterdir()}
+         and sorted(again.stdout.split()) == sorted(f"{run_dir}/export/float/{n}" for n in files), again.stdout + again.stderr)
+    elsewhere = viaduct("export", run_dir, "--out", Path(w) / "elsewhere")
+    test("--out writes files only", elsewhere.returncode == 0 and sorted(p.name for p in (Path(w) / "elsewhere").iterdir()) == ["model.onnx", "model.safetensors"],
+         elsewhere.stderr)
+    done = run(job, run_dir, "--resume")
+    fresh = out.strip().splitlines()[-1]
+    test("a resume of the completed run prints the same report line", done.stdout.strip() == fresh and done.returncode == 0, f"{done.stdout} {fresh}")
 
 
 def bad_input(w):
@@ -320,6 +381,7 @@ with workspace() as w:
     stopped_while_finishing(w, wanted)
     interrupted_twice(w, wanted)
     interrupted_at_once(w)
+    published_late(w)
     power_cut(w, wanted)
     damaged(w, wanted)
     only_copy(w)
@@ -328,6 +390,7 @@ with workspace() as w:
     log_damaged(w, wanted)
     mpi_rank_killed(w, wanted)
     own_trainer(w)
+    export_again(w, wanted)
     bad_input(w)
     full_disk(w)
 finish()

@@ -21,7 +21,8 @@ static char *diagnose(const char *file)
     assert_ok(fs_read_file(&fs_real, path, 1 << 20, &text, &size, &e));
     if (sscanf(text, "# override: %199[^\n]", override) == 1)
         count = 1;
-    int rc = job_load_text(&job, file, text, size, overrides, count, false, &e);
+    bool check_files = strncmp(text, "# with files", 12) == 0;
+    int rc = job_load_text(&job, file, text, size, overrides, count, check_files, &e);
     if (rc != ERR_USAGE)
         fail_msg("%s was accepted (%d)", file, rc);
     FILE *f = open_memstream(&out, &n);
