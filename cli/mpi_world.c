@@ -187,7 +187,7 @@ static int stay_for_report(const struct world *w)
 static void *await_term(void *arg)
 {
     const struct world *w = arg;
-    char path[700], command[1400];
+    char path[700], command[RESUME_COMMAND_BYTES];
     sigset_t term;
     int signo;
     sigemptyset(&term);
@@ -230,7 +230,7 @@ static int be_a_rank(struct world *w, unsigned incarnation)
     if (code == 0)
         return stay_for_report(w);
     if (code == err_exit_code(ERR_TEMPORARY)) {
-        char command[1400];
+        char command[RESUME_COMMAND_BYTES];
         rundirs_resume_command(w->dir, command, sizeof command);
         fprintf(stderr, "viaduct run: the gang ended early; go on with: %s\n", command);
     }

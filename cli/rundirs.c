@@ -403,9 +403,35 @@ static size_t quote(char *out, size_t size, const char *word)
     return n + (size_t)snprintf(out + n, size - n, "'");
 }
 
+static bool is_same_file(const char *path, const struct stat *st)
+{
+    struct stat found;
+    return stat(path, &found) == 0 && found.st_ino == st->st_ino && found.st_dev == st->st_dev && access(path, X_OK) == 0;
+}
+
+/* This program as a shell finds it: "viaduct" when PATH leads to it, else where it lies. */
+static void own_name(char out[PATH_MAX])
+{
+    char path[2 * PATH_MAX], *rest = getenv("PATH") ? strdup(getenv("PATH")) : NULL, *all = rest;
+    struct stat own;
+    ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 1);
+    out[MAX(n, (ssize_t)0)] = '\0';
+    bool known = n > 0 && stat("/proc/self/exe", &own) == 0, found = false;
+    for (char *part; known && !found && (part = strsep(&rest, ":"));) {
+        snprintf(path, sizeof path, "%s/viaduct", part);
+        found = is_same_file(path, &own);
+    }
+    free(all);
+    char *deleted = strstr(out, " (deleted)");   /* it was built anew meanwhile */
+    if (deleted)
+        *deleted = '\0';
+    if (!known || found)
+        snprintf(out, PATH_MAX, "viaduct");
+}
+
 void rundirs_resume_command(const char *dir, char *out, size_t size)
 {
-    char path[PATH_MAX + 64], word[2 * PATH_MAX], spec[2 * PATH_MAX + 64], before[256] = "", after[PATH_MAX] = "";
+    char path[PATH_MAX + 64], word[2 * PATH_MAX], spec[2 * PATH_MAX + 64], own[PATH_MAX], program[2 * PATH_MAX], before[256] = "", after[PATH_MAX] = "";
     snprintf(path, sizeof path, "%s/state/resume", dir);
     FILE *f = fopen(path, "re");
     if (f && fgets(before, sizeof before, f) && fgets(after, sizeof after, f))
@@ -417,12 +443,14 @@ void rundirs_resume_command(const char *dir, char *out, size_t size)
     snprintf(path, sizeof path, "%s/spec.yaml", dir);
     quote(spec, sizeof spec, path);
     quote(word, sizeof word, dir);
-    snprintf(out, size, "%s%sviaduct run %s --resume --dir %s%s%s", before, *before ? " " : "", spec, word, *after ? " " : "", after);
+    own_name(own);
+    quote(program, sizeof program, own);
+    snprintf(out, size, "%s%s%s run %s --resume --dir %s%s%s", before, *before ? " " : "", program, spec, word, *after ? " " : "", after);
 }
 
 void rundirs_print_resume(const char *dir, FILE *out)
 {
-    char root[PATH_MAX + 64], command[4 * PATH_MAX];
+    char root[PATH_MAX + 64], command[RESUME_COMMAND_BYTES];
     struct err err = ERR_INIT;
     struct ckpt_found *found = calloc(CHECKPOINTS_LOOKED_AT, sizeof *found);
     uint32_t count = 0, i = 0;

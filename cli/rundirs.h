@@ -31,7 +31,8 @@ void rundirs_let_go(int lock);
 int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err);
 /* The command that goes on with DIR, and below it where that begins: one line each. Nothing when no resume can help. */
 void rundirs_print_resume(const char *dir, FILE *out);
-/* The command alone. */
+/* The command alone. It names this program as a shell finds it, and the run's own spec.yaml: overrides of the first start are in it. */
+#define RESUME_COMMAND_BYTES 8192
 void rundirs_resume_command(const char *dir, char *out, size_t size);
 /* Certificates for coordinator and the processes of every site. */
 int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err);

@@ -43,7 +43,7 @@ static void ended(const char *dir, char status[32])
 
 static int status_of_ended(const char *dir, bool json, struct err *err)
 {
-    char status[32], resume[1200];
+    char status[32], resume[RESUME_COMMAND_BYTES];
     ended(dir, status);
     bool completed = strcmp(status, "completed") == 0;
     rundirs_resume_command(dir, resume, sizeof resume);
@@ -83,7 +83,7 @@ int verb_status(int argc, char **argv)
 
 static int not_running(const char *dir, struct err *err)
 {
-    char status[32], resume[1200];
+    char status[32], resume[RESUME_COMMAND_BYTES];
     if (rundirs_lives(dir))
         return err_set(err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: try again, or end `viaduct run` itself", dir);
     ended(dir, status);

@@ -54,11 +54,10 @@ def resume_words(text):
 
 
 def resume_by_line(text, *more):
-    """Runs what the terminal said; `viaduct` is this build's."""
+    """Runs what the terminal said, as it stands there."""
     words = resume_words(text)
-    if "viaduct" not in words:
+    if not words:
         return subprocess.CompletedProcess([], 99, "", f"no line that resumes in: {text[-1500:]}")
-    words[words.index("viaduct")] = PROGRAM
     return subprocess.run([*words, *more], capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment(OMPI_ALLOW_RUN_AS_ROOT="1",
                                                                                                                   OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"))
 
@@ -144,6 +143,27 @@ def published_late(w):
     out, err = p.communicate(timeout=60)
     both = report(run_dir)["checkpoint"]["verified_sites"]
     test("a site that publishes late is in the final report", early == ["onprem"] and both == ["onprem", "cloud"], f"{early} {both} {err[-500:]}\n{logs(run_dir)}")
+
+
+def rates_after_restart(w):
+    """A coordinator that restarts hears at once what everyone has sent so far: that is no rate."""
+    job, run_dir = folder(w, "rates", sites=two_sites(1, 1))
+    p = start(job, run_dir, "train.steps=100000", "checkpoint.every=100000 steps")
+    wait_for(lambda: (report(run_dir).get("wan") or {}).get("bytes_sent") and report(run_dir)["wall_seconds"] > 10)
+    sent = report(run_dir)["wan"]["bytes_sent"]
+    for pid, _words in processes(run_dir, "coordinator"):
+        os.kill(pid, signal.SIGKILL)
+    begin, told = time.time(), []
+    while time.time() < begin + 4:
+        status = viaduct("status", run_dir, "--json")
+        if status.returncode == 0 and events(run_dir, "restarted"):
+            told.append(json.loads(status.stdout)["wan_bytes_per_second"] or 0)
+        time.sleep(0.05)
+    viaduct("stop", run_dir)
+    p.communicate(timeout=60)
+    test("the rate between sites does not jump when the coordinator restarts", len(told) > 3 and max(told) < sent / 2, f"{sent} bytes before, then {told}")
+    r = report(run_dir)
+    test("and the report counts on", r["wan"]["bytes_sent"] >= sent, f"{sent} {r['wan']}")
 
 
 def power_cut(w, wanted):
@@ -268,7 +288,7 @@ def mpi_rank_killed(w, wanted):
     wait_for(lambda: not processes(run_dir), 20)
     r = report(run_dir)
     ends = [line for line in err.splitlines() if line.startswith("viaduct run: mpirun ends this world")]
-    test("a killed rank of an mpirun world: the end, and one rank says the line that resumes", p.returncode != 0 and len(ends) == 1 and "mpirun -n 2 viaduct run" in ends[0],
+    test("a killed rank of an mpirun world: the end, and one rank says the line that resumes", p.returncode != 0 and len(ends) == 1 and f"mpirun -n 2 {PROGRAM} run" in ends[0],
          f"{p.returncode} {err[-1500:]}\n{logs(run_dir)}")
     test("its supervisor says how it ended, on the terminal that mpirun had, and exits 75", code == 75 and "small: failed" in err and "it begins after step" in err,
          f"{code} {err[-1500:]}")
@@ -382,6 +402,7 @@ with workspace() as w:
     interrupted_twice(w, wanted)
     interrupted_at_once(w)
     published_late(w)
+    rates_after_restart(w)
     power_cut(w, wanted)
     damaged(w, wanted)
     only_copy(w)
