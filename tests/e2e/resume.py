@@ -126,6 +126,13 @@ def interrupted_at_once(w):
     test("the line resumes it", not wrong, wrong)
 
 
+def is_stopped(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def published_late(w):
     """One copy is enough (replicas: 1), the other site is slow: the report of a completed run names both all the same."""
     job, run_dir = folder(w, "late", sites=two_sites(1, 1), checkpoint={"every": "150 steps", "replicas": 1})
@@ -134,7 +141,7 @@ def published_late(w):
     agents = {words[words.index("--site") + 1]: pid for pid, words in processes(run_dir, "agent")}
     wait_for(lambda: step_of(run_dir) >= 120)
     os.kill(agents["cloud"], signal.SIGSTOP)              # its copy is not published; the checkpoint is durable at onprem
-    exporting = wait_for(lambda: processes(run_dir, "export"), 30)
+    exporting = wait_for(lambda: [x for x in processes(run_dir, "export") if is_stopped(x[0])], 30)
     wait_for(lambda: report(run_dir).get("checkpoint"), 10)
     early = (report(run_dir).get("checkpoint") or {}).get("verified_sites")
     os.kill(agents["cloud"], signal.SIGCONT)
