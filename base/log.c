@@ -75,6 +75,16 @@ int json_quote(char *out, size_t size, const char *s)
     return (int)n;
 }
 
+/* YAML 1.1 takes 1e-08 for text. */
+static void add_point(char out[NUMBER_TEXT_BYTES])
+{
+    char *e = strchr(out, 'e');
+    if (!e || strchr(out, '.'))
+        return;
+    memmove(e + 2, e, strlen(e) + 1);
+    memcpy(e, ".0", 2);
+}
+
 void number_text(char out[NUMBER_TEXT_BYTES], double v)
 {
     if (v < 1e15 && v > -1e15 && v == (double)(int64_t)v) {
@@ -86,11 +96,17 @@ void number_text(char out[NUMBER_TEXT_BYTES], double v)
         if (strtod(out, NULL) == v)
             break;
     }
-    char *e = strchr(out, 'e');
-    if (!e || strchr(out, '.'))
-        return;
-    memmove(e + 2, e, strlen(e) + 1);   /* YAML 1.1 takes 1e-08 for text */
-    memcpy(e, ".0", 2);
+    add_point(out);
+}
+
+void number_text_float(char out[NUMBER_TEXT_BYTES], float v)
+{
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(out, NUMBER_TEXT_BYTES, "%.*g", digits, (double)v);
+        if (strtof(out, NULL) == v)
+            break;
+    }
+    add_point(out);
 }
 
 void json_print_short(FILE *out, const char *text)

@@ -26,6 +26,7 @@
 #define QUICK_MAX 5                   /* ... so many times in a row will not do better */
 #define RESTART_AFTER_MS 100
 #define FAREWELL_MS 12000
+#define FAREWELL_STOPPED_MS 3000       /* of a run that was told to stop: it has waited for its agents already */
 #define TICK_MS 250
 
 struct supervisor;
@@ -90,8 +91,10 @@ static void begin_farewell(struct supervisor *s)
 {
     if (s->farewell)
         return;
+    char status[32];
+    rundirs_status(s->dir.run.path, status, sizeof status);
     s->farewell = true;
-    timer_start(s->loop, FAREWELL_MS, 0, give_up, s);
+    timer_start(s->loop, strcmp(status, "stopped") == 0 ? FAREWELL_STOPPED_MS : FAREWELL_MS, 0, give_up, s);
 }
 
 static void end_when_all_over(struct supervisor *s)

@@ -145,6 +145,7 @@ size_t shell_status(const struct shell *s, char *out, size_t size)
     uint64_t per_pass = p->batch ? (p->samples_per_pass + p->batch - 1) / p->batch : 0;
     const struct past *last = s->history.count ? &s->history.round[s->history.count - 1] : NULL;
     bool known = last && last->samples;
+    char lr[NUMBER_TEXT_BYTES];
     double rate, wan;
     rates(s, &rate, &wan);
     add(&t, "{\"phase\":\"%s\",\"status\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)], shell_outcome(s), round, p->rounds,
@@ -152,7 +153,8 @@ size_t shell_status(const struct shell *s, char *out, size_t size)
     add_number(&t, "epoch", known ? last->pass + 1 : NAN);
     add_number(&t, "epochs", per_pass ? (double)p->rounds / (double)per_pass : NAN);
     add_number(&t, "loss", known ? last->loss_sum / (double)last->samples : NAN);
-    add_number(&t, "lr", known ? (double)last->lr : NAN);
+    number_text_float(lr, known ? last->lr : 0);
+    add(&t, "\"lr\":%s,", known ? lr : "null");
     add_number(&t, "samples_per_second", rate);
     add_number(&t, "eta_seconds", rate > 0 && p->rounds ? (double)left * p->batch / rate : NAN);
     add_number(&t, "wan_bytes_per_second", wan);

@@ -1,4 +1,5 @@
 /* What is left of a spec: its resolved text, steps, learning rates, and what a resume may change. */
+#include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -44,6 +45,16 @@ static void add_number(struct text *t, const char *key, double v)
     add(t, "%s: %s", key, number);
 }
 
+/* Names that a YAML reader would take for a number or a truth. */
+static const char *quote_of(const char *name)
+{
+    static const char *const words[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
+    bool quoted = isdigit((unsigned char)*name);
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+        quoted = quoted || strcmp(name, words[i]) == 0;
+    return quoted ? "\"" : "";
+}
+
 static void add_set(struct text *t, const char *name, const struct job_dataset *d)
 {
     add(t, "  %s: {format: idx, images: ", name);
@@ -81,7 +92,7 @@ void resolve_text(struct job *job)
     const struct job_spec *s = &job->spec;
     struct text t = {arena_alloc(&job->arena, RESOLVED_MAX, 1), RESOLVED_MAX, 0};
     CHECK(t.at != NULL);
-    add(&t, "viaduct: v1\nname: %s\nmodel: {family: %s, classes: %u", s->name, s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
+    add(&t, "viaduct: v1\nname: %s%s%s\nmodel: {family: %s, classes: %u", quote_of(s->name), s->name, quote_of(s->name), s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
     add_list(&t, "input", s->model.input, s->model.input_dim_count);
     if (s->model.family == FAMILY_CNN)
         add_list(&t, "channels", s->model.channels, s->model.channel_count);
@@ -105,7 +116,7 @@ void resolve_text(struct job *job)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0; i < s->site_count; i++)
-        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", s->sites[i].name, s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
+        add(&t, "  - {name: %s%s%s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", quote_of(s->sites[i].name), s->sites[i].name, quote_of(s->sites[i].name), s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
             s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);

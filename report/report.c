@@ -287,11 +287,13 @@ void report_event(FILE *f, const char *kind, const char *who, uint64_t step, con
     fflush(f);
 }
 
-void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds)
+void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, float lr, uint64_t samples, double seconds)
 {
+    char rate[NUMBER_TEXT_BYTES];
     if (!f)
         return;
-    fprintf(f, "{\"step\":%llu,\"epoch\":%llu,\"loss\":%.9g,\"lr\":%.9g,\"samples\":%llu,\"seconds\":%.3f}\n", (unsigned long long)step, (unsigned long long)epoch, loss,
-            lr, (unsigned long long)samples, seconds);
+    number_text_float(rate, lr);
+    fprintf(f, "{\"step\":%llu,\"epoch\":%llu,\"loss\":%.9g,\"lr\":%s,\"samples\":%llu,\"seconds\":%.3f}\n", (unsigned long long)step, (unsigned long long)epoch, loss,
+            rate, (unsigned long long)samples, seconds);
     fflush(f);
 }

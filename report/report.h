@@ -52,6 +52,6 @@ int report_renew(const char *run_dir, struct err *err);
 
 /* Lines, flushed one by one. */
 void report_event(FILE *f, const char *kind, const char *who, uint64_t step, const char *text);
-void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds);
+void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, float lr, uint64_t samples, double seconds);
 
 #endif

@@ -91,6 +91,24 @@ def stopped_while_finishing(w, wanted):
         test(f"{name}: it resumed after the last step", steps == [150], steps)
 
 
+def stopped_with_a_hung_agent(w, wanted):
+    job, run_dir = folder(w, "hung", sites=two_sites(1, 1))
+    p = start(job, run_dir, failpoint="export-start:stop")
+    wait_for(lambda: processes(run_dir, "export"), 60)
+    wait_for(lambda: (report(run_dir).get("checkpoint") or {}).get("step") == 150, 10)
+    for pid, words in processes(run_dir, "agent"):
+        if "cloud" in words:
+            os.kill(pid, signal.SIGSTOP)
+    begin = time.time()
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    took = time.time() - begin
+    test("Ctrl-C with an agent that hangs: the end all the same, and soon", took < 14 and p.returncode == 130 and report(run_dir).get("status") == "stopped"
+         and not processes(run_dir), f"{took:.1f} s, code {p.returncode}, {processes(run_dir)} {report(run_dir)}\n{err[-600:]}")
+    wrong = complete(run_dir, resume_by_line(err), wanted)
+    test("and it resumes", not wrong, wrong)
+
+
 def interrupted_twice(w, wanted):
     job, run_dir = folder(w, "twice", sites=two_sites(1, 1))
     p = start(job, run_dir, failpoint="coordinator-checkpoint:stop:2")   # the save would never come
@@ -406,6 +424,7 @@ with workspace() as w:
     wanted = reference(job)
     stop_and_resume(w, wanted)
     stopped_while_finishing(w, wanted)
+    stopped_with_a_hung_agent(w, wanted)
     interrupted_twice(w, wanted)
     interrupted_at_once(w)
     published_late(w)

@@ -304,6 +304,10 @@ static void test_numbers_are_short_and_read_back(void **state)
         number_text(text, exact[i].v);
         assert_string_equal(text, exact[i].text);
     }
+    number_text_float(text, 0.01f);
+    assert_string_equal(text, "0.01");
+    number_text_float(text, 3e-6f);
+    assert_string_equal(text, "3.0e-06");
     for (unsigned i = 0; i < 100000; i++) {
         double v = ldexp((double)(i * 2654435761u % 1000003u) + 0.37 * i, (int)(i % 200) - 100) * (i & 1 ? -1 : 1);
         number_text(text, v);

@@ -126,6 +126,13 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
     job_fini(&a);
     job_fini(&b);
+    load(&a, good, "name=\"2024\"", "sites=[{name: \"1e5\"}, {name: \"true\"}, {name: plain}]");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(b.spec.name, "2024");
+    assert_string_equal(b.spec.sites[0].name, "1e5");
+    assert_string_equal(b.spec.sites[1].name, "true");
+    job_fini(&a);
+    job_fini(&b);
     load(&a, good, NULL, NULL);
     assert_non_null(strstr(a.resolved_yaml, "lr: 0.01, weight_decay: 0, beta1: 0.9, beta2: 0.999, eps: 1.0e-08,"));   /* a number for YAML 1.1 too */
     job_fini(&a);
