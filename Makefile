@@ -63,10 +63,12 @@ CFLAGS_FILE_collectives/mpi_plugin := -include $B/build_id.h $(if $(OMPI),$(shel
 .SECONDARY:
 .PHONY: all help lint unit test demo deps clean check-all bench oracle
 
+#: all            what plain `make` does: ./viaduct, libviaduct.so, plugins (MODE=asan or tsan: sanitizer builds below build/)
 all: viaduct $(PLUGINS) libviaduct.so
 
+#: help           this list
 help:
-	@sed -n 's/^#: //p' Makefile
+	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk
 
 define FOLDER_RULES
 SRC_$1 := $$(filter-out $$(wildcard $1/*_plugin.c),$$(wildcard $1/*.c))
@@ -125,6 +127,7 @@ unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
 lint:
 	@bash tests/lint.sh
 
+#: clean          removes everything that was built
 clean:
 	rm -rf build viaduct libviaduct.so
 

@@ -80,6 +80,14 @@ static void kill_children(void *arg)
             children_kill(&a->children.child[i]);
 }
 
+/* Nobody waits for an export of a run that was told to stop: another attempt comes to the same files. */
+static void kill_export(struct agent *a)
+{
+    for (unsigned i = 0; i < CHILDREN_MAX; i++)
+        if (a->children.child[i].used && a->children.child[i].who.role == ROLE_EXPORT)
+            children_kill(&a->children.child[i]);
+}
+
 static void begin_stop(struct agent *a, int code)
 {
     if (a->stopping)
@@ -173,8 +181,8 @@ static int invite_gang(struct agent *a, const struct view_gang *gang, struct err
     char path[700], line[200];
     const char *world = getenv("VIADUCT_WORLD");
     if (a->invited || a->children.gang_launched)
-        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run SPEC --resume --dir %s", a->site,
-                       gang->ranks, a->run.path);
+        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
+                       a->site, gang->ranks, a->run.path, a->run.path, a->site);
     a->invited = true;
     TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
     snprintf(path, sizeof path, "%s/state/gang-%s", a->run.path, a->site);
@@ -371,6 +379,7 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
+        kill_export(a);
         const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
         begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
     }

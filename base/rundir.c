@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +11,19 @@
 
 #include "base/fs.h"
 
-static int own_folder(const char *path, struct err *err)
+static int own_folder(const char *path, bool make, struct err *err)
 {
     struct stat st;
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
         return err_errno(err, errno, "cannot create %s", path);
+    if (!make && lstat(path, &st) < 0 && errno == ENOENT)
+        return 0;
     if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
         return err_set(err, ERR_DENIED, "%s is not a folder that only you can enter; remove it", path);
     return 0;
 }
 
-int rundir_open(struct rundir *r, const char *path, struct err *err)
+static int open_run(struct rundir *r, const char *path, bool make, struct err *err)
 {
     struct rundir made = {0};
     char file[600], user[64];
@@ -39,12 +42,16 @@ int rundir_open(struct rundir *r, const char *path, struct err *err)
     if (strlen(made.job) < 8)
         return err_set(err, ERR_CORRUPT, "%s does not hold a job id", file);
     snprintf(user, sizeof user, "/tmp/viaduct-%u", (unsigned)geteuid());
-    TRY(own_folder(user, err));
+    TRY(own_folder(user, make, err));
     snprintf(made.sockets, sizeof made.sockets, "%s/%.12s", user, made.job);
-    TRY(own_folder(made.sockets, err));
+    TRY(own_folder(made.sockets, make, err));
     *r = made;
     return 0;
 }
+
+int rundir_open(struct rundir *r, const char *path, struct err *err) { return open_run(r, path, true, err); }
+
+int rundir_look(struct rundir *r, const char *path, struct err *err) { return open_run(r, path, false, err); }
 
 int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err)
 {

@@ -10,7 +10,10 @@ struct rundir {
     char sockets[80];        /* short folder of the user's, 0700: two runs on one machine do not meet */
 };
 
+/* The folder for sockets is made when it is missing. */
 int rundir_open(struct rundir *r, const char *path, struct err *err);
+/* The same for who only looks: nothing is made. A socket folder that is not the user's own is refused all the same. */
+int rundir_look(struct rundir *r, const char *path, struct err *err);
 /* RUN/state/coordinator.addr: one address a line, "tls:HOST:PORT" and "unix:/path"; changes when the coordinator restarts.
  * ERR_TEMPORARY while there is none yet. out >= 160 bytes. */
 int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err);

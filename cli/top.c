@@ -128,7 +128,7 @@ static int plain_lines(const struct rundir *run)
     char *json = NULL, line[512], last[512] = "";
     struct err err = ERR_INIT;
     while (live_ask(run, PLAIN_MS, &json, &err) == 0) {
-        live_line(json, line, sizeof line);
+        live_line(json, 0, line, sizeof line);
         free(json);
         json = NULL;
         if (strcmp(line, last) != 0 && (puts(line) < 0 || fflush(stdout) != 0))

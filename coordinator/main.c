@@ -441,11 +441,17 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
     return rundir_open(&s->run, run, err);
 }
 
-static const char *final_status(const struct shell *s)
+/* The last line of events.jsonl, then the report. */
+static void tell_end(struct shell *s)
 {
-    if (!s->core || core_phase(s->core) == CORE_FAILED || s->exit_code != 0)
-        return "failed";
-    return core_plan(s->core)->rounds > 0 && core_round(s->core) >= core_plan(s->core)->rounds ? "completed" : "stopped";
+    const char *outcome = shell_outcome(s), *status = strcmp(outcome, "running") == 0 ? "stopped" : outcome;
+    uint64_t steps = s->history.count, kept = s->report.have_checkpoint ? s->report.checkpoint_step : 0;
+    bool failed = strcmp(status, "failed") == 0;
+    if (!s->superseded)
+        shell_event(s, status, "coordinator", steps, "%s", failed ? s->error : kept ? s->report.checkpoint_path : "no checkpoint");
+    if (failed)
+        restarts_unmended(s->restarts, steps > kept ? steps - kept : 0);
+    shell_report(s, status);
 }
 
 static void tear_down(struct shell *s)
@@ -497,7 +503,7 @@ int coordinator_main(int argc, char **argv)
     }
     shell_metrics_write(s, true);
     if (s->restarts)
-        shell_report(s, final_status(s));
+        tell_end(s);
     if (s->error[0])
         fprintf(stderr, "viaduct: coordinator: %s\n", s->error);
     tear_down(s);

@@ -193,7 +193,7 @@ static void on_durable(struct shell *s, const struct checkpoint_entry *e)
     unsigned site = 0;
     while (site + 1 < s->job.spec.site_count && !(e->site_mask >> site & 1))
         site++;
-    s->report.have_checkpoint = true;
+    s->report.have_checkpoint = s->report_due = true;   /* told soon: the next moment may be our last */
     s->report.checkpoint_step = e->step;
     s->report.checkpoint_sites = e->site_mask;
     snprintf(s->report.checkpoint_path, sizeof s->report.checkpoint_path, "ckpt/%s/step-%08llu", s->job.spec.sites[site].name, (unsigned long long)e->step);
@@ -217,7 +217,6 @@ static void on_core_event(struct shell *s, const struct core_action *a)
 static void on_fail(struct shell *s, const char *text)
 {
     snprintf(s->error, sizeof s->error, "%s", text);
-    shell_event(s, "failed", "coordinator", core_round(s->core), "%s", text);
     shell_end(s, s->failed_code ? s->failed_code : err_exit_code(ERR_JOB), FLUSH_MS);
 }
 
@@ -244,7 +243,11 @@ static bool act(struct shell *s, const struct core_action *a)
     case CORE_SEND_SUM: send_to(s, shell_member(s, a->to), MSG_SUM, &a->u.sum, NULL); break;
     case CORE_SEND_MANIFEST: send_manifest(s, &a->u.checkpoint); break;
     case CORE_SEND_LAUNCH: send_to(s, shell_member(s, a->to), MSG_LAUNCH, &a->u.launch, NULL); break;
-    case CORE_SEND_STOP: send_stop(s, a); break;
+    case CORE_SEND_STOP:
+        if (a->to.role == ROLE_NONE)
+            s->end_why = a->u.stop.why;
+        send_stop(s, a);
+        break;
     case CORE_EVENT: on_core_event(s, a); break;
     case CORE_COMMITTED: on_committed(s, &a->u.record); break;
     case CORE_DURABLE: on_durable(s, &a->u.checkpoint); break;
@@ -272,6 +275,7 @@ void shell_stop_asked(struct shell *s)
 {
     if (s->ending)
         return;
+    s->report_due = true;
     shell_event(s, "stop asked", "coordinator", core_round(s->core), "a checkpoint, then the end");
     core_on_stop(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);

@@ -55,7 +55,7 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
 struct member { struct link *link; bool joined; struct process_id who; };
 struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
 struct rank_address { uint32_t instance; uint16_t host; char address_tls[ADDRESS_LIMIT]; };
-struct wan { struct process_id who; uint64_t bytes; };
+struct wan { struct process_id who; uint64_t bytes, first; };   /* first: what it had sent when it was first heard; rates count from there */
 
 struct shell {
     struct loop *loop;
@@ -82,6 +82,8 @@ struct shell {
     struct { const char *who, *cause; uint64_t ago_ms, lost_steps; } ended;   /* the start before this one, when somebody knows why; who NULL: nobody */
     bool restarted, fresh;                /* fresh: nothing of an earlier start lives; also when a fresh start died before its first view */
     bool was_lost[SITES_LIMIT];           /* the agent's link broke */
+    bool exported;                        /* told */
+    struct { uint32_t incarnation; uint64_t ranks; } joined[SITES_LIMIT];   /* ranks of the newest gang that ever joined */
     struct process_id exited;             /* being told to the core: whose death it is */
     struct history history;
     FILE *events;
@@ -104,6 +106,7 @@ struct shell {
     struct { uint64_t ms, samples, wan; } window[64];
     unsigned window_count;
     int exit_code, failed_code;
+    uint8_t end_why;                      /* enum stop_why, once the core is done */
     bool ending, superseded;              /* superseded: another coordinator leads, the files are its own */
 };
 
@@ -127,7 +130,7 @@ extern const struct link_ops shell_link_ops;
 void shell_who(const struct shell *s, struct process_id who, char out[120]);   /* "worker onprem/0" */
 void shell_event(struct shell *s, const char *kind, const char *who, uint64_t step, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void shell_sample(struct shell *s);                      /* for rates; on every tick */
-uint64_t shell_wan_bytes(const struct shell *s);
+const char *shell_outcome(const struct shell *s);        /* running, completed, stopped, failed */
 size_t shell_status(const struct shell *s, char *out, size_t size);   /* one JSON object */
 void shell_report(struct shell *s, const char *status);   /* report.json and topology.json; the run page too unless it is running */
 

@@ -13,6 +13,7 @@ struct stage {
     const char *run, *site;
     uint64_t step;
     uint32_t generation, attempt;
+    bool always;                     /* files also when the spec wants none */
     const char *const *overrides;    /* of a person */
     unsigned override_count;
     struct log log;

@@ -329,7 +329,7 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     read_optimizer(job, root);
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
-    if (check_files && !job->problems.errors && reads_here(&job->spec))
+    if (check_files && reads_here(&job->spec))
         check_data_files(job, root);
     if (!job->problems.errors)
         resolve_text(job);
