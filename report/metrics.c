@@ -20,11 +20,13 @@ static void add_number(FILE *f, const char *key, const char *suffix, const char 
 
 void report_metric(FILE *f, const struct metric *m)
 {
+    char rate[NUMBER_TEXT_BYTES];         /* a float's digits: 0.01 */
     if (!f)
         return;
     fprintf(f, "{\"step\":%llu,\"epoch\":%llu", (unsigned long long)m->step, (unsigned long long)m->epoch);
     add_number(f, "loss", "", "%.9g", m->loss);
-    add_number(f, "lr", "", "%.9g", m->lr);
+    number_text_float(rate, (float)m->lr);
+    fprintf(f, ",\"lr\":%s", isfinite(m->lr) ? rate : "null");
     fprintf(f, ",\"samples\":%llu", (unsigned long long)m->samples);
     add_number(f, "seconds", "", "%.3f", m->seconds);
     add_number(f, "accuracy", "", "%.6g", m->accuracy);
