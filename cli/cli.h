@@ -30,6 +30,9 @@ int verb_stop(int argc, char **argv);
 int verb_join(int argc, char **argv);
 int verb_token(int argc, char **argv);
 int verb_drain(int argc, char **argv);
+int verb_top(int argc, char **argv);
+int verb_logs(int argc, char **argv);
+int verb_report(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
 

@@ -303,7 +303,8 @@ void live_summary(const char *run_dir, FILE *out)
         return;
     }
     const json_t *final = json_object_get(r, "final"), *ledger = json_object_get(r, "ledger"), *ckpt = json_object_get(r, "checkpoint");
-    const json_t *wan = json_object_get(r, "wan"), *floats = json_object_get(json_object_get(r, "export"), "float");
+    const json_t *wan = json_object_get(r, "wan"), *export = json_object_get(r, "export"), *floats = json_object_get(export, "float");
+    const json_t *quantized = json_object_get(export, "quantized"), *gate = json_object_get(export, "gate");
     const char *status = string(r, "status");
     fprintf(out, "%s: %s\n", string(r, "name"), strcmp(status, "running") == 0 ? "interrupted" : status);
     if (*string(r, "error"))
@@ -324,7 +325,16 @@ void live_summary(const char *run_dir, FILE *out)
     if (*string(floats, "path"))
         fprintf(out, "  %-18s %s\n", "exported", string(floats, "path"));
     print_number(out, "its accuracy", number(floats, "accuracy"), "%.4f");
+    if (json_is_object(gate))
+        fprintf(out, "  %-18s %s: drop %.4f, lower 95 %% bound %+.4f against %+.4f\n", "gate", json_is_true(json_object_get(gate, "passed")) ? "passed" : "failed",
+                number(gate, "drop"), number(gate, "low95"), -number(gate, "max_drop"));
+    if (*string(quantized, "path"))
+        fprintf(out, "  %-18s %s\n", "quantized", string(quantized, "path"));
+    print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");
     if (*string(r, "weights_sha256"))
         fprintf(out, "  %-18s %s\n", "weights_sha256", string(r, "weights_sha256"));
+    snprintf(path, sizeof path, "%s/report.html", run_dir);
+    if (access(path, R_OK) == 0)
+        fprintf(out, "  %-18s %s\n", "page", path);
     json_decref(r);
 }

@@ -177,6 +177,14 @@ static void on_view(struct viaduct *v, const struct msg_view *m)
     pthread_cond_broadcast(&v->wake);
 }
 
+static void on_gang(struct viaduct *v, const struct msg_gang *m)
+{
+    if (v->have_gang || m->site != v->hello.who.site || m->incarnation != v->hello.who.instance || v->hello.who.index >= m->rank_count)
+        return;
+    v->gang = *m;
+    v->have_gang = true;
+}
+
 static void on_message(void *arg, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
     struct viaduct *v = arg;
@@ -188,6 +196,8 @@ static void on_message(void *arg, enum msg_type type, void *m, const uint8_t *pa
             ps_host_view(v->host, &v->view.view);
     } else if (type == MSG_VIEW) {
         on_view(v, m);
+    } else if (type == MSG_GANG) {
+        on_gang(v, m);
     } else if (type == MSG_STOP) {
         v->stopping = true;
         if (!v->coll && v->segment[0])
@@ -207,6 +217,9 @@ static void fill_join(void *arg, struct msg_join *join, struct bytes *payload)
     join->layout_hash = layout_hash(&v->layout);
     join->samples_per_pass = v->config.samples_per_pass;
     snprintf(join->data_sha256, sizeof join->data_sha256, "%s", v->config.data_sha256 ? v->config.data_sha256 : "");
+    join->host = v->host_index;
+    if (v->port)
+        snprintf(join->address_tls, sizeof join->address_tls, "%s", coll_port_address(v->port));
     ps_ram_peek(name, join->layout_hash, join->ram_version, join->ram_generation);
     *payload = (struct bytes){v->declaration_bytes, v->declaration_size};
 }
@@ -270,6 +283,7 @@ static void on_tick(void *arg)
     if (v->host)
         ps_host_tick(v->host);
     rounds_tick(v);
+    times_tell(v);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -340,6 +354,26 @@ static int identify(struct viaduct *v, struct err *err)
     return identity_load(path, site, ROLE_WORKER, &v->identity, err);
 }
 
+/* A site of several hosts: its agents say which of them this is, and at which address the others reach it. */
+static int open_port(struct viaduct *v, struct err *err)
+{
+    const char *index = getenv("VIADUCT_HOST_INDEX"), *host = getenv("VIADUCT_HOST_ADDR");
+    char address[ADDRESS_LIMIT], *end;
+    if (!index || !*index)
+        return 0;
+    unsigned long n = strtoul(index, &end, 10);
+    if (*end || n >= HOSTS_LIMIT)
+        return err_set(err, ERR_USAGE, "VIADUCT_HOST_INDEX is '%s', not the number of a host below %u", index, HOSTS_LIMIT);
+    v->host_index = (uint16_t)n;
+    host = host && *host ? host : "127.0.0.1";
+    snprintf(address, sizeof address, strchr(host, ':') ? "tls:[%s]:0" : "tls:%s:0", host);
+    struct coll_port_config c = {.address = address, .identity = v->identity, .job = v->run.job, .site_name = v->site, .site = v->hello.who.site,
+                                 .rank = v->hello.who.index, .incarnation = v->hello.who.instance};
+    if (coll_port_open(&c, &v->port, err) < 0)
+        return err_wrap(err, "where ranks on other hosts shall reach this one");
+    return 0;
+}
+
 static int start_loop(struct viaduct *v, struct err *err)
 {
     TRY(loop_new(&v->loop, err));
@@ -366,6 +400,7 @@ static int join(struct viaduct *v, struct err *err)
 {
     TRY(identify(v, err));
     TRY(make_layout(v, err));
+    TRY(open_port(v, err));
     failpoint(FAIL_WORKER_JOIN);
     TRY(start_loop(v, err));
     pthread_mutex_lock(&v->lock);
@@ -405,6 +440,9 @@ static void say_goodbye(void *arg)
     struct msg_leave m = {.who = v->hello.who};
     struct msg_heartbeat last = {.who = v->hello.who};
     heartbeat(v, &last);
+    pthread_mutex_lock(&v->lock);
+    times_tell(v);
+    pthread_mutex_unlock(&v->lock);
     ps_member_send(v->member, MSG_HEARTBEAT, 0, &last, NULL, 0);
     if (v->end.code == 0 && v->step.finished)
         ps_member_send(v->member, MSG_LEAVE, 0, &m, NULL, 0);
@@ -428,6 +466,7 @@ void viaduct_leave(struct viaduct *v)
     rounds_forget(v);
     if (v->coll)
         coll_close(v->coll);
+    coll_port_close(v->port);
     ps_host_close(v->host);
     ps_ram_close(v->ram);
     identity_free(v->identity);

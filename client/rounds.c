@@ -1,6 +1,9 @@
 /* A round, seen from a rank: pull the own blocks of one version, gather them over the gang, compute, contribute the sums, and again. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/client.h"
 
@@ -11,6 +14,7 @@
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
 #define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
 #define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
+#define GANG_KNOWN_S 60                   /* until all ranks have joined: the coordinator gives up on a gang earlier */
 #define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
 
 /* ---- which blocks ---- */
@@ -254,12 +258,41 @@ static bool pieces_level(const struct viaduct *v)
     return true;
 }
 
+/* Locked on entry and return. Where the ranks of this gang are is told when all have joined. */
+static int wait_for_gang(struct viaduct *v, struct err *err)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += GANG_KNOWN_S;
+    while (!v->have_gang && v->end.code == 0 && !v->stopping)
+        if (pthread_cond_timedwait(&v->wake, &v->lock, &until) == ETIMEDOUT)
+            return err_set(err, ERR_ABORTED, "not all ranks of site %s joined within %d s", v->site, GANG_KNOWN_S);
+    if (v->end.code < 0)
+        return *err = v->end, err->code;
+    return v->stopping ? err_set(err, ERR_ABORTED, "the run ended before this gang was whole") : 0;
+}
+
+/* Shared memory on one host; links between hosts. A trainer may ask for MPI instead, which knows its ranks itself. */
+static int choose_transport(struct viaduct *v, const char **out, struct err *err)
+{
+    const char *wish = v->config.transport;
+    bool one_host = true;
+    if (!wish || strcmp(wish, "tcp") == 0)
+        TRY(wait_for_gang(v, err));
+    for (unsigned r = 0; !wish && r < v->gang.rank_count; r++)
+        one_host = one_host && v->gang.host[r] == v->gang.host[0];
+    *out = wish ? wish : one_host ? "shm" : "tcp";
+    if (strcmp(*out, "tcp") == 0 && !v->port)
+        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this rank does not know its own: its agent sets VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR", v->site);
+    return 0;
+}
+
 /* Opened with no lanes at first: which lanes a gang has is agreed on by its ranks, who may have heard of another view (agree_on_lanes). */
 static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err)
 {
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
-    snprintf(v->segment, sizeof v->segment, "/viaduct-%s-%s-%u-%u", v->run.job, v->site, v->hello.who.instance, v->gang_turn++);
-    struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = v->segment, .rank = v->hello.who.index, .ranks = gang->ranks,
+    coll_segment_name(v->segment, v->run.job, v->site, v->hello.who.instance, v->gang_turn++, v->host_index);
+    struct coll_config c = {.transport = v->transport, .segment = v->segment, .port = v->port, .where = &v->gang, .rank = v->hello.who.index, .ranks = gang->ranks,
                             .lanes = v->plan.lanes, .gang = lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
     v->gang_lanes = lanes;
     pthread_mutex_unlock(&v->lock);
@@ -271,12 +304,30 @@ static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err
         return rc;
     }
     v->coll = coll;
+    log_info(&v->log, "the gang's %u ranks sum over %s", c.ranks, c.transport);
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
 }
 
 static struct lane_range lanes_told(const struct viaduct *v) { return v->view.view.gang[v->hello.who.site].lanes; }
+static int end_for_lanes(struct viaduct *v, struct err *err)
+{
+    err_set(err, ERR_ABORTED, "the lanes of this gang have changed, and its ranks are on several hosts: it starts anew");
+    client_end(v, err);
+    return err->code;
+}
+
+/* Over several hosts frames of two openings could meet: such a gang has one opening, with the lanes it is for. */
+static int open_first(struct viaduct *v, struct err *err)
+{
+    struct lane_range none = {0, 0};
+    TRY(choose_transport(v, &v->transport, err));
+    bool several = strcmp(v->transport, "tcp") == 0;
+    TRY(open_gang(v, several ? lanes_told(v) : none, err));
+    return several && !lane_range_eq(lanes_told(v), v->gang_lanes) ? end_for_lanes(v, err) : 0;   /* a view that came meanwhile */
+}
+
 static bool other_lanes(const struct viaduct *v) { return client_is_member(v) && !lane_range_eq(lanes_told(v), v->gang_lanes); }
 
 /* Locked on entry and return. The own pieces at `target`, or other lanes, or why not. */
@@ -358,6 +409,8 @@ static int change_lanes(struct viaduct *v, struct err *err)
     TRY(agree_on_lanes(v, &lanes, err));
     if (lane_range_eq(lanes, v->gang_lanes))
         return 0;
+    if (strcmp(v->transport, "tcp") == 0)
+        return end_for_lanes(v, err);
     struct coll *old = v->coll;
     v->coll = NULL;
     if (v->contributed)
@@ -373,7 +426,7 @@ static void fill_step(struct viaduct *v, bool stop, struct viaduct_step *out)
     uint64_t per_pass = (p->samples_per_pass + p->batch - 1) / p->batch, in_pass = v->target % per_pass * p->batch, left = p->samples_per_pass - in_pass;
     *out = (struct viaduct_step){.finished = stop || v->target >= p->rounds, .step = v->target, .steps = p->rounds, .pass = (uint32_t)(v->target / per_pass),
                                  .first = in_pass, .count = left < p->batch ? (uint32_t)left : p->batch, .lane_lo = v->lanes.lo, .lane_hi = v->lanes.hi,
-                                 .weights = coll_weights(v->coll)};
+                                 .weights = v->coll ? coll_weights(v->coll) : NULL};
 }
 
 /* Embedded shards live in the ranks, so these stay until the coordinator says stop. */
@@ -388,14 +441,17 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
 {
     bool level = false, stop = false, lanes = false;
     if (!v->coll)
-        TRY(open_gang(v, (struct lane_range){0, 0}, err));
+        TRY(open_first(v, err));
     while ((!level || lanes) && !stop) {
         TRY(wait_for_pieces(v, err));
+        times_add(v, TIME_BETWEEN);
         TRY(agree(v, &level, &stop, &lanes, err));
         if (lanes && !stop)
             TRY(change_lanes(v, err));
+        times_add(v, TIME_INSIDE);
     }
     if (!stop) {
+        bool own = v->contributed;            /* else it went for a version that others made */
         v->phase = CLIENT_COMPUTING;
         v->contributed = false;
         if (v->target > 0) {                  /* made again if a rollback to the start ever needs it */
@@ -408,7 +464,11 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
         pthread_mutex_lock(&v->lock);
         if (rc < 0)
             return rc;
+        times_add(v, TIME_INSIDE);
+        if (own)
+            times_keep(v, v->target - 1);
     }
+    times_start(v);
     fill_step(v, stop, &v->step);
     if (v->step.finished)
         stay_if_embedded(v);
@@ -474,8 +534,10 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
         t[i] = (struct lane_totals){totals[i].loss_sum, totals[i].correct, totals[i].samples, totals[i].nonfinite};
     failpoint(FAIL_WORKER_REDUCE);
     int rc = wait_for_gradients(v, &err);
+    times_add(v, TIME_COMPUTE);
     if (rc == 0)
         rc = coll_reduce(v->coll, t, &sums, &err);
+    times_add(v, TIME_INSIDE);
     pthread_mutex_lock(&v->lock);
     if (rc == 0) {
         v->sums = sums;

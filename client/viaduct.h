@@ -75,6 +75,8 @@ struct viaduct_memory { void *pointer; int space; void *stream; };
 VIADUCT_API int viaduct_fetch_weights(struct viaduct *v, struct viaduct_memory to, struct viaduct_error *error);
 /* Any thread. Submits the copy; later calls of the same stream may overwrite the memory. viaduct_contribute waits for it, at most a minute. */
 VIADUCT_API int viaduct_put_gradient(struct viaduct *v, uint32_t lane, struct viaduct_memory from, struct viaduct_error *error);
+/* Of the present step: seconds that the trainer stood still for want of data, over its threads the longest; without it that time counts as computing. */
+VIADUCT_API void viaduct_data_wait(struct viaduct *v, double seconds);
 
 struct viaduct_totals { double loss_sum; uint64_t correct, samples, nonfinite; };     /* of one lane */
 /* totals: of lanes lane_lo .. lane_hi - 1. */

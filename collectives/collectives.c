@@ -35,8 +35,8 @@ static int set_up(struct coll *c, struct err *err)
 
 int coll_open(const struct coll_config *config, struct coll **out, struct err *err)
 {
-    const struct coll_ops *ops = &coll_shm;
-    if (strcmp(config->transport, "shm") != 0)
+    const struct coll_ops *ops = strcmp(config->transport, "tcp") == 0 ? &coll_tcp : &coll_shm;
+    if (strcmp(config->transport, ops->name) != 0)
         TRY(coll_plugin_open(config->transport, &ops, err));
     CHECK(config->rank < config->ranks && config->ranks <= LANES_MAX && config->lanes <= LANES_MAX && config->gang.hi <= config->lanes);
     struct coll *c = calloc(1, sizeof *c);
@@ -118,6 +118,20 @@ int coll_reduce(struct coll *c, const struct lane_totals *totals, struct coll_su
         out->totals[n] = node_totals(c, c->node[n]);
     }
     return 0;
+}
+
+void coll_traffic(const struct coll *c, unsigned to_rank, struct coll_traffic *out)
+{
+    *out = (struct coll_traffic){0};
+    if (c->ops->traffic)
+        c->ops->traffic(c, to_rank, out);
+}
+
+void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host)
+{
+    int n = snprintf(out, COLL_SEGMENT_BYTES, "/viaduct-%.60s-%.64s-%u.%u", job, site, incarnation, turn);
+    if (host > 0)                     /* "hosts" of one machine share /dev/shm */
+        snprintf(out + n, (size_t)(COLL_SEGMENT_BYTES - n), "-h%u", host);
 }
 
 int coll_gather(struct coll *c, struct err *err) { return c->ops->gather(c, err); }

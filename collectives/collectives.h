@@ -1,4 +1,5 @@
-/* collectives: the ranks of one gang combine their lanes. Transports: "shm", own shared memory on one host, and "mpi", a plugin.
+/* collectives: the ranks of one gang combine their lanes. Transports: "shm", own shared memory on one host; "tcp", shared memory on each host and TLS links
+ * between hosts; and "mpi", a plugin.
  * No library adds floats: every rank sums its own blocks over all lanes, in tree order (base/lanes.h).
  *
  * A gang owns a contiguous lane range; rank r of R owns part r of it (coll_rank_lanes). Of the flat arena, rank r owns the blocks with
@@ -17,6 +18,22 @@
 #include "device/device.h"
 
 struct coll;
+struct identity;
+struct msg_gang;
+
+/* ---- a port: where ranks on other hosts reach this one. Opened before it joins, because its address goes with the join; it accepts from then on. ---- */
+struct coll_port;
+struct coll_port_config {
+    const char *address;              /* "tls:HOST:PORT", port 0: chosen; others must be able to reach it */
+    const struct identity *identity;  /* a worker's; kept by the caller */
+    const char *job, *site_name;
+    uint8_t site;
+    uint16_t rank;
+    uint32_t incarnation;
+};
+int coll_port_open(const struct coll_port_config *config, struct coll_port **out, struct err *err);
+const char *coll_port_address(const struct coll_port *p);        /* with the real port */
+void coll_port_close(struct coll_port *p);                       /* after coll_close of the gang that used it; NULL is none */
 
 struct lane_totals {                  /* rides with a contribution: sums over samples */
     double loss_sum;
@@ -25,8 +42,10 @@ struct lane_totals {                  /* rides with a contribution: sums over sa
 };
 
 struct coll_config {
-    const char *transport;            /* "shm": one host; "mpi": the ranks of MPI_COMM_WORLD, by the plugin */
-    const char *segment;              /* shm: name of the POSIX segment, job id, site and incarnation inside; made by whoever comes first */
+    const char *transport;            /* "shm": one host; "tcp": one host or many; "mpi": the ranks of MPI_COMM_WORLD, by the plugin */
+    const char *segment;              /* shm, tcp: name of this host's POSIX segment, by coll_segment_name; made by whoever comes first */
+    struct coll_port *port;           /* tcp: this rank's; one gang only. Kept by the caller, as is: */
+    const struct msg_gang *where;     /* tcp: host and address of every rank */
     unsigned rank, ranks, lanes;
     struct lane_range gang;           /* may be empty: then rounds carry no lanes, weights still move */
     const struct layout *layout;      /* kept by the caller */
@@ -41,6 +60,8 @@ void coll_close(struct coll *c);      /* the last one out removes the segment */
 /* Any thread, any time, also from outside by coll_abort_segment: every wait of every rank returns ERR_ABORTED soon. */
 void coll_abort(struct coll *c);
 void coll_abort_segment(const char *segment);     /* aborts and unlinks: for the agent, after a member died */
+#define COLL_SEGMENT_BYTES 160
+void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host);   /* turn: counts openings */
 
 struct lane_range coll_rank_lanes(const struct coll *c);
 /* layout->elems floats; valid until the round's coll_reduce. Threads may fill different lanes at the same time. */
@@ -66,6 +87,12 @@ int coll_reduce(struct coll *c, const struct lane_totals *totals, struct coll_su
 int coll_gather(struct coll *c, struct err *err);
 /* Every rank gives 8 bytes and gets everyone's, by rank: agreement on versions. A barrier. */
 int coll_exchange(struct coll *c, uint64_t mine, uint64_t *all, struct err *err);
+
+/* tcp: bytes sent to another rank since the gang was opened: what had to cross (payload), and with TLS and headers (wire; what is queued counts later). */
+struct coll_traffic { uint64_t payload, wire; };
+void coll_traffic(const struct coll *c, unsigned to_rank, struct coll_traffic *out);
+/* tcp: the payload that one round (reduce and gather) sends from one host to another: the least that gives these bits. */
+uint64_t coll_round_bytes(const struct coll_config *c, unsigned from_host, unsigned to_host);
 
 /* Plugins must match exactly: ABI size, version and build id of the program. */
 struct coll_plugin_abi { uint32_t size, version; char build_id[48]; };

@@ -257,7 +257,7 @@ static int has_begun(struct shell *s, struct err *err)
 static int listen_all(struct shell *s, struct err *err)
 {
     char address[ADDRESS_LIMIT], path[700];
-    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_COORDINATOR}};
+    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_TIMES, .who = {.role = ROLE_COORDINATOR}};
     snprintf(s->hello.job, sizeof s->hello.job, "%s", s->run.job);
     snprintf(s->hello.build, sizeof s->hello.build, "%s", VIADUCT_VERSION);
     snprintf(address, sizeof address, "unix:%s/c", s->run.sockets);
@@ -340,6 +340,7 @@ static int open_files(struct shell *s, struct err *err)
     for (uint32_t i = 0; i < s->job.spec.site_count; i++) {
         s->report.site[i].name = s->job.spec.sites[i].name;
         s->report.site[i].ranks = s->job.spec.sites[i].ranks;
+        s->topology.sent_before[i] = topology_sent_before(s->run.path, s->job.spec.sites[i].name);
     }
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), digest);
     hex_of(digest, sizeof digest, s->report.spec_sha256);
@@ -382,7 +383,7 @@ static int open_metrics(struct shell *s, struct err *err)
     snprintf(path, sizeof path, "%s/metrics.jsonl", s->run.path);
     double newest = history_read_seconds(&s->history, path);
     s->seconds_before = MAX(newest, restarts_wall_before(s->restarts));
-    return history_write_metrics(&s->history, path, &s->metrics, err);
+    return shell_metrics_rewrite(s, err);
 }
 
 static int begin(struct shell *s, struct err *err)
@@ -455,8 +456,7 @@ static void tear_down(struct shell *s)
         decision_log_sqlite.close(s->db);
     if (s->events)
         fclose(s->events);
-    if (s->metrics)
-        fclose(s->metrics);
+    shell_metrics_close(s);
     restarts_close(s->restarts);
     identity_free(s->identity);
     declaration_fini(&s->declaration);
@@ -495,6 +495,7 @@ int coordinator_main(int argc, char **argv)
         s->exit_code = err_exit_code(rc);
         snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
     }
+    shell_metrics_write(s, true);
     if (s->restarts)
         shell_report(s, final_status(s));
     if (s->error[0])

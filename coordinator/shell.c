@@ -117,12 +117,10 @@ static void tell_view(struct shell *s, const struct view *v)
 /* A newer generation: what was committed above its base is void. */
 static void rolled_back(struct shell *s, uint64_t lost)
 {
-    char path[700];
     struct err err = ERR_INIT;
     if (lost)
         restarts_lost(s->restarts, lost);
-    snprintf(path, sizeof path, "%s/metrics.jsonl", s->run.path);
-    if (history_write_metrics(&s->history, path, &s->metrics, &err) < 0)
+    if (shell_metrics_rewrite(s, &err) < 0)
         log_warn(&s->log, "%s", err.text);
 }
 
@@ -182,9 +180,7 @@ void shell_sync(void *arg)
 static void on_committed(struct shell *s, const struct record *r)
 {
     uint64_t now = loop_now_ms(s->loop);
-    const struct past *p = &s->history.round[r->round];
-    if (p->samples)
-        report_metric(s->metrics, r->round + 1, p->pass + 1, p->loss_sum / (double)p->samples, p->lr, p->samples, p->seconds);
+    shell_metrics_committed(s, r->round);
     if (!s->first_commit_ms)
         s->first_commit_ms = now;
     else
@@ -288,6 +284,7 @@ void shell_tick(void *arg)
         return;
     core_on_tick(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);
+    shell_metrics_write(s, false);
     shell_sample(s);
     if (core_phase(s->core) != CORE_RECOVERING)
         restarts_back(s->restarts, "coordinator", loop_now_ms(s->loop));

@@ -75,12 +75,44 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         memcpy(a->address_unix, m->address_unix, sizeof a->address_unix);
         memcpy(a->address_tls, m->address_tls, sizeof a->address_tls);
     }
+    if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
+        struct rank_address *a = &s->rank[m->who.site][m->who.index];
+        a->instance = m->who.instance;
+        a->host = m->host;
+        memcpy(a->address_tls, m->address_tls, sizeof a->address_tls);
+    }
     shell_who(s, m->who, who);
     restarts_back(s->restarts, who, loop_now_ms(s->loop));
     if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site]) {
         s->was_lost[m->who.site] = false;
         shell_event(s, "back", who, core_round(s->core), "joined again");
     }
+}
+
+/* Once all ranks of a site's present launch have joined, each is told where the others are; one that joins again over a new link is told again. */
+static void tell_gang(struct shell *s, struct process_id joined)
+{
+    const struct view_gang *g = &core_view(s->core)->gang[joined.site];
+    if (joined.role != ROLE_WORKER || joined.instance != g->incarnation || g->ranks > LANES_MAX)
+        return;
+    struct msg_gang *m = calloc(1, sizeof *m);
+    CHECK(m != NULL);
+    *m = (struct msg_gang){.site = joined.site, .incarnation = g->incarnation, .rank_count = g->ranks};
+    bool whole = true;
+    for (unsigned r = 0; r < g->ranks; r++) {
+        const struct rank_address *a = &s->rank[joined.site][r];
+        whole = whole && a->instance == g->incarnation;
+        m->host[r] = a->host;
+        memcpy(m->address_tls[r], a->address_tls, ADDRESS_LIMIT);
+    }
+    for (unsigned i = 0; i < MEMBERS_MAX && whole; i++) {
+        struct member *to = &s->member[i];
+        struct err err = ERR_INIT;
+        bool rank = to->link && to->joined && to->who.role == ROLE_WORKER && to->who.site == joined.site && to->who.instance == g->incarnation;
+        if (rank && link_send(to->link, MSG_GANG, core_view(s->core)->number, m, NULL, 0, &err) < 0)
+            log_warn(&s->log, "%s", err.text);
+    }
+    free(m);
 }
 
 /* Whether the core has something to do. */
@@ -192,6 +224,11 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
             return "tells of parts of another site";
         core_on_part(s->core, now, m, s->out);
         return NULL;
+    case MSG_TIMES:
+        if (me->who.role != ROLE_WORKER && me->who.role != ROLE_PS)
+            return "tells the times of steps it has no part in";
+        shell_metrics_times(s, m);
+        return NULL;
     case MSG_FAILED: on_failed(s, me, m); return NULL;
     case MSG_EXITED:
     case MSG_PUBLISHED: return from_agent(s, me, type, m);
@@ -289,8 +326,11 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
     s->out->count = 0;
     s->exited = (struct process_id){0};
     if (type == MSG_JOIN) {
-        if (on_join(s, me, m, payload, size))
+        struct process_id who = me->who;
+        if (on_join(s, me, m, payload, size)) {
             shell_run(s);
+            tell_gang(s, who);
+        }
         return;
     }
     const char *wrong = me->joined ? from_member(s, me, type, m, payload, size) : "has not joined and sends work";

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define WINDOW_MS 5000
+#define TOPOLOGY_MS 10000
 
 void shell_who(const struct shell *s, struct process_id who, char out[120])
 {
@@ -175,15 +176,62 @@ static void fill(struct shell *s, const char *status)
     snprintf(r->data_sha256, sizeof r->data_sha256, "%s", s->declaration.data_sha256);
 }
 
+/* ---- topology ---- */
+static void fill_shard(const struct view *v, unsigned k, struct topology *t)
+{
+    for (unsigned i = 0; i < v->shard[k].copy_count && i < REPORT_COPIES_MAX; i++) {
+        unsigned slot = v->shard[k].copy[i].slot, site = slot < v->slot_count ? v->slot[slot].site : 0, at = t->shard[k].copy_count;
+        bool holds = v->shard[k].copy[i].role == COPY_PRIMARY || v->shard[k].copy[i].role == COPY_SYNC;
+        if (!holds || site >= t->site_count)
+            continue;
+        t->shard[k].copy[at].site = site;
+        t->shard[k].copy[at].slot = slot;
+        t->shard[k].copy[at].primary = v->shard[k].copy[i].role == COPY_PRIMARY;
+        t->shard[k].copy_count++;
+    }
+}
+
+static void write_topology(struct shell *s)
+{
+    const struct view *v = core_view(s->core);
+    struct topology t = {.embedded = core_plan(s->core)->embedded, .site_count = s->report.site_count, .shard_count = MIN(v->shard_count, REPORT_SHARDS_MAX)};
+    struct err err = ERR_INIT;
+    for (unsigned i = 0; i < t.site_count; i++) {
+        uint64_t sent = 0;
+        for (unsigned k = 0; k < s->wan_count; k++)
+            sent += s->wan[k].who.site == i ? s->wan[k].bytes : 0;
+        t.site[i].name = s->report.site[i].name;
+        t.site[i].ranks = v->gang[i].ranks;
+        t.site[i].wan_sent_bytes = s->fresh ? s->topology.sent_before[i] + sent : MAX(s->topology.sent_before[i], sent);
+    }
+    for (unsigned k = 0; k < t.shard_count; k++)
+        fill_shard(v, k, &t);
+    if (topology_write(s->run.path, &t, &err) < 0)
+        log_warn(&s->log, "%s", err.text);
+    s->topology.at_ms = loop_now_ms(s->loop);
+    s->topology.view = v->number;
+}
+
+static bool topology_is_due(const struct shell *s, bool running)
+{
+    const struct view *v = s->core ? core_view(s->core) : NULL;
+    return v && v->number && (!running || v->number != s->topology.view || loop_now_ms(s->loop) - s->topology.at_ms >= TOPOLOGY_MS);
+}
+
 void shell_report(struct shell *s, const char *status)
 {
     struct err err = ERR_INIT;
+    bool running = strcmp(status, "running") == 0;
     s->report_due = false;
     if (s->superseded)
         return;
+    if (topology_is_due(s, running))
+        write_topology(s);
     fill(s, status);
-    if (s->core && strcmp(status, "running") != 0)
+    if (s->core && !running)
         fill_ledger(s);
     if (report_write(s->run.path, &s->report, s->restarts, &err) < 0)
         log_error(&s->log, "%s", err.text);
+    else if (!running && page_write(s->run.path, &err) < 0)
+        log_error(&s->log, "no run page: %s", err.text);
 }

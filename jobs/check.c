@@ -263,10 +263,36 @@ static void read_train(struct job *job, const struct tree *root)
     s->loss = LOSS_CROSS_ENTROPY;
 }
 
+static void read_export(struct job *job, const struct tree *root)
+{
+    struct job_spec *s = &job->spec;
+    const struct tree *export = tree_get(root, "export"), *to = at(root, "export.to"), *quantize = at(root, "export.quantize");
+    const char *calibration = text_at(root, "export.quantize.calibration");
+    s->has_export = !(export && tree_is_null(export));
+    for (uint32_t i = 0; to && to->kind == TREE_LIST && i < to->count; i++)
+        if (to->item[i]->kind == TREE_SCALAR)
+            s->export_to |= strcmp(to->item[i]->text, "onnx") == 0 ? EXPORT_ONNX : strcmp(to->item[i]->text, "triton") == 0 ? EXPORT_TRITON : EXPORT_SAFETENSORS;
+    if (s->has_export && !s->export_to)
+        s->export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
+    if (at(root, "export.prune")) {
+        s->prune.sparsity = number_at(root, "export.prune.sparsity");
+        s->prune.epochs = number_at(root, "export.prune.epochs");
+    }
+    s->quantize = (struct job_quantize){.on = quantize != NULL, .images = (uint32_t)number_at(root, "export.quantize.images"),
+                                        .max_drop = number_at(root, "export.gate.max_drop")};
+    for (int c = CALIBRATION_MSE; c <= CALIBRATION_MINMAX; c++)
+        if (strcmp(calibration, job_calibration_name((enum job_calibration)c)) == 0)
+            s->quantize.calibration = (enum job_calibration)c;
+    if (quantize && !at(root, "data.eval"))
+        problem_at(job, quantize, "export.quantize", NULL, "quantization (%s) needs data.eval: whether it is good enough is decided on it", line_of(job, quantize));
+    if (quantize && s->site_count && !s->sites[0].reads_data)
+        problem_at(job, quantize, "export.quantize", NULL,
+                   "quantization (%s) measures training images at the first site, which data.residency (%s) keeps from reading them", line_of(job, quantize), line_of(job, at(root, "data.residency")));
+}
+
 static void read_rest(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
-    const struct tree *to = at(root, "export.to"), *export = tree_get(root, "export");
     s->name = text_at(root, "name");
     s->train = (struct job_dataset){text_at(root, "data.train.images"), text_at(root, "data.train.labels")};
     s->has_eval = at(root, "data.eval") != NULL;
@@ -279,16 +305,6 @@ static void read_rest(struct job *job, const struct tree *root)
     s->checkpoint_keep = (uint32_t)number_at(root, "checkpoint.keep");
     s->checkpoint_replicas = at(root, "checkpoint.replicas") ? (uint32_t)number_at(root, "checkpoint.replicas") : MIN(2u, s->site_count);
     s->ram_every = (uint32_t)number_at(root, "checkpoint.ram_every");
-    s->has_export = !(export && tree_is_null(export));
-    if (at(root, "export.prune")) {
-        s->prune.sparsity = number_at(root, "export.prune.sparsity");
-        s->prune.epochs = number_at(root, "export.prune.epochs");
-    }
-    for (uint32_t i = 0; to && to->kind == TREE_LIST && i < to->count; i++)
-        if (to->item[i]->kind == TREE_SCALAR)
-            s->export_to |= strcmp(to->item[i]->text, "onnx") == 0 ? EXPORT_ONNX : EXPORT_SAFETENSORS;
-    if (s->has_export && !s->export_to)
-        s->export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
 }
 
 /* What a site elsewhere reads is looked at there. */
@@ -308,6 +324,7 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     check_sites(job, root);
     read_slurm(job, at(root, "sites"));
     check_residency(job, root);
+    read_export(job, root);
     read_model(job, root);
     read_optimizer(job, root);
     check_address(job, root, "coordinator.listen");

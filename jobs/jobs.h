@@ -22,6 +22,7 @@ enum job_loss { LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_BCE };
 enum job_via { VIA_LOCAL, VIA_MPIRUN, VIA_SLURM, VIA_JOIN };
 const char *job_via_word(enum job_via via);
 enum job_inside { INSIDE_ALLREDUCE, INSIDE_PS };
+enum job_calibration { CALIBRATION_MSE, CALIBRATION_PERCENTILE, CALIBRATION_ENTROPY, CALIBRATION_MINMAX };
 enum job_export { EXPORT_ONNX = 1, EXPORT_SAFETENSORS = 2, EXPORT_TRITON = 4 };   /* bit set */
 
 struct job_dataset { const char *images, *labels; };                 /* format idx */
@@ -67,6 +68,13 @@ struct job_site {
     struct job_slurm slurm;
 };
 
+struct job_quantize {
+    bool on;
+    enum job_calibration calibration;
+    uint32_t images;                 /* of data.train */
+    double max_drop;                 /* export.gate */
+};
+
 struct job_spec {
     const char *name;
     struct job_model model;
@@ -89,6 +97,7 @@ struct job_spec {
     struct { double sparsity, epochs; } prune;   /* export.prune; sparsity 0: none */
     bool has_export;
     unsigned export_to;              /* enum job_export bits */
+    struct job_quantize quantize;
 };
 
 enum problem_level { PROBLEM_ERROR, PROBLEM_WARNING };
@@ -117,6 +126,8 @@ int job_load(struct job *job, const char *file, const char *const *overrides, un
 int job_load_text(struct job *job, const char *file, const char *text, size_t size, const char *const *overrides,
                   unsigned override_count, bool check_files, struct err *err);
 void job_fini(struct job *job);
+
+const char *job_calibration_name(enum job_calibration c);   /* "mse" */
 
 /* Nearest of `count` names by edit distance (at most 2, or a third of the length); NULL when none is near. */
 const char *nearest_name(const char *text, const char *const *names, unsigned count);

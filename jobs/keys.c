@@ -159,12 +159,17 @@ const struct key keys[] = {
 
     {"export", KEY_MAP, .nullable = true, .doc = "what is made of the trained model; null: nothing"},
     {"export.to", KEY_LIST, 1, 3, .doc = "formats, default [onnx, safetensors]"},
-    {"export.to[]", KEY_ENUM, .choices = "onnx|safetensors", .later = "triton", .doc = "format"},
+    {"export.to[]", KEY_ENUM, .choices = "onnx|safetensors|triton", .doc = "format; triton: a model repository with the best published model"},
     {"export.prune", KEY_MAP, .doc = "magnitude pruning with fine-tuning, a phase of its own after training; without it: none"},
     {"export.prune.sparsity", KEY_NUMBER, 0, 0.99, .exclusive_min = true, .fallback = "0.8", .doc = "share of the weights of convolutions and dense layers that become zero"},
     {"export.prune.epochs", KEY_NUMBER, 0, 1e6, .exclusive_min = true, .fallback = "1", .doc = "passes over the training set while pruning and after it"},
-    {"export.quantize", KEY_MAP, .later = "*", .doc = "quantization"},
-    {"export.gate", KEY_MAP, .later = "*", .doc = "largest drop"},
+    {"export.quantize", KEY_MAP, .doc = "8-bit integers; needs data.eval, on which the gate is decided"},
+    {"export.quantize.scheme", KEY_ENUM, .choices = "static", .later = "dynamic|weight-only", .fallback = "static",
+     .doc = "static: ranges of values from training images"},
+    {"export.quantize.images", KEY_INT, 16, 100000, .fallback = "1024", .doc = "training images that ranges are measured on, chosen by train.seed"},
+    {"export.quantize.calibration", KEY_ENUM, .choices = "mse|percentile|entropy|minmax", .fallback = "mse", .doc = "how a range is cut"},
+    {"export.gate", KEY_MAP, .doc = "what the quantized model must hold to be published"},
+    {"export.gate.max_drop", KEY_NUMBER, -1, 1, .fallback = "0.005", .doc = "largest drop of accuracy below the float model, with 95 % confidence"},
     {.path = NULL},
 };
 

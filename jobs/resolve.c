@@ -79,13 +79,32 @@ static void add_slurm(struct text *t, const struct job_slurm *s, bool first)
     add(t, "}");
 }
 
+const char *job_calibration_name(enum job_calibration c)
+{
+    static const char *const names[] = {"mse", "percentile", "entropy", "minmax"};
+    return names[c];
+}
+
 static void add_export(struct text *t, const struct job_spec *s)
 {
-    add(t, "export: {to: [%s%s%s]", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
-        s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+    static const char *const formats[] = {"onnx", "safetensors", "triton"};   /* by bit */
+    const char *comma = "";
+    if (!s->has_export) {
+        add(t, "export: null\n");
+        return;
+    }
+    add(t, "export:\n");
     if (s->prune.sparsity > 0)
-        add(t, ", prune: {sparsity: %.17g, epochs: %.17g}", s->prune.sparsity, s->prune.epochs);
-    add(t, "}\n");
+        add(t, "  prune: {sparsity: %.17g, epochs: %.17g}\n", s->prune.sparsity, s->prune.epochs);
+    if (s->quantize.on)
+        add(t, "  quantize: {scheme: static, images: %u, calibration: %s}\n", s->quantize.images, job_calibration_name(s->quantize.calibration));
+    add(t, "  gate: {max_drop: %.17g}\n  to: [", s->quantize.max_drop);
+    for (unsigned i = 0; i < 3; i++)
+        if (s->export_to >> i & 1) {
+            add(t, "%s%s", comma, formats[i]);
+            comma = ", ";
+        }
+    add(t, "]\n");
 }
 
 void resolve_text(struct job *job)
@@ -125,10 +144,7 @@ void resolve_text(struct job *job)
     }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);
-    if (!s->has_export)
-        add(&t, "export: null\n");
-    else
-        add_export(&t, s);
+    add_export(&t, s);
     job->resolved_yaml = t.at;
 }
 

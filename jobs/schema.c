@@ -99,7 +99,9 @@ void job_schema_print(FILE *out)
 {
     fprintf(out, "{\"$schema\": \"http://json-schema.org/draft-07/schema#\", \"title\": \"Viaduct job spec v1\", ");
     print_children(out, "", 2);
-    fprintf(out, "}\n");
+    fprintf(out, ",\n  \"if\": {\"required\": [\"export\"], \"properties\": {\"export\": {\"type\": \"object\", \"required\": [\"quantize\"], "
+                 "\"properties\": {\"quantize\": {\"type\": \"object\"}}}}},\n"
+                 "  \"then\": {\"properties\": {\"data\": {\"required\": [\"eval\"], \"properties\": {\"eval\": {\"type\": \"object\"}}}}}}\n");
 }
 
 void job_init_print(FILE *out, const char *name)

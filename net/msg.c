@@ -204,6 +204,7 @@ void code_join(struct codec *c, struct msg_join *m)
     text(c, m->data_sha256, sizeof m->data_sha256);
     text(c, m->address_unix, sizeof m->address_unix);
     text(c, m->address_tls, sizeof m->address_tls);
+    count16(c, &m->host, HOSTS_LIMIT - 1);
     count16(c, &m->alive_count, SLOTS_LIMIT + LANES_MAX);
     for (unsigned i = 0; i < m->alive_count; i++)
         process(c, &m->alive[i]);
@@ -426,6 +427,41 @@ void code_enrol(struct codec *c, struct msg_enrol *m)
 void code_enrolled(struct codec *c, struct msg_enrolled *m) { text(c, m->name, sizeof m->name); }
 void code_drain(struct codec *c, struct msg_drain *m) { u8(c, &m->site); }
 
+void code_gang(struct codec *c, struct msg_gang *m)
+{
+    count8(c, &m->site, SITES_LIMIT - 1);
+    u32(c, &m->incarnation);
+    count16(c, &m->rank_count, LANES_MAX);
+    for (unsigned i = 0; i < m->rank_count; i++) {
+        count16(c, &m->host[i], HOSTS_LIMIT - 1);
+        text(c, m->address_tls[i], sizeof m->address_tls[i]);
+    }
+}
+
+void code_insite(struct codec *c, struct msg_insite *m)
+{
+    count8(c, &m->site, SITES_LIMIT - 1);
+    u32(c, &m->incarnation);
+    u64(c, &m->round);
+    choice(c, &m->kind, INSITE_VALUE);
+    u64(c, &m->first);
+    u32(c, &m->count);
+    if (m->count > INSITE_LIMIT)
+        refuse(c);
+    u64(c, &m->value);
+}
+
+void code_times(struct codec *c, struct msg_times *m)
+{
+    u32(c, &m->generation);
+    count8(c, &m->count, TIMES_LIMIT);
+    for (unsigned i = 0; i < m->count; i++) {
+        u64(c, &m->step[i].round);
+        for (unsigned k = 0; k < TIME_PARTS; k++)
+            f32(c, &m->step[i].seconds[k]);
+    }
+}
+
 /* ---- dispatch ---- */
 typedef void (*code_fn)(struct codec *c, void *m);
 /* Each row's shim gives the typed function the table's signature. */
@@ -434,7 +470,7 @@ typedef void (*code_fn)(struct codec *c, void *m);
     X(MSG_REPLICATE, replicate) X(MSG_BLOCK, block) X(MSG_ACK, ack) X(MSG_PREPARED, prepared) X(MSG_SUM, sum) X(MSG_COMMIT, commit)                  \
     X(MSG_PULL, pull) X(MSG_PULLREPLY, pullreply) X(MSG_SEED, seed) X(MSG_PART, part) X(MSG_MANIFEST, manifest) X(MSG_PUBLISHED, published)          \
     X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)                   \
-    X(MSG_ENROL, enrol) X(MSG_ENROLLED, enrolled) X(MSG_DRAIN, drain)
+    X(MSG_ENROL, enrol) X(MSG_ENROLLED, enrolled) X(MSG_DRAIN, drain) X(MSG_GANG, gang) X(MSG_INSITE, insite) X(MSG_TIMES, times)
 #define SHIM(type, word) static void any_##word(struct codec *c, void *m) { code_##word(c, m); }
 ROWS(SHIM)
 static void any_view(struct codec *c, void *m) { code_msg_view(c, m); }

@@ -18,8 +18,11 @@ enum {
     COVER_LIMIT = LANES_MAX,   /* names in one cover */
     NAMES_LIMIT = 2 * LANES_MAX,   /* names held side by side by one shard in one round */
     RECORDS_LIMIT = 16,        /* in one message */
+    HOSTS_LIMIT = LANES_MAX,   /* of one site: ranks are not more */
+    INSITE_LIMIT = 1 << 24,    /* elements in one message between ranks */
     ADDRESS_LIMIT = 160,
     TEXT_LIMIT = 600,
+    TIMES_LIMIT = 64,          /* steps in one message */
 };
 
 /* ---- who ---- */
@@ -107,6 +110,8 @@ enum msg_type {
     MSG_EXITED, MSG_LAUNCH, MSG_STOP, MSG_FAILED,
     MSG_STATUS, MSG_STATUSREPLY,
     MSG_ENROL, MSG_ENROLLED, MSG_DRAIN,
+    MSG_GANG, MSG_INSITE,
+    MSG_TIMES,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -118,7 +123,8 @@ struct msg_join {              /* process -> coordinator, after HELLO */
     uint64_t ram_version[2];   /* embedded worker: versions held whole in its RAM segment, + 1; 0: none */
     uint32_t ram_generation[2];
     char data_sha256[65];
-    char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT];   /* ps: where it listens */
+    char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT];   /* ps: where it listens; worker: where ranks on other hosts reach it, or "" */
+    uint16_t host;             /* worker: index of its host in its site */
     uint16_t alive_count;      /* agent: what it supervises already (an adopting restart) */
     struct process_id alive[SLOTS_LIMIT + LANES_MAX];
 };
@@ -251,9 +257,36 @@ struct msg_enrol { char site[64], secret[80]; };  /* role join -> coordinator: a
 struct msg_enrolled { char name[128]; };          /* the job's name; payload: the files of a run directory for that site, see coordinator/enrol.c */
 struct msg_drain { uint8_t site; };               /* agent of a visiting site, or cli -> coordinator: it leaves */
 struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
+
+struct msg_gang {              /* coordinator -> each rank of a gang, once all of the incarnation have joined */
+    uint8_t site;
+    uint32_t incarnation;
+    uint16_t rank_count;
+    uint16_t host[LANES_MAX];
+    char address_tls[LANES_MAX][ADDRESS_LIMIT];
+};
+
+/* Rank -> rank of the same gang on another host: in-site sums. One operation of the gang has one round number, counted from 0 at its opening. */
+enum insite_kind {
+    INSITE_OPEN,               /* value: hash of what the gang is; to every rank */
+    INSITE_TOTALS,             /* payload: count lane totals of the sender's lanes, first the first lane */
+    INSITE_SUMS,               /* payload: for each maximal node of the sender's host, elements [first, first + count) of the receiver's run */
+    INSITE_READY,              /* the sender has all its weights */
+    INSITE_WEIGHTS,            /* payload: elements [first, first + count) of the sender's run */
+    INSITE_VALUE,              /* value: of an exchange */
+};
+struct msg_insite { uint8_t site; uint32_t incarnation; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
+
+/* Where the time of a step went, as one rank (checkpoint: one copy of a shard) measured it. Told beside the protocol: nothing waits for it, what is lost stays
+ * lost. Sent only to a coordinator whose HELLO has FEATURE_TIMES, so that version 1 stays version 1. */
+enum time_part { TIME_COMPUTE, TIME_INSIDE, TIME_BETWEEN, TIME_DATA, TIME_CHECKPOINT, TIME_PARTS };
+struct step_times { uint64_t round; float seconds[TIME_PARTS]; };      /* -1: not measured here */
+struct msg_times { uint32_t generation; uint8_t count; struct step_times step[TIMES_LIMIT]; };
+
+enum feature { FEATURE_TIMES = 1 };
 struct msg_hello {
     uint16_t version_min, version_max;
-    uint64_t features;
+    uint64_t features;         /* bits of enum feature that this end understands */
     struct process_id who;
     char job[40], build[48];
 };
@@ -290,6 +323,9 @@ void code_enrolled(struct codec *c, struct msg_enrolled *m);
 void code_drain(struct codec *c, struct msg_drain *m);
 void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
+void code_gang(struct codec *c, struct msg_gang *m);
+void code_insite(struct codec *c, struct msg_insite *m);
+void code_times(struct codec *c, struct msg_times *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

@@ -156,6 +156,15 @@ static void heartbeat(void *arg, struct msg_heartbeat *m)
         }
 }
 
+static void tell_times(struct ps *p)
+{
+    struct msg_times m = {.generation = p->view.view.generation};
+    for (unsigned s = 0; s < SHARDS_LIMIT; s++)
+        m.count += p->host[s] && ps_host_held(p->host[s], &m.step[m.count]);
+    if (m.count)
+        ps_member_send(p->member, MSG_TIMES, p->view.view.number, &m, NULL, 0);
+}
+
 static void on_coordinator(void *arg, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
     struct ps *p = arg;
@@ -181,6 +190,7 @@ static void on_coordinator(void *arg, enum msg_type type, void *m, const uint8_t
         struct msg_leave leave = {.who = p->hello.who};
         struct msg_heartbeat last = {.who = p->hello.who};
         heartbeat(p, &last);
+        tell_times(p);
         ps_member_send(p->member, MSG_HEARTBEAT, 0, &last, NULL, 0);
         ps_member_send(p->member, MSG_LEAVE, 0, &leave, NULL, 0);
         timer_start(p->loop, FAREWELL_MS, 0, (void (*)(void *))loop_stop, p->loop);   /* the last words go out first */
@@ -297,6 +307,7 @@ static void on_tick(void *arg)
         if (p->host[s])
             ps_host_tick(p->host[s]);
     }
+    tell_times(p);
 }
 
 static void on_term(void *arg, int signo)

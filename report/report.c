@@ -1,4 +1,4 @@
-/* report.json, whole at every moment; the book of restarts; lines of events.jsonl and metrics.jsonl. */
+/* report.json, whole at every moment; the book of restarts; lines of events.jsonl. */
 #include "report/report.h"
 
 #include <ctype.h>
@@ -200,14 +200,5 @@ void report_event(FILE *f, const char *kind, const char *who, uint64_t step, con
     json_quote(w, sizeof w, who);
     json_quote(t, sizeof t, text);
     fprintf(f, "{\"time\":\"%s\",\"event\":%s,\"who\":%s,\"step\":%llu,\"text\":%s}\n", stamp, k, w, (unsigned long long)step, t);
-    fflush(f);
-}
-
-void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds)
-{
-    if (!f)
-        return;
-    fprintf(f, "{\"step\":%llu,\"epoch\":%llu,\"loss\":%.9g,\"lr\":%.9g,\"samples\":%llu,\"seconds\":%.3f}\n", (unsigned long long)step, (unsigned long long)epoch, loss,
-            lr, (unsigned long long)samples, seconds);
     fflush(f);
 }

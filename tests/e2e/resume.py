@@ -110,8 +110,8 @@ def log_tail_lost(w, wanted):
     for pid, _words in processes(run_dir, "coordinator"):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not [x for x in processes(run_dir, "coordinator") if not zombie(x[0])], 10)
-    steps = step_of(run_dir)
     db = sqlite3.connect(run_dir / "log" / "decisions.db")
+    steps = db.execute("SELECT COUNT(*) FROM entry WHERE kind = 3").fetchone()[0]
     last = [row[0] for row in db.execute("SELECT kind FROM entry ORDER BY position DESC LIMIT 2")]
     db.execute("DELETE FROM entry WHERE position IN (SELECT position FROM entry ORDER BY position DESC LIMIT 2)")
     db.commit()

@@ -88,6 +88,32 @@ static void test_defaults(void **state)
     assert_string_equal(j.spec.train.labels, "b$c");
     assert_true(j.spec.optimizer.lr == 0.01);
     assert_int_equal(j.spec.export_to, EXPORT_ONNX | EXPORT_SAFETENSORS);
+    assert_true(!j.spec.quantize.on && j.spec.quantize.max_drop == 0.005);
+    job_fini(&j);
+}
+
+static void test_export(void **state)
+{
+    (void)state;
+    static struct job j, again;
+    struct err e = ERR_INIT;
+    load(&j, good, "export={quantize: {}, to: [triton, onnx]}", "data.eval={images: a, labels: b}");
+    assert_true(j.spec.quantize.on && j.spec.quantize.calibration == CALIBRATION_MSE && j.spec.quantize.images == 1024);
+    assert_int_equal(j.spec.export_to, EXPORT_ONNX | EXPORT_TRITON);
+    job_fini(&j);
+    const char *overrides[] = {"export={quantize: {calibration: entropy, images: 77}, gate: {max_drop: -0.25}, to: [triton]}",
+                               "data.eval={images: a, labels: b}"};
+    assert_ok(job_load_text(&j, "t", good, strlen(good), overrides, 2, false, &e));
+    assert_ok(job_load_text(&again, "t", j.resolved_yaml, strlen(j.resolved_yaml), NULL, 0, false, &e));
+    assert_string_equal(again.resolved_yaml, j.resolved_yaml);
+    assert_true(again.spec.quantize.on && again.spec.quantize.calibration == CALIBRATION_ENTROPY && again.spec.quantize.images == 77 &&
+                again.spec.quantize.max_drop == -0.25 && again.spec.export_to == EXPORT_TRITON);
+    job_fini(&again);
+    job_fini(&j);
+    assert_int_equal(job_load_text(&j, "t", good, strlen(good), overrides, 1, false, &e), ERR_USAGE);   /* the gate has nothing to be decided on */
+    assert_int_equal(j.problems.count, 1);
+    assert_string_equal(j.problems.item[0].path, "export.quantize");
+    assert_non_null(strstr(j.problems.item[0].text, "needs data.eval"));
     job_fini(&j);
 }
 
@@ -239,7 +265,7 @@ static void test_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_export), cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
         cmocka_unit_test(test_noise),
     };

@@ -159,7 +159,9 @@ static void lines_are_json(void **state)
     FILE *f = fopen(path, "w");
     assert_non_null(f);
     report_event(f, "dead", "worker onprem/0", 12, "it said \"no\"\nand \\ left");
-    report_metric(f, 13, 2, 0.25, 1e-3, 256, 1.25);
+    struct metric m = {.step = 13, .epoch = 2, .loss = 0.25, .lr = 1e-3, .samples = 256, .seconds = 1.25, .accuracy = NAN, .part = {0.5, 0.25, 0.125, NAN, 0},
+                       .part_max = {0.75, 0.5, 0.25, NAN, 0}};
+    report_metric(f, &m);
     fclose(f);
     f = fopen(path, "r");
     assert_non_null(f);
@@ -173,7 +175,15 @@ static void lines_are_json(void **state)
     j = json_loads(line, 0, NULL);
     assert_int_equal(json_integer_value(at(j, "epoch", NULL)), 2);
     assert_true(json_real_value(at(j, "loss", NULL)) == 0.25);
+    assert_true(json_real_value(at(j, "compute_seconds", NULL)) == 0.5 && json_real_value(at(j, "compute_max_seconds", NULL)) == 0.75);
+    assert_true(json_is_null(at(j, "data_seconds", NULL)) && json_is_null(at(j, "accuracy", NULL)));
     json_decref(j);
+    struct metric again;
+    assert_true(metric_read(line, &again));
+    assert_true(again.step == 13 && again.epoch == 2 && again.samples == 256 && again.loss == 0.25 && again.seconds == 1.25 && again.part[1] == 0.25);
+    assert_true(isnan(again.part[3]) && isnan(again.accuracy) && again.part_max[0] == 0.75 && again.part[4] == 0);
+    assert_false(metric_read("{\"step\":13,\"epoch\":2,\"loss\":0.2", &again));
+    assert_false(metric_read("", &again));
     fclose(f);
 }
 
