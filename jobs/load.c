@@ -178,7 +178,7 @@ bool scalar_word(const struct tree *t)
 {
     double v;
     bool b, number = scalar_number(t, &v);
-    if (t->kind != TREE_SCALAR || (number && (v < 0 || v != floor(v) || strpbrk(t->text, ".eE+-"))) || (!number && scalar_bool(t, &b)))
+    if (t->kind != TREE_SCALAR || (number && (v < 0 || v > WORD_NUMBER_MAX || v != floor(v) || strpbrk(t->text, ".eE+-"))) || (!number && scalar_bool(t, &b)))
         return false;
     size_t n = strspn(t->text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,:=+@%/*()&|[]-");
     return n >= 1 && n <= WORD_MAX && !t->text[n] && isalnum((unsigned char)t->text[0]);

@@ -65,8 +65,8 @@ static void print_type(FILE *out, const struct key *k, unsigned indent)
                 k->min, k->max);
         break;
     case KEY_WORD:
-        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": "
-                     "\"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_MAX - 1);
+        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0, \"maximum\": %.0f}, {\"type\": \"string\", \"pattern\": "
+                     "\"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_NUMBER_MAX, WORD_MAX - 1);
         break;
     case KEY_DURATION:
         fprintf(out, "\"type\": \"string\", \"pattern\": "
