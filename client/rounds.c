@@ -278,7 +278,8 @@ static int choose_transport(struct viaduct *v, const char **out, struct err *err
         one_host = one_host && v->gang.host[r] == v->gang.host[0];
     *out = wish ? wish : one_host ? "shm" : "tcp";
     if (strcmp(*out, "tcp") == 0 && !v->port)
-        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this rank does not know its own: its agent sets VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR", v->site);
+        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this one does not know its own: the agent sets VIADUCT_HOST_INDEX and "
+                                       "VIADUCT_HOST_ADDR", v->site);
     return 0;
 }
 

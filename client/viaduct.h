@@ -29,7 +29,7 @@ struct viaduct_config {
     /* Who: NULL and -1 take what the agent put into the environment (VIADUCT_RUN, VIADUCT_SITE, VIADUCT_RANK, VIADUCT_INCARNATION). */
     const char *run_dir, *site;
     int64_t rank, incarnation;
-    const char *transport;            /* of in-site sums: NULL "shm", or "mpi" inside an MPI world */
+    const char *transport;            /* of in-site sums: NULL as the ranks' hosts ask for, or "mpi" inside an MPI world */
     const struct viaduct_tensor *tensor;
     uint32_t tensor_count;
     uint64_t samples_per_pass;
