@@ -19,6 +19,7 @@
 #include "base/arena.h"
 #include "base/base.h"
 
+#define DRAIN_MS 10000                /* at an orderly end, for what a peer has not read yet: by then the coordinator takes it for dead */
 #define SLOTS 8                       /* chunks of sums on their way: one is made while others are sent */
 
 /* The first rank of which something is missing; `ranks` when the round is whole here. */
@@ -427,7 +428,7 @@ static void tcp_close(struct coll *c)
         return;
     bool orderly = t->opened && !segment_aborted(&t->segment);
     if (t->attached)
-        port_detach(c->cfg.port, orderly ? c->cfg.timeout_ms : 0);
+        port_detach(c->cfg.port, orderly ? MIN(c->cfg.timeout_ms, DRAIN_MS) : 0);
     segment_close(&t->segment);
     pages_free(t->received, t->received_bytes);
     pages_free(t->slot, t->slot_bytes);
