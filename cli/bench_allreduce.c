@@ -254,7 +254,7 @@ static void segment_of(char out[COLL_SEGMENT_BYTES], pid_t bench, unsigned host)
 {
     char job[32];
     snprintf(job, sizeof job, "bench-%d", (int)bench);
-    coll_segment_name(out, job, "bench", 0, host);
+    coll_segment_name(out, job, "bench", 0, 0, host);
 }
 
 static int run_ranks(const struct bench_allreduce *b, const char *certificates, uint64_t elems, struct board *board, struct err *err)

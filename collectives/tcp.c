@@ -19,7 +19,6 @@
 #include "base/arena.h"
 #include "base/base.h"
 
-#define DRAIN_MS 10000                /* at an orderly end, for what a peer has not read yet: by then the coordinator takes it for dead */
 #define SLOTS 8                       /* chunks of sums on their way: one is made while others are sent */
 
 /* The first rank of which something is missing; `ranks` when the round is whole here. */
@@ -406,9 +405,7 @@ static int tcp_open(struct coll *c, struct err *err)
     TRY(share_memory(c, t, err));
     TRY(allocate(c, t, err));
     find_terms(t);
-    TRY(meet(c, t, err));
-    t->opened = true;
-    return 0;
+    return meet(c, t, err);
 }
 
 static void tcp_abort(struct coll *c)
@@ -426,9 +423,8 @@ static void tcp_close(struct coll *c)
     struct tcp *t = c->state;
     if (!t)
         return;
-    bool orderly = t->opened && !segment_aborted(&t->segment);
     if (t->attached)
-        port_detach(c->cfg.port, orderly ? MIN(c->cfg.timeout_ms, DRAIN_MS) : 0);
+        port_detach(c->cfg.port);
     segment_close(&t->segment);
     pages_free(t->received, t->received_bytes);
     pages_free(t->slot, t->slot_bytes);

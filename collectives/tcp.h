@@ -24,7 +24,7 @@ struct tcp {                          /* struct coll's state */
     struct coll_run run[LANES_MAX];
     unsigned host;                    /* own */
     uint64_t shape;
-    bool attached, opened, told;
+    bool attached, told;
     float *received;                  /* other hosts' sums over the own blocks: [host's nodes][own elements] */
     unsigned received_at[LANES_MAX];  /* by host: its first node there */
     float *slot;

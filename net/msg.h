@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include "base/cursor.h"
 #include "base/lanes.h"
+#include "base/phases.h"
 
 enum {
     SITES_LIMIT = 8,
@@ -24,7 +25,7 @@ enum {
 };
 
 /* ---- who ---- */
-enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI };
+enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN };
 struct process_id {            /* a process, or one launch of it: a restarted one has another instance and no role */
     uint8_t role;              /* enum role */
     uint8_t site;              /* index in the plan */
@@ -57,7 +58,10 @@ struct name { struct lane_range lanes; uint32_t attempt; };   /* round and gener
 
 struct totals { double loss_sum; uint64_t correct, samples, nonfinite; };
 
-enum record_flag { RECORD_CHECKPOINT = 1, RECORD_LAST = 2 };
+enum record_flag {
+    RECORD_CHECKPOINT = 1, RECORD_LAST = 2,
+    RECORD_MASKED = 4,         /* of phase prune: prunable weights that are exactly zero stay zero, and their moments with them */
+};
 struct record {                /* commit of one round: immutable, the only truth */
     uint64_t round;            /* applies to version `round`, makes version round + 1 */
     uint32_t generation, view; /* in which it was made */
@@ -67,6 +71,7 @@ struct record {                /* commit of one round: immutable, the only truth
     float lr, clip;            /* clip: factor, 1 when off */
     double norm;               /* of the mean gradient; -1 when not computed */
     uint8_t flags;             /* enum record_flag */
+    float threshold;           /* with RECORD_MASKED: prunable weights below it become zero before the step; 0: none */
     struct totals totals;
     uint16_t cover_count;
     struct name cover[COVER_LIMIT];
@@ -74,7 +79,8 @@ struct record {                /* commit of one round: immutable, the only truth
 
 /* ---- the job, known to everyone after joining: logged once ---- */
 struct msg_plan {
-    uint64_t rounds;           /* steps of the whole run */
+    uint64_t rounds;           /* steps of the whole run: where the last phase ends */
+    struct phases phases;
     uint64_t samples_per_pass;
     uint32_t batch;
     uint16_t lanes;
@@ -102,6 +108,7 @@ enum msg_type {
     MSG_PART, MSG_MANIFEST, MSG_PUBLISHED,
     MSG_EXITED, MSG_LAUNCH, MSG_STOP, MSG_FAILED,
     MSG_STATUS, MSG_STATUSREPLY,
+    MSG_ENROL, MSG_ENROLLED, MSG_DRAIN,
     MSG_GANG, MSG_INSITE,
     MSG_TYPES
 };
@@ -164,7 +171,7 @@ struct msg_ack {               /* copy -> primary */
     struct name name[NAMES_LIMIT];
 };
 
-struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard */
+struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard, then uint32_t bins[bin_count] */
     uint32_t view, generation;
     uint8_t shard;
     uint64_t version;
@@ -176,6 +183,7 @@ struct msg_prepared {          /* primary -> coordinator; the report of rule 3; 
     uint64_t nonfinite;        /* values in the sum */
     uint32_t nonfinite_block;  /* first such block (layout index), when nonfinite > 0 */
     uint32_t norm_count;
+    uint32_t bin_count;        /* at a ramp round of phase prune, with a cover: MAGNITUDE_BINS, the histogram of the prunable weights of this version; else 0 */
     uint8_t complete_mask;     /* bit i: copy i of the view's shard is a complete copy */
     uint8_t record_count;      /* not yet known to be synced */
     struct record record[RECORDS_LIMIT];
@@ -243,6 +251,9 @@ struct msg_failed { struct process_id who; int32_t code; uint64_t step; char tex
 struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; };   /* wan: to other sites, since start */
 struct msg_leave { struct process_id who; };      /* an orderly end: not a death */
 struct msg_status { uint8_t what; };              /* cli -> coordinator: 0 */
+struct msg_enrol { char site[64], secret[80]; };  /* role join -> coordinator: a token's secret, good once */
+struct msg_enrolled { char name[128]; };          /* the job's name; payload: the files of a run directory for that site, see coordinator/enrol.c */
+struct msg_drain { uint8_t site; };               /* agent of a visiting site, or cli -> coordinator: it leaves */
 struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
 
 struct msg_gang {              /* coordinator -> each rank of a gang, once all of the incarnation have joined */
@@ -253,7 +264,8 @@ struct msg_gang {              /* coordinator -> each rank of a gang, once all o
     char address_tls[LANES_MAX][ADDRESS_LIMIT];
 };
 
-/* Rank -> rank of the same gang on another host: in-site sums. One operation of the gang has one round number, counted from 0 at its opening. */
+/* Rank -> rank of the same gang on another host: in-site sums. A gang is opened anew when its lanes change (turn, from 1); since
+ * then one operation has one round number, from 0. */
 enum insite_kind {
     INSITE_OPEN,               /* value: hash of what the gang is; to every rank */
     INSITE_TOTALS,             /* payload: count lane totals of the sender's lanes, first the first lane */
@@ -262,7 +274,7 @@ enum insite_kind {
     INSITE_WEIGHTS,            /* payload: elements [first, first + count) of the sender's run */
     INSITE_VALUE,              /* value: of an exchange */
 };
-struct msg_insite { uint8_t site; uint32_t incarnation; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
+struct msg_insite { uint8_t site; uint32_t incarnation, turn; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
 
 struct msg_hello {
     uint16_t version_min, version_max;
@@ -298,6 +310,9 @@ void code_stop(struct codec *c, struct msg_stop *m);
 void code_failed(struct codec *c, struct msg_failed *m);
 void code_heartbeat(struct codec *c, struct msg_heartbeat *m);
 void code_leave(struct codec *c, struct msg_leave *m);
+void code_enrol(struct codec *c, struct msg_enrol *m);
+void code_enrolled(struct codec *c, struct msg_enrolled *m);
+void code_drain(struct codec *c, struct msg_drain *m);
 void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
 void code_gang(struct codec *c, struct msg_gang *m);

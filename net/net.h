@@ -43,7 +43,7 @@ void identity_free(struct identity *i);
 
 /* ---- links ---- */
 #define FRAME_MAGIC 0x54434456u                      /* "VDCT" */
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
 #define FRAME_HEAD_BYTES 64
 #define FRAME_PAYLOAD_MAX (64u << 20)                /* layout of a frame: net/frame.h */
 
@@ -69,9 +69,8 @@ struct bytes { const void *data; size_t size; };
 /* Queues a message (copied, encoded; not MSG_HELLO) with its payload pieces (copied). The queue is bounded (256 MiB): ERR_TEMPORARY when full.
  * Never blocks; FIFO; may be called before opened(): it leaves once the other end is accepted. A link that is closing swallows it. */
 int link_send(struct link *link, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces, struct err *err);
-/* Bytes that wait to be sent; and a call from the loop each time that socket writes have brought them below `low`, for a sender with more than a queue
- * should hold (link_send itself never calls it). */
-size_t link_queued(const struct link *link);
+/* A call from the loop each time that socket writes have brought link_queued below `low`, for a sender with more than a queue should hold. link_send itself
+ * never calls it. */
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link));
 /* No message() any more; what is queued is sent (2 s at most), then closed() fires, from the loop. */
 void link_close(struct link *link);
@@ -79,6 +78,7 @@ void link_set_arg(struct link *link, const struct link_ops *ops, void *arg);   /
 const struct msg_hello *link_peer(const struct link *link);
 /* Bytes written and read on the wire, TLS and headers included. */
 void link_traffic(const struct link *link, uint64_t *sent, uint64_t *received);
+size_t link_queued(const struct link *link);          /* bytes that the connection has not taken yet */
 bool link_is_tls(const struct link *link);
 /* The name of the site in the certificate of the other end, accepted already; "" on a link without TLS. HELLO's site index is the peer's word only. */
 const char *link_peer_site(const struct link *link);

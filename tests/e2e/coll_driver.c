@@ -204,7 +204,7 @@ int main(int argc, char **argv)
         p.host = number(argv[11]);
         p.address = argv[12];
         snprintf(job, sizeof job, "driver%llx", (unsigned long long)xxh64_of(p.dir, strlen(p.dir), 0));
-        coll_segment_name(segment, job, "here", 0, p.host);
+        coll_segment_name(segment, job, "here", 0, 0, p.host);
     }
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     p.coll.rank = rank ? number(rank) : 0;

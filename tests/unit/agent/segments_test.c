@@ -34,23 +34,23 @@ static bool newest_lives(void *arg, uint32_t incarnation)
 static void test_only_that_launch_ends(void **state)
 {
     (void)state;
-    static const char *const others[] = {"here-4", "here-33", "here-ram-0", "here-3-h", "here-3-h2-5", "here-3x", "there-3", "there-3-h1"};
+    static const char *const others[] = {"here-4-0", "here-33-0", "here-ram-0", "here-3-0-h", "here-3-0-h2-5", "here-3-0x", "here-3", "here-3-", "there-3-0", "there-3-0-h1"};
     char job[40];
     snprintf(job, sizeof job, "segtest%d", (int)getpid());
-    make(job, "here-3");
-    make(job, "here-3-h1");
-    make(job, "here-3-h12");
+    make(job, "here-3-0");
+    make(job, "here-3-0-h1");
+    make(job, "here-3-2-h12");
     for (unsigned i = 0; i < ARRAY_LEN(others); i++)
         make(job, others[i]);
     segments_end_gang(job, "here", 3);
-    assert_false(take(job, "here-3"));
-    assert_false(take(job, "here-3-h1"));
-    assert_false(take(job, "here-3-h12"));
-    make(job, "here-2-h1");
+    assert_false(take(job, "here-3-0"));
+    assert_false(take(job, "here-3-0-h1"));
+    assert_false(take(job, "here-3-2-h12"));
+    make(job, "here-2-0-h1");
     segments_sweep(job, "here", newest_lives, NULL);
-    assert_false(take(job, "here-2-h1"));
-    assert_false(take(job, "here-33"));
-    make(job, "here-33");
+    assert_false(take(job, "here-2-0-h1"));
+    assert_false(take(job, "here-33-0"));
+    make(job, "here-33-0");
     for (unsigned i = 0; i < ARRAY_LEN(others); i++)
         assert_true(take(job, others[i]));
 }
