@@ -69,7 +69,6 @@ struct viaduct {
     struct coll *coll;
     char segment[COLL_SEGMENT_BYTES];     /* of coll; set while it is being opened too */
     struct lane_range gang_lanes, lanes;  /* of the gang as opened (none at first); of this rank */
-    const char *transport;                /* of coll: static, chosen at the first opening */
     unsigned gang_turn;                   /* counts openings: all ranks of a gang open together */
     struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */

@@ -674,11 +674,6 @@ int link_send(struct link *link, enum msg_type type, uint32_t view, const void *
     return 0;
 }
 
-size_t link_queued(const struct link *link)
-{
-    return link->out.bytes;
-}
-
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link))
 {
     link->low = low;

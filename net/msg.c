@@ -442,6 +442,7 @@ void code_insite(struct codec *c, struct msg_insite *m)
 {
     count8(c, &m->site, SITES_LIMIT - 1);
     u32(c, &m->incarnation);
+    u32(c, &m->turn);
     u64(c, &m->round);
     choice(c, &m->kind, INSITE_VALUE);
     u64(c, &m->first);

@@ -266,7 +266,8 @@ struct msg_gang {              /* coordinator -> each rank of a gang, once all o
     char address_tls[LANES_MAX][ADDRESS_LIMIT];
 };
 
-/* Rank -> rank of the same gang on another host: in-site sums. One operation of the gang has one round number, counted from 0 at its opening. */
+/* Rank -> rank of the same gang on another host: in-site sums. A gang is opened anew when its lanes change (turn, from 1); since
+ * then one operation has one round number, from 0. */
 enum insite_kind {
     INSITE_OPEN,               /* value: hash of what the gang is; to every rank */
     INSITE_TOTALS,             /* payload: count lane totals of the sender's lanes, first the first lane */
@@ -275,7 +276,7 @@ enum insite_kind {
     INSITE_WEIGHTS,            /* payload: elements [first, first + count) of the sender's run */
     INSITE_VALUE,              /* value: of an exchange */
 };
-struct msg_insite { uint8_t site; uint32_t incarnation; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
+struct msg_insite { uint8_t site; uint32_t incarnation, turn; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
 
 /* Where the time of a step went, as one rank (checkpoint: one copy of a shard) measured it. Told beside the protocol: nothing waits for it, what is lost stays
  * lost. Sent only to a coordinator whose HELLO has FEATURE_TIMES, so that version 1 stays version 1. */

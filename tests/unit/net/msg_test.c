@@ -117,7 +117,7 @@ static void test_golden_version_2(void **state)
     static struct msg_join join = {.who = {ROLE_WORKER, 1, 2, 3}, .layout_hash = 11, .samples_per_pass = 12, .ram_version = {4, 5}, .ram_generation = {1, 2},
                                    .data_sha256 = "ab", .address_tls = "tls:10.0.0.2:7", .host = 1, .alive_count = 1, .alive = {{ROLE_PS, 1, 0, 9}}};
     static struct msg_gang gang = {.site = 1, .incarnation = 3, .rank_count = 2, .host = {0, 1}, .address_tls = {"tls:10.0.0.1:7", "tls:10.0.0.2:7"}};
-    static struct msg_insite insite = {.site = 1, .incarnation = 3, .round = 40, .kind = INSITE_SUMS, .first = 65536, .count = 64, .value = 5};
+    static struct msg_insite insite = {.site = 1, .incarnation = 3, .turn = 2, .round = 40, .kind = INSITE_SUMS, .first = 65536, .count = 64, .value = 5};
     static struct msg_times times = {.generation = 2, .count = 1, .step = {{41, {0.5f, 0.25f, 0.125f, 0, -1}}}};
     static uint8_t bytes[MSG_BODY_MAX];
     char got[8192] = "";
