@@ -62,8 +62,9 @@ static void print_sites(const struct world *w, char *out, size_t size)
     size_t n = (size_t)snprintf(out, size, "sites=[");
     for (unsigned i = 0; i < spec->site_count && n < size; i++) {
         const struct job_site *s = &spec->sites[i];
-        n += (size_t)snprintf(out + n, size - n, "%s{name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}", i ? ", " : "", s->name,
-                              s->via == VIA_LOCAL ? "local" : "mpirun", i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards);
+        n += (size_t)snprintf(out + n, size - n, "%s{name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u%s%s%s}", i ? ", " : "", s->name,
+                              s->via == VIA_LOCAL ? "local" : "mpirun", i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards,
+                              s->door ? ", door: \"" : "", s->door ? s->door : "", s->door ? "\"" : "");
     }
     CHECK(n + 2 < size);
     snprintf(out + n, size - n, "]");
@@ -72,7 +73,7 @@ static void print_sites(const struct world *w, char *out, size_t size)
 static int start_supervisor(struct world *w, struct err *err)
 {
     const char *args[72], *env[ENV_MAX + 2];
-    char sites[SITES_MAX * 160 + 16], external[160], world_name[200], *emptied[ENV_MAX];
+    char sites[SITES_MAX * 256 + 16], external[160], world_name[200], *emptied[ENV_MAX];
     unsigned n = 0, e = 0;
     print_sites(w, sites, sizeof sites);
     snprintf(external, sizeof external, "--external-gang=%s", w->site);

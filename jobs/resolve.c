@@ -82,14 +82,20 @@ void resolve_text(struct job *job)
         add(&t, "  epochs: %.17g\n", s->epochs);
     add(&t, "  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
     add_optimizer(&t, &s->optimizer);
-    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {listen: \"%s\"", (unsigned long long)s->seed,
-        s->deterministic ? "true" : "false", s->listen);
+    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {%s: \"%s\"", (unsigned long long)s->seed,
+        s->deterministic ? "true" : "false", s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
-    for (uint32_t i = 0; i < s->site_count; i++)
-        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", s->sites[i].name, s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
+    for (uint32_t i = 0; i < s->site_count; i++) {
+        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u", s->sites[i].name, s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
             s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
+        if (s->sites[i].door) {
+            add(&t, ", door: ");
+            add_quoted(&t, s->sites[i].door);
+        }
+        add(&t, "}\n");
+    }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);
     if (!s->has_export)

@@ -282,6 +282,22 @@ static void on_term(void *arg, int signo)
     finish(arg, 128 + signo);
 }
 
+/* Behind the front door of this host, where its agent has one; else at a port of our own. */
+static int listen_to_other_sites(struct ps *p, uint8_t site_index, struct err *err)
+{
+    char door[ADDRESS_LIMIT], passing[108], name[160];
+    struct err none = ERR_INIT;
+    int rc = rundir_door(&p->run, p->site, door, &none);
+    if (rc == ERR_NOT_FOUND)
+        return net_listen(p->loop, "tls:127.0.0.1:0", p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
+    if (rc < 0)
+        return *err = none, rc;
+    rundir_door_socket(&p->run, site_index, passing);
+    snprintf(name, sizeof name, "ps-%u.%s.%s", p->slot, p->site, p->run.job);
+    const struct door_place place = {.address = door, .passing = passing, .name = name};
+    return net_listen_at_door(p->loop, &place, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
+}
+
 static int set_up(struct ps *p, uint8_t site_index, struct err *err)
 {
     char path[700];
@@ -294,7 +310,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     TRY(identity_load(path, p->site, ROLE_PS, &p->identity, err));
     snprintf(path, sizeof path, "unix:%s/ps-%u-%u", p->run.sockets, p->slot, p->instance);
     TRY(net_listen(p->loop, path, p->identity, &p->hello, &guest_ops, p, &p->listen_unix, err));
-    TRY(net_listen(p->loop, "tls:127.0.0.1:0", p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err));
+    TRY(listen_to_other_sites(p, site_index, err));
     TRY(ps_disk_open(p->loop, &p->disk, err));
     struct ps_peers_config peers = {.loop = p->loop, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
                                     .opened = peer_opened, .message = peer_message, .arg = p};
