@@ -81,6 +81,7 @@ static void forget_process(struct process *p)
 {
     watch_stop(p->watch);
     close(p->fd);
+    p->door->counts.registered -= p->name[0] != '\0';
     *p = (struct process){.door = p->door, .fd = -1};
 }
 
@@ -103,6 +104,7 @@ static bool register_process(struct process *p, const char *said, ssize_t size)
         return false;
     }
     memcpy(p->name, name, sizeof name);
+    d->counts.registered++;
     log_info(d->log, "front door: %s is process %d", p->name, (int)p->pid);
     return true;
 }

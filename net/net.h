@@ -84,7 +84,12 @@ const char *link_peer_site(const struct link *link);
 /* ---- front door: one TLS port for all processes of a host ----
  * It looks at each caller's ClientHello and passes the connection on, unread, to the process registered under its server name; TLS is between that
  * process and the caller. When the door dies, passed connections live on, and its processes register with the next one by themselves. */
-struct front_door_counts { uint64_t accepted, passed, unknown, bad, late, crowded, gone, busy, strange; };   /* strange: refused processes of this host */
+struct front_door_counts {
+    uint64_t accepted, passed;
+    uint64_t unknown, bad, late, crowded, gone, busy;        /* callers that were not passed on, by why */
+    uint64_t strange;                                        /* processes of this host that were refused */
+    unsigned registered;                                     /* now */
+};
 struct front_door;
 /* address: "tls:HOST:PORT" (port 0: chosen), passing: "unix:/path", where processes of our own user register. */
 int front_door_open(struct loop *l, struct log *log, const char *address, const char *passing, struct front_door **out, struct err *err);
