@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/base.h"
 
@@ -50,6 +51,8 @@ static int open_first(struct front *f, const struct rundir *run, const char *sit
 {
     if (snprintf(f->address, sizeof f->address, "tls:%s", host_port) >= (int)sizeof f->address)
         return err_set(err, ERR_USAGE, "the front door's address %s is too long", host_port);
+    if (strncmp(host_port, "0.0.0.0:", 8) == 0 || strncmp(host_port, "[::]:", 5) == 0)
+        return err_set(err, ERR_USAGE, "front door of site '%s': %s names no host that others could dial; write the host's name or address", site, host_port);
     if (try_open(f, err) < 0)
         return err_wrap(err, "front door of site '%s'", site);
     log_info(f->log, "the front door stands at %s", front_door_address(f->door));

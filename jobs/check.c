@@ -240,11 +240,14 @@ static void check_doors(struct job *job, const struct tree *root)
     static const char *const everywhere[] = {"0.0.0.0:", "[::]:", "*:"};
     const struct tree *list = at(root, "sites"), *chosen = at(root, "coordinator.door"), *listen = at(root, "coordinator.listen");
     struct job_spec *s = &job->spec;
-    bool known = false, has_one = false;
+    const struct job_site *at_site = NULL;
+    const struct tree *at_tree = NULL;
+    const char *names[SITES_MAX];
     chosen = s->coordinator_door ? chosen : NULL;
     for (uint32_t i = 0; i < s->site_count; i++) {
         const char *door = s->sites[i].door, *path = job_text(job, "sites[%u].door", i);
         const struct tree *t = door ? tree_get(list->item[i], "door") : NULL;
+        names[i] = s->sites[i].name;
         bool good = check_host_port(job, t, path, door);
         for (unsigned k = 0; good && door && k < ARRAY_LEN(everywhere); k++)
             if (strncmp(door, everywhere[k], strlen(everywhere[k])) == 0)
@@ -252,15 +255,18 @@ static void check_doors(struct job *job, const struct tree *root)
         size_t host = door ? strspn(door, HOST_CHARACTERS) : 0;
         if (good && door && (host != strlen(door) || host > DOOR_HOST_MAX + strlen(strrchr(door, ':'))))
             problem_at(job, t, path, NULL, "'%.80s' is no door; its host has at most %d letters, digits, dots and dashes", door, DOOR_HOST_MAX);
-        if (s->coordinator_door && strcmp(s->sites[i].name, s->coordinator_door) == 0) {
-            known = true;
-            has_one = door != NULL;
+        if (chosen && strcmp(s->sites[i].name, s->coordinator_door) == 0) {
+            at_site = &s->sites[i];
+            at_tree = list ? list->item[i] : NULL;
         }
     }
-    if (chosen && !known)
-        problem_at(job, chosen, "coordinator.door", NULL, "there is no site named '%.60s'", s->coordinator_door);
-    else if (chosen && !has_one)
-        problem_at(job, chosen, "coordinator.door", NULL, "site '%.60s' (%s) has no door; give it one: door: HOST:PORT", s->coordinator_door, line_of(job, list));
+    const char *near = chosen && !at_site ? nearest_name(s->coordinator_door, names, s->site_count) : NULL;
+    if (chosen && !at_site)
+        problem_at(job, chosen, "coordinator.door", near ? job_text(job, "did you mean '%s'?", near) : NULL, "there is no site named '%.60s'",
+                   s->coordinator_door);
+    else if (chosen && !at_site->door)
+        problem_at(job, chosen, "coordinator.door", NULL, "site '%.60s' (%s) has no door; give it one: door: HOST:PORT", s->coordinator_door,
+                   line_of(job, at_tree));
     if (chosen && listen)
         problem_at(job, chosen, "coordinator.door", NULL, "give coordinator.door (%s) or coordinator.listen (%s), not both", line_of(job, chosen),
                    line_of(job, listen));
