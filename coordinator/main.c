@@ -268,7 +268,7 @@ static int tell_addresses(const struct shell *s, struct err *err)
 {
     char path[700], text[400];
     snprintf(path, sizeof path, "%s/state/coordinator.addr", s->run.path);
-    snprintf(text, sizeof text, "%s\n%s\n", listener_address(s->listen_tls), listener_address(s->listen_unix));
+    snprintf(text, sizeof text, "%s%s%s\n", s->listen_tls ? listener_address(s->listen_tls) : "", s->listen_tls ? "\n" : "", listener_address(s->listen_unix));
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
 }
 
@@ -300,12 +300,12 @@ static void on_door_timer(void *arg)
     shell_end(s, err_exit_code(rc), 0);
 }
 
-/* From here on agents, ranks and shards find us. */
+/* From here on others find us: this machine's at once, agents, ranks and shards when the front door is there, if it is to be one. */
 static int be_found(struct shell *s, struct err *err)
 {
-    if (!s->job.spec.coordinator_door)
-        return tell_addresses(s, err);
-    s->door_timer = timer_start(s->loop, 0, DOOR_MS, on_door_timer, s);
+    TRY(tell_addresses(s, err));
+    if (s->job.spec.coordinator_door)
+        s->door_timer = timer_start(s->loop, 0, DOOR_MS, on_door_timer, s);
     return 0;
 }
 

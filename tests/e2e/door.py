@@ -253,10 +253,15 @@ def settings(w, short):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         sites = with_doors()
         sites[1]["door"] = f"127.0.0.1:{holder.getsockname()[1]}"
-        result = run(spec(folder, train=SHORT, export=None, sites=sites), folder / "run")
-    test("a door's port that another process has: one clear error", result.returncode == 6 and "front door of site 'cloud'" in result.stderr and
-         "choose another port" in result.stderr, f"{result.returncode} {result.stderr[-500:]}")
-    kill_all(folder / "run")
+        for name, coordinator in (("own port", {"listen": "127.0.0.1:0"}), ("behind it", {"door": "cloud"})):
+            job = spec(folder, train=SHORT, export=None, sites=sites, coordinator=coordinator)
+            result = run(job, folder / name)
+            said = "front door of site 'cloud'" in result.stderr and "choose another port" in result.stderr
+            test(f"a door's port that another process has (coordinator: {name}): one clear error", result.returncode == 6 and said, f"{result.returncode} {result.stderr[-800:]}")
+            kill_all(folder / name)
+        result = run(job, folder / "run", VIADUCT_DOOR="127.0.0.1:0")
+    wrong = complete(folder / "run", result, short)
+    test("VIADUCT_DOOR goes before the spec", not wrong, wrong)
 
 
 with workspace() as w:
