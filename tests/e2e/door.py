@@ -213,8 +213,8 @@ def strangers(w, wanted):
     doors = r.doors()
     found = listening([pid for pid, _words in processes(r.directory)])
     test("with the coordinator behind a door the run listens at two TCP ports", found == sorted(doors.values()), f"{found} {doors}")
-    test("its address names the door of its site", r.coordinator() == f"tls:127.0.0.1:{doors['onprem']}/coordinator.{(r.directory / 'state/job').read_text().strip()}",
-         r.coordinator())
+    job = (r.directory / "state" / "job").read_text().strip()
+    test("its address names the door of its site", r.coordinator() == f"tls:127.0.0.1:{doors['onprem']}/coordinator.{job}", r.coordinator())
 
     with r.held():
         attacked(r, doors)
@@ -257,7 +257,8 @@ def settings(w, short):
             job = spec(folder, train=SHORT, export=None, sites=sites, coordinator=coordinator)
             result = run(job, folder / name)
             said = "front door of site 'cloud'" in result.stderr and "choose another port" in result.stderr
-            test(f"a door's port that another process has (coordinator: {name}): one clear error", result.returncode == 6 and said, f"{result.returncode} {result.stderr[-800:]}")
+            test(f"a door's port that another process has (coordinator: {name}): one clear error", result.returncode == 6 and said,
+                 f"{result.returncode} {result.stderr[-800:]}")
             kill_all(folder / name)
         result = run(job, folder / "run", VIADUCT_DOOR="127.0.0.1:0")
     wrong = complete(folder / "run", result, short)

@@ -251,8 +251,8 @@ static void each_reaches_its_own(void **state)
 static void addresses(void **state)
 {
     struct bench *b = *state;
-    static const char *const bad[] = {"tls:127.0.0.1:1/", "tls:127.0.0.1:1/../x", "tls:127.0.0.1:1/a/b", "tls:127.0.0.1:1/A", "tls:127.0.0.1:1/.a", "tls:127.0.0.1/a",
-                                      "tls:/a", "tls:127.0.0.1:1 /a",
+    static const char *const bad[] = {"tls:127.0.0.1:1/", "tls:127.0.0.1:1/../x", "tls:127.0.0.1:1/a/b", "tls:127.0.0.1:1/A", "tls:127.0.0.1:1/.a",
+                                      "tls:127.0.0.1/a", "tls:/a", "tls:127.0.0.1:1 /a",
                                       "tls:127.0.0.1:1/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     struct msg_hello h = hello_of(ROLE_WORKER, 0);
     struct listener *s;
