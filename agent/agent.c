@@ -352,7 +352,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
-        begin_stop(a, 0);
+        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
+        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
     }
 }
 
@@ -426,6 +427,18 @@ static void on_term(void *arg, int signo)
     begin_stop(a, 128 + signo);
 }
 
+/* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
+static void on_drain(void *arg, int signo)
+{
+    struct agent *a = arg;
+    struct msg_drain m = {.site = a->site_index};
+    (void)signo;
+    if (a->joined)
+        tell(a, MSG_DRAIN, &m);
+    else
+        begin_stop(a, 0);
+}
+
 static int watch_parent(struct agent *a, struct err *err)
 {
     const char *text = getenv("VIADUCT_PARENT_FD");
@@ -466,7 +479,8 @@ static int take_over(struct agent *a, struct err *err)
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
     snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
     TRY(door_open(c->socket_path, &a->door, err));
-    const char *wanted = a->door_wanted ? a->door_wanted : a->job.spec.sites[a->site_index].door;
+    const char *visiting = getenv("VIADUCT_VISITING"), *in_spec = a->job.spec.sites[a->site_index].door;
+    const char *wanted = visiting && *visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
     TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
     segments_sweep(a->run.job, a->site, gang_lives, a);
@@ -487,6 +501,7 @@ static int set_up(struct agent *a, struct err *err)
     TRY(take_over(a, err));
     TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
     TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
+    TRY(loop_on_signal(a->loop, SIGUSR1, on_drain, a, err));
     TRY(watch_parent(a, err));
     timer_start(a->loop, 0, RETRY_MS, on_tick, a);
     timer_start(a->loop, HEARTBEAT_MS, HEARTBEAT_MS, on_heartbeat, a);

@@ -9,16 +9,10 @@
 #include "collectives/collectives.h"
 #include "jobs/jobs.h"
 
-void segments_end_gang(const char *job, const char *site, uint32_t incarnation)
+/* A gang has a segment for each time that its lanes changed: viaduct-JOB-SITE-INCARNATION-TURN. */
+static void for_each(const char *job, const char *site, bool (*ends)(void *arg, uint32_t incarnation), void *arg)
 {
-    char name[160];
-    snprintf(name, sizeof name, "/viaduct-%s-%s-%u", job, site, incarnation);
-    coll_abort_segment(name);
-}
-
-void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, uint32_t incarnation), void *arg)
-{
-    char prefix[160];
+    char prefix[160], name[300];
     size_t length = (size_t)snprintf(prefix, sizeof prefix, "viaduct-%s-%s-", job, site);
     DIR *d = opendir("/dev/shm");
     if (!d)
@@ -28,10 +22,30 @@ void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, 
         if (length >= sizeof prefix || strncmp(e->d_name, prefix, length) != 0)
             continue;
         unsigned long incarnation = strtoul(e->d_name + length, &end, 10);
-        if (end != e->d_name + length && *end == '\0' && !lives(arg, (uint32_t)incarnation))
-            segments_end_gang(job, site, (uint32_t)incarnation);
+        if (end == e->d_name + length || *end != '-' || end[1 + strspn(end + 1, "0123456789")] != '\0' || !ends(arg, (uint32_t)incarnation))
+            continue;
+        snprintf(name, sizeof name, "/%s", e->d_name);
+        coll_abort_segment(name);
     }
     closedir(d);
+}
+
+static bool is_it(void *arg, uint32_t incarnation) { return *(const uint32_t *)arg == incarnation; }
+
+void segments_end_gang(const char *job, const char *site, uint32_t incarnation) { for_each(job, site, is_it, &incarnation); }
+
+struct sweep { bool (*lives)(void *arg, uint32_t incarnation); void *arg; };
+
+static bool is_dead(void *arg, uint32_t incarnation)
+{
+    const struct sweep *s = arg;
+    return !s->lives(s->arg, incarnation);
+}
+
+void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, uint32_t incarnation), void *arg)
+{
+    struct sweep s = {lives, arg};
+    for_each(job, site, is_dead, &s);
 }
 
 void segments_end_run(const char *job, const char *site)

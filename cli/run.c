@@ -200,8 +200,27 @@ static void add_minder(struct supervisor *s, const char *role, const char *site,
         m->argv[n++] = flag;
 }
 
+/* Sites that join find the coordinator at its address, and parameter servers at the same host. */
+static int expect_visitors(const struct supervisor *s, struct err *err)
+{
+    const struct job_spec *spec = &s->job.spec;
+    char path[700], host[120], address[ADDRESS_LIMIT];
+    for (unsigned i = 0; i < spec->site_count; i++) {
+        if (spec->sites[i].via != VIA_JOIN)
+            continue;
+        snprintf(host, sizeof host, "%.*s", (int)(strrchr(spec->address, ':') - spec->address), spec->address);
+        if (setenv("VIADUCT_HOST_ADDRESS", host, 0) < 0)
+            return err_errno(err, errno, "cannot tell where this host is");
+        TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, path, err));
+        fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name,
+                enrol_address(spec, s->dir.run.job, address), spec->sites[i].name, path);
+    }
+    return 0;
+}
+
 static int start_all(struct supervisor *s, const char *external_site, struct err *err)
 {
+    TRY(expect_visitors(s, err));
     TRY(loop_new(&s->loop, err));
     if (pipe2(s->parent_pipe, O_CLOEXEC) < 0)
         return err_errno(err, errno, "cannot make a pipe");
@@ -213,6 +232,8 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
     add_minder(s, "coordinator", NULL, "--fresh");
     for (unsigned i = 0; i < s->job.spec.site_count; i++) {
         const char *site = s->job.spec.sites[i].name;
+        if (s->job.spec.sites[i].via == VIA_JOIN)
+            continue;
         bool external = external_site && strcmp(site, external_site) == 0;
         add_minder(s, "agent", site, external ? "--external-gang" : NULL);
     }

@@ -246,11 +246,68 @@ static int check_checkpoints(const char *dir, struct err *err)
     return rc;
 }
 
+static uint64_t last_step(const char *dir)
+{
+    char path[PATH_MAX + 64], line[512];
+    unsigned long long step = 0;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "{\"step\":%llu", &step);
+    if (f)
+        fclose(f);
+    return step;
+}
+
+/* Steps that the run had planned for phase train; 0: no checkpoint tells how many samples a pass has. Once pruning has begun there is one. */
+static uint64_t planned_training(const char *dir, const struct job_spec *old)
+{
+    char path[PATH_MAX + 64];
+    uint64_t steps = 0;
+    struct ckpt_found *found = calloc(CHECKPOINTS_LOOKED_AT, sizeof *found);
+    struct err none = ERR_INIT;
+    uint32_t count = 0;
+    CHECK(found != NULL);
+    snprintf(path, sizeof path, "%s/ckpt", dir);
+    if (ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none) < 0)
+        count = 0;
+    for (uint32_t i = 0; i < count && steps == 0; i++) {
+        struct ckpt_manifest m;
+        if (!found[i].published || ckpt_open(&fs_real, found[i].dir, &m, &none) < 0)
+            continue;
+        steps = job_steps(old, m.meta.samples_per_pass);
+        ckpt_manifest_fini(&m);
+    }
+    free(found);
+    return steps;
+}
+
+/* What a run that has begun to prune may not change: how, and how long it had trained before. */
+static int check_pruning(const char *dir, const struct job_spec *old, const struct job_spec *now, struct err *err)
+{
+    bool same = old->prune.sparsity == now->prune.sparsity && old->prune.epochs == now->prune.epochs, longer = old->epochs != now->epochs || old->steps != now->steps;
+    if (old->prune.sparsity == 0 || (same && !longer))
+        return 0;
+    uint64_t trains = planned_training(dir, old);
+    if (trains == 0 || last_step(dir) <= trains)
+        return 0;
+    if (!same && now->prune.sparsity == 0)
+        return err_set(err, ERR_USAGE, "export.prune was {sparsity: %g, epochs: %g} and is null now; a resume must keep it once pruning has begun (step %llu)",
+                       old->prune.sparsity, old->prune.epochs, (unsigned long long)trains + 1);
+    if (!same)
+        return err_set(err, ERR_USAGE, "export.prune was {sparsity: %g, epochs: %g} and is {sparsity: %g, epochs: %g} now; a resume must keep it once pruning has begun "
+                       "(step %llu)", old->prune.sparsity, old->prune.epochs, now->prune.sparsity, now->prune.epochs, (unsigned long long)trains + 1);
+    return err_set(err, ERR_USAGE, "train.%s was %g and is %g now; a resume must keep it once pruning has begun (step %llu)", old->steps ? "steps" : "epochs",
+                   old->steps ? (double)old->steps : old->epochs, now->steps ? (double)now->steps : now->epochs, (unsigned long long)trains + 1);
+}
+
 static int check_resume(const char *dir, const struct job *job, struct err *err)
 {
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
     int rc = load_earlier(dir, job, old, err);
+    if (rc == 0)
+        rc = check_pruning(dir, &old->spec, &job->spec, err);
     job_fini(old);
     free(old);
     return rc < 0 ? rc : check_checkpoints(dir, err);
@@ -281,7 +338,9 @@ int rundirs_completed(const char *dir, const struct job *job, bool *completed, s
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
     int rc = load_earlier(dir, job, old, err);
-    *completed = rc == 0 && old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && report_is_of(dir, old);
+    bool same = old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && old->spec.prune.sparsity == job->spec.prune.sparsity &&
+                old->spec.prune.epochs == job->spec.prune.epochs;
+    *completed = rc == 0 && same && report_is_of(dir, old);
     job_fini(old);
     free(old);
     return rc;

@@ -31,15 +31,6 @@ void client_end(struct viaduct *v, const struct err *why)
     pthread_cond_broadcast(&v->wake);
 }
 
-int client_lanes_changed(struct viaduct *v, struct err *err)
-{
-    if (!client_is_member(v) || lane_range_eq(v->view.view.gang[v->hello.who.site].lanes, v->gang_lanes))
-        return 0;
-    err_set(err, ERR_ABORTED, "the lanes of this gang have changed: it starts anew");
-    client_end(v, err);
-    return err->code;
-}
-
 static void end_with(struct viaduct *v, int code, const char *text)
 {
     struct err err = ERR_INIT;
@@ -168,7 +159,6 @@ static void on_plan(struct viaduct *v, const struct msg_plan *m)
 static void on_view(struct viaduct *v, const struct msg_view *m)
 {
     const struct view_gang *g = &m->view.gang[v->hello.who.site];
-    struct err err = ERR_INIT;
     bool older = v->have_view && m->view.number < v->view.view.number, same = v->have_view && m->view.number == v->view.view.number;
     if (older)
         return;
@@ -182,8 +172,6 @@ static void on_view(struct viaduct *v, const struct msg_view *m)
     }
     if (v->host && !same)
         ps_host_view(v->host, &v->view.view);
-    if (v->coll && client_lanes_changed(v, &err) < 0)
-        return;
     if (client_is_member(v) && !same)
         rounds_view(v);
     pthread_cond_broadcast(&v->wake);

@@ -65,7 +65,8 @@ struct viaduct {
     enum client_phase phase;
     struct coll *coll;
     char segment[160];                    /* of coll; set while it is being opened too */
-    struct lane_range gang_lanes, lanes;  /* of the gang as opened; of this rank */
+    struct lane_range gang_lanes, lanes;  /* of the gang as opened (none at first); of this rank */
+    unsigned gang_turn;                   /* counts openings: all ranks of a gang open together */
     struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */
     struct piece piece[SHARDS_LIMIT];
@@ -84,7 +85,6 @@ struct viaduct {
 
 /* client.c */
 void client_end(struct viaduct *v, const struct err *why);                 /* locked; the first reason stays */
-int client_lanes_changed(struct viaduct *v, struct err *err);              /* locked; ends this rank when its gang was opened with other lanes */
 bool client_send(struct viaduct *v, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
 bool client_is_member(const struct viaduct *v);
 int client_error(struct viaduct_error *out, const struct err *err);

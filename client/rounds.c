@@ -55,16 +55,19 @@ static uint8_t primary_of(const struct viaduct *v, unsigned shard)
     return UINT8_MAX;
 }
 
-/* The in-sync copy at the own site, else the primary. */
+/* The in-sync copy at the own site, else the primary. A gang without lanes waits for a copy that is coming to its site: the weights need not cross twice. */
 static uint8_t source_of(const struct viaduct *v, unsigned shard)
 {
     const struct view_shard *vs = &v->view.view.shard[shard];
+    const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
+    bool coming = false;
     for (unsigned i = 0; i < vs->copy_count; i++) {
         bool in_sync = vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC;
         if (in_sync && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site)
             return vs->copy[i].slot;
+        coming = coming || (vs->copy[i].role == COPY_COPYING && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site);
     }
-    return primary_of(v, shard);
+    return coming && gang->lanes.lo == gang->lanes.hi ? UINT8_MAX : primary_of(v, shard);
 }
 
 /* ---- asking and contributing ---- */
@@ -222,6 +225,8 @@ void rounds_tick(struct viaduct *v)
         struct piece *p = &v->piece[s];
         if (wants(v, s) && now - p->asked_ms > ASK_AGAIN_MS)
             ask(v, s);
+        if (!v->plan.embedded && ps_peers_queued(v->peers, primary_of(v, s)) > 0)
+            p->sent_ms = now;                 /* still on its way out of here: not lost */
         if (v->contributed && p->speaks && now - p->sent_ms > p->patience_ms) {
             contribute(v, s);
             p->patience_ms = MIN(MAX(2 * p->patience_ms, RESEND_MS), RESEND_MAX_MS);
@@ -249,13 +254,14 @@ static bool pieces_level(const struct viaduct *v)
     return true;
 }
 
-static int open_gang(struct viaduct *v, struct err *err)
+/* Opened with no lanes at first: which lanes a gang has is agreed on by its ranks, who may have heard of another view (agree_on_lanes). */
+static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err)
 {
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
-    snprintf(v->segment, sizeof v->segment, "/viaduct-%s-%s-%u", v->run.job, v->site, v->hello.who.instance);
+    snprintf(v->segment, sizeof v->segment, "/viaduct-%s-%s-%u-%u", v->run.job, v->site, v->hello.who.instance, v->gang_turn++);
     struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = v->segment, .rank = v->hello.who.index, .ranks = gang->ranks,
-                            .lanes = v->plan.lanes, .gang = gang->lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
-    v->gang_lanes = gang->lanes;
+                            .lanes = v->plan.lanes, .gang = lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
+    v->gang_lanes = lanes;
     pthread_mutex_unlock(&v->lock);
     struct coll *coll = NULL;
     int rc = coll_open(&c, &coll, err);
@@ -265,46 +271,100 @@ static int open_gang(struct viaduct *v, struct err *err)
         return rc;
     }
     v->coll = coll;
-    TRY(client_lanes_changed(v, err));        /* a view that came meanwhile */
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
 }
 
-/* Locked on entry and return. The own pieces at `target`, or why not. */
+static struct lane_range lanes_told(const struct viaduct *v) { return v->view.view.gang[v->hello.who.site].lanes; }
+static bool other_lanes(const struct viaduct *v) { return client_is_member(v) && !lane_range_eq(lanes_told(v), v->gang_lanes); }
+
+/* Locked on entry and return. The own pieces at `target`, or other lanes, or why not. */
 static int wait_for_pieces(struct viaduct *v, struct err *err)
 {
     v->phase = CLIENT_WAITING;
     loop_post(v->loop, start_waiting, v);
-    while (v->end.code == 0 && !v->stopping && !pieces_level(v))
+    while (v->end.code == 0 && !v->stopping && !pieces_level(v) && !other_lanes(v))
         pthread_cond_wait(&v->wake, &v->lock);
     if (v->end.code < 0)
         return *err = v->end, err->code;
     return 0;
 }
 
-/* All ranks hold one version? Else everybody goes for the newest. The end is agreed on too: a rank that hears of it earlier than others must not leave
- * them in the middle of a step. */
-static int agree(struct viaduct *v, bool *level, bool *stop, struct err *err)
+static int exchange(struct viaduct *v, uint64_t mine, uint64_t *all, struct err *err)
 {
-    uint64_t all[LANES_MAX], mine = v->stopping ? UINT64_MAX : v->target;
-    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
-    v->phase = CLIENT_AGREEING;
     pthread_mutex_unlock(&v->lock);
     int rc = coll_exchange(v->coll, mine, all, err);
     pthread_mutex_lock(&v->lock);
+    return rc;
+}
+
+/* All ranks hold one version? Else everybody goes for the newest. The end is agreed on too: a rank that hears of it earlier than others must not leave
+ * them in the middle of a step. *lanes: one of them heard of other lanes. */
+static int agree(struct viaduct *v, bool *level, bool *stop, bool *lanes, struct err *err)
+{
+    uint64_t all[LANES_MAX], mine = v->stopping ? UINT64_MAX : v->target << 1 | other_lanes(v);
+    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
+    v->phase = CLIENT_AGREEING;
+    int rc = exchange(v, mine, all, err);
     *level = true;
+    *lanes = false;
     for (unsigned r = 0; rc == 0 && r < ranks; r++) {
-        if (all[r] == UINT64_MAX)
+        if (all[r] == UINT64_MAX) {
             v->stopping = *stop = true;
-        else if (all[r] != mine)
+            continue;
+        }
+        *lanes = *lanes || all[r] & 1;
+        if (all[r] >> 1 != mine >> 1)
             *level = false;
-        if (all[r] != UINT64_MAX && all[r] > v->target) {
-            v->target = all[r];
+        if (all[r] >> 1 > v->target) {
+            v->target = all[r] >> 1;
             v->contributed = false;
         }
     }
     return rc;
+}
+
+/* The newest view that any rank has counts; who is behind waits for it. Every rank sees the same answers, so all leave with the same lanes. */
+static int agree_on_lanes(struct viaduct *v, struct lane_range *lanes, struct err *err)
+{
+    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
+    for (;;) {
+        uint64_t all[LANES_MAX], newest = 0;
+        bool same = true;
+        TRY(exchange(v, (uint64_t)v->view.view.number << 32 | (uint32_t)lanes_told(v).lo << 16 | lanes_told(v).hi, all, err));
+        for (unsigned r = 0; r < ranks; r++) {
+            newest = MAX(newest, all[r]);
+            same = same && (uint32_t)all[r] == (uint32_t)all[0];
+        }
+        *lanes = (struct lane_range){(uint16_t)(newest >> 16), (uint16_t)newest};
+        if (same)
+            return 0;
+        while (v->end.code == 0 && !v->stopping && v->view.view.number < newest >> 32)
+            pthread_cond_wait(&v->wake, &v->lock);
+        if (v->end.code < 0)
+            return *err = v->end, err->code;
+        if (v->stopping) {                    /* that view will not come; the others wait for this rank */
+            coll_abort(v->coll);
+            return err_set(err, ERR_ABORTED, "the run ends");
+        }
+    }
+}
+
+/* What this gang gave to the open round under its old lanes stays valid where it is; with the new ones the round is computed again, if it is still open. */
+static int change_lanes(struct viaduct *v, struct err *err)
+{
+    struct lane_range lanes;
+    TRY(agree_on_lanes(v, &lanes, err));
+    if (lane_range_eq(lanes, v->gang_lanes))
+        return 0;
+    struct coll *old = v->coll;
+    v->coll = NULL;
+    if (v->contributed)
+        v->target--;
+    v->contributed = false;
+    coll_close(old);
+    return open_gang(v, lanes, err);
 }
 
 static void fill_step(struct viaduct *v, bool stop, struct viaduct_step *out)
@@ -326,12 +386,14 @@ static void stay_if_embedded(struct viaduct *v)
 
 static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
 {
-    bool level = false, stop = false;
+    bool level = false, stop = false, lanes = false;
     if (!v->coll)
-        TRY(open_gang(v, err));
-    while (!level && !stop) {
+        TRY(open_gang(v, (struct lane_range){0, 0}, err));
+    while ((!level || lanes) && !stop) {
         TRY(wait_for_pieces(v, err));
-        TRY(agree(v, &level, &stop, err));
+        TRY(agree(v, &level, &stop, &lanes, err));
+        if (lanes && !stop)
+            TRY(change_lanes(v, err));
     }
     if (!stop) {
         v->phase = CLIENT_COMPUTING;

@@ -20,9 +20,11 @@
 #define RELAUNCH_MS 30000
 #define COPIES_LOOKED_AT 4096
 
-static float learning_rate(const void *arg, uint64_t round, uint64_t rounds)
+static float learning_rate(const void *arg, const struct phases *phases, uint64_t round)
 {
-    return (float)job_lr(arg, round, rounds);
+    uint64_t first;
+    const struct phase *phase = phases_find(phases, round, &first);
+    return (float)(phase->kind == PHASE_PRUNE ? job_prune_lr : job_lr)(arg, round - first, phase->end - first);
 }
 
 static uint64_t milliseconds(const char *name, uint64_t usual)
@@ -122,9 +124,14 @@ static void start_from(struct shell *s, const struct ckpt_found *found, const st
 
 static int check_steps(const struct shell *s, const struct ckpt_meta *m, struct err *err)
 {
-    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass);
-    if (m->step <= steps)
+    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass), prunes = job_prune_steps(&s->job.spec, m->samples_per_pass);
+    bool pruned = strcmp(m->phase, phase_name(PHASE_PRUNE)) == 0;
+    if (pruned ? m->step > steps && m->step <= steps + prunes : m->step <= steps)
         return 0;
+    if (pruned)
+        return err_set(err, ERR_USAGE, "the newest checkpoint, of step %llu, is of phase prune, and by the spec pruning takes steps %llu to %llu: resume it with the "
+                       "train.steps or train.epochs and the export.prune that it had", (unsigned long long)m->step, (unsigned long long)steps + 1,
+                       (unsigned long long)(steps + prunes));
     return err_set(err, ERR_USAGE, "the run has trained %llu steps already, the spec asks for %llu: resume it with train.steps=%llu or more",
                    (unsigned long long)m->step, (unsigned long long)steps, (unsigned long long)m->step);
 }

@@ -26,7 +26,7 @@ void history_free(struct history *h);
 void history_entry(struct history *h, const struct log_entry *e, double seconds);
 void history_begin_at(struct history *h, uint64_t base);
 void history_ledger(const struct history *h, const struct msg_plan *plan, struct report *out);
-double history_last_pass_loss(const struct history *h);   /* sample mean; NAN: none */
+double history_last_pass_loss(const struct history *h, const struct msg_plan *plan);   /* of phase train, sample mean; NAN: none */
 uint64_t history_samples(const struct history *h, const struct msg_plan *plan);
 /* The manifest of a decided checkpoint: a pure function of what was logged. *text: malloc. */
 struct manifest_source { const struct history *history; const struct msg_plan *plan; const struct declaration *declaration; const char *spec_yaml, *job_id; };

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/magnitude.h"
+
 static struct member *member_of(struct shell *s, const struct link *link)
 {
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
@@ -160,6 +162,15 @@ static const char *from_agent(struct shell *s, const struct member *me, enum msg
     return NULL;
 }
 
+static const char *from_shard(struct shell *s, const struct member *me, const struct msg_prepared *m, const uint8_t *payload, size_t size)
+{
+    size_t norms = m->norm_count * sizeof(double);
+    if ((m->bin_count && m->bin_count != MAGNITUDE_BINS) || size != norms + m->bin_count * sizeof(uint32_t))
+        return "reports another number of norms or bins than it says";
+    core_on_prepared(s->core, loop_now_ms(s->loop), me->who, m, (const double *)(const void *)payload, (const uint32_t *)(const void *)(payload + norms), s->out);
+    return NULL;
+}
+
 static const char *from_member(struct shell *s, const struct member *me, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
     uint64_t now = loop_now_ms(s->loop);
@@ -175,10 +186,7 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
         core_on_leave(s->core, now, m, s->out);
         return NULL;
     case MSG_PREPARED:
-        if (size != ((struct msg_prepared *)m)->norm_count * sizeof(double))
-            return "reports another number of norms than it says";
-        core_on_prepared(s->core, now, me->who, m, (const double *)(const void *)payload, s->out);
-        return NULL;
+        return from_shard(s, me, m, payload, size);
     case MSG_PART:
         if (((struct msg_part *)m)->site != me->who.site)
             return "tells of parts of another site";
@@ -218,6 +226,46 @@ static void answer_status(struct shell *s, struct link *link)
         log_warn(&s->log, "%s", err.text);
 }
 
+/* ---- visiting sites ---- */
+static void enrol(struct shell *s, struct link *link, const struct msg_enrol *m)
+{
+    struct err err = ERR_INIT;
+    const struct process_id *who = &link_peer(link)->who;
+    const char *site = s->job.spec.sites[who->site].name;
+    struct msg_enrolled reply = {0};
+    void *image = NULL;
+    size_t size = 0;
+    int rc = strcmp(m->site, site) == 0 ? enrol_spend(s->run.path, site, m->secret, &err) : err_set(&err, ERR_DENIED, "the token is of another site");
+    if (rc == 0)
+        rc = enrol_pack(s->run.path, site, &image, &size, &err);
+    snprintf(reply.name, sizeof reply.name, "%s", s->job.spec.name);
+    struct bytes payload = {image, size};
+    struct msg_failed refused = {.who = {.role = ROLE_COORDINATOR}, .code = err.code};
+    snprintf(refused.text, sizeof refused.text, "%.*s", (int)sizeof refused.text - 1, err.text);
+    struct err lost = ERR_INIT;
+    int sent = rc == 0 ? link_send(link, MSG_ENROLLED, 0, &reply, &payload, 1, &lost) : link_send(link, MSG_FAILED, 0, &refused, NULL, 0, &lost);
+    free(image);
+    if (sent < 0)
+        log_warn(&s->log, "%s", lost.text);
+    if (rc == 0) {
+        shell_event(s, "enrolled", site, core_round(s->core), "a machine used the token of this site");
+        core_on_enrolled(s->core, loop_now_ms(s->loop), who->site, s->out);
+        shell_run(s);
+    } else {
+        log_warn(&s->log, "%s", err.text);
+    }
+}
+
+static void drain(struct shell *s, const struct member *me, const struct msg_drain *m)
+{
+    if (me->who.role != ROLE_CLI && (me->who.role != ROLE_AGENT || me->who.site != m->site)) {
+        refuse(s, me->link, "may not drain that site");
+        return;
+    }
+    core_on_drain(s->core, loop_now_ms(s->loop), m->site, s->out);
+    shell_run(s);
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct shell *s = arg;
@@ -250,6 +298,8 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
         refuse(s, me->link, wrong);
         return;
     }
+    if (type == MSG_LEAVE)
+        me->joined = false;               /* the end of its link is no loss */
     if (type == MSG_HEARTBEAT)
         keep_wan(s, me->who, ((struct msg_heartbeat *)m)->wan_sent_bytes);
     shell_run(s);
@@ -265,6 +315,10 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         answer_status(s, link);
     else if (type == MSG_STOP && me->who.role == ROLE_CLI)
         shell_stop_asked(s);
+    else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
+        enrol(s, link, m);
+    else if (type == MSG_DRAIN && !s->ending)
+        drain(s, me, m);
     else if (!s->ending)
         on_work(s, me, type, m, payload, size);
 }

@@ -53,6 +53,10 @@ const char *optim_slot_name(const struct optim_config *c, unsigned slot);   /* "
  * step: number of applied records after this one (from 1), for bias correction. slots: optim_slots() arrays of n floats. In place. */
 void optim_apply(const struct optim_config *c, enum tensor_kind kind, float *weights, float *const *slots, const float *sum,
                  uint64_t n, double samples, float lr, float clip, uint64_t step);
+/* The same for a block of a pruned tensor. Its mask is the set of its zeros: first weights below `threshold` (0: none) become zero, then whatever is exactly zero
+ * stays so, with its moments. The mask thus needs no memory, file or message of its own, and cannot disagree with the weights. */
+void optim_apply_masked(const struct optim_config *c, float *weights, float *const *slots, const float *sum, uint64_t n, double samples, float lr, float clip,
+                        uint64_t step, float threshold);
 /* Sum of squares in double, fixed order, and the count of non-finite values; for PREPARED. */
 double block_square_sum(const float *v, uint64_t n, uint32_t *nonfinite);
 

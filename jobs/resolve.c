@@ -7,6 +7,7 @@
 #include "jobs/check.h"
 
 #define RESOLVED_MAX 16384
+#define PRUNE_LR 0.1                  /* of optimizer.lr */
 
 struct text { char *at; size_t size, used; };
 static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -59,6 +60,15 @@ static void add_optimizer(struct text *t, const struct job_optim *o)
         (unsigned long long)o->step_every, (unsigned long long)o->warmup, o->clip);
 }
 
+static void add_export(struct text *t, const struct job_spec *s)
+{
+    add(t, "export: {to: [%s%s%s]", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
+        s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+    if (s->prune.sparsity > 0)
+        add(t, ", prune: {sparsity: %.17g, epochs: %.17g}", s->prune.sparsity, s->prune.epochs);
+    add(t, "}\n");
+}
+
 void resolve_text(struct job *job)
 {
     const struct job_spec *s = &job->spec;
@@ -88,7 +98,7 @@ void resolve_text(struct job *job)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0; i < s->site_count; i++) {
-        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u", s->sites[i].name, s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
+        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u", s->sites[i].name, job_via_word(s->sites[i].via),
             s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
         if (s->sites[i].door) {
             add(&t, ", door: ");
@@ -101,21 +111,22 @@ void resolve_text(struct job *job)
     if (!s->has_export)
         add(&t, "export: null\n");
     else
-        add(&t, "export: {to: [%s%s%s]}\n", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
-            s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+        add_export(&t, s);
     job->resolved_yaml = t.at;
 }
 
 /* ---- steps and rates ---- */
-uint64_t job_steps(const struct job_spec *s, uint64_t samples)
+static uint64_t steps_of(const struct job_spec *s, double epochs, uint64_t samples)
 {
-    if (s->steps)
-        return s->steps;
     uint64_t per_pass = (samples + s->batch - 1) / s->batch;
-    double whole = floor(s->epochs), part = s->epochs - whole;
+    double whole = floor(epochs), part = epochs - whole;
     uint64_t steps = (uint64_t)whole * per_pass + (uint64_t)ceil(part * (double)per_pass);
     return steps ? steps : 1;
 }
+
+uint64_t job_steps(const struct job_spec *s, uint64_t samples) { return s->steps ? s->steps : steps_of(s, s->epochs, samples); }
+
+uint64_t job_prune_steps(const struct job_spec *s, uint64_t samples) { return s->prune.sparsity > 0 ? steps_of(s, s->prune.epochs, samples) : 0; }
 
 double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
 {
@@ -131,6 +142,13 @@ double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
         lr = warm < lr ? warm : lr;
     }
     return lr;
+}
+
+/* The weights are near a minimum of theirs: the full rate would leave it, and the last one of a long decay is too low to make up for what was cut. */
+double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
+{
+    double at = total_steps > 1 ? (double)step / (double)(total_steps - 1) : 0, last = o->final < PRUNE_LR ? o->final : PRUNE_LR;
+    return o->lr * (last + (PRUNE_LR - last) * 0.5 * (1 + cos(3.14159265358979323846 * at)));
 }
 
 /* ---- resume ---- */

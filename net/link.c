@@ -698,6 +698,7 @@ const char *link_peer_site(const struct link *link)
     return link->peer_site;
 }
 
+size_t link_queued(const struct link *link) { return link->out.bytes; }
 bool link_is_tls(const struct link *link)
 {
     return !link->local;

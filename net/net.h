@@ -44,7 +44,7 @@ void identity_free(struct identity *i);
 
 /* ---- links ---- */
 #define FRAME_MAGIC 0x54434456u                      /* "VDCT" */
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
 #define FRAME_HEAD_BYTES 64
 #define FRAME_PAYLOAD_MAX (64u << 20)                /* layout of a frame: net/frame.h */
 
@@ -77,6 +77,7 @@ void link_set_arg(struct link *link, const struct link_ops *ops, void *arg);   /
 const struct msg_hello *link_peer(const struct link *link);
 /* Bytes written and read on the wire, TLS and headers included. */
 void link_traffic(const struct link *link, uint64_t *sent, uint64_t *received);
+size_t link_queued(const struct link *link);          /* bytes that the connection has not taken yet */
 bool link_is_tls(const struct link *link);
 /* The name of the site in the certificate of the other end, accepted already; "" on a link without TLS. HELLO's site index is the peer's word only. */
 const char *link_peer_site(const struct link *link);

@@ -12,7 +12,8 @@ import threading
 import time
 from pathlib import Path
 
-from harness import ROOT, complete, events, finish, kill_all, logs, processes, reference, report, run, spec, start, step_of, test, two_sites, wait_for, workspace
+from harness import (PROGRAM, ROOT, complete, events, finish, kill_all, logs, processes, reference, report, run, spec, start, step_of, test, two_sites, wait_for,
+                     workspace)
 
 TRAIN = {"steps": 300, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True,
          "optimizer": {"name": "adamw", "lr": 0.01, "schedule": "cosine", "final": 0.01, "warmup": 10}}
@@ -237,6 +238,35 @@ def strangers(w, wanted):
     test("the agents' logs did not grow with the attacks", lines < 300, lines)
 
 
+# ---- through one port into a running job ----
+def joins(w):
+    """A visiting site that sees of the others one TCP port, behind which coordinator and shard stand."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    train = dict(TRAIN, steps=1500, batch=32, lanes=4)
+    sites = [{"name": "home", "via": "local", "ranks": 1, "ps_shards": 1, "door": f"127.0.0.1:{port}"}, {"name": "edge", "via": "join", "ranks": 1, "ps_shards": 1}]
+    folder = Path(w) / "joins"
+    folder.mkdir()
+    job = spec(folder, train=train, sites=sites, export=None, coordinator={"door": "home", "address": f"127.0.0.1:{port}"},
+               model={"family": "cnn", "classes": 10, "input": [1, 28, 28], "channels": [4, 8], "hidden": 16})
+    wanted = reference(job)
+    p = start(job, folder / "run")
+    wait_for(lambda: step_of(folder / "run") > 20 or p.poll() is not None)
+    where = f"127.0.0.1:{port}/coordinator.{(folder / 'run/state/job').read_text().strip()}"
+    visitor = subprocess.Popen([PROGRAM, "join", where, "--site", "edge", "--token", folder / "run/state/tokens/edge.token", "--dir", folder / "edge"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    came = wait_for(lambda: [pid for pid, words in processes(folder / "edge", "worker")] or p.poll() is not None, 40)
+    found = listening([pid for pid, _words in processes(folder / "run") + processes(folder / "edge")])
+    test("a visiting site joins through the one port that there is", came and found == [port], f"{found} {port}")
+    out, err = p.communicate(timeout=120)
+    wrong = complete(folder / "run", subprocess.CompletedProcess([], p.returncode, out, err), wanted)
+    test("and the run completes: the same weights", not wrong, wrong)
+    test("its line says the whole address", f"viaduct join {where} --site edge" in err, err[:600])
+    visitor.communicate(timeout=60)
+    kill_all(folder / "run")
+    kill_all(folder / "edge")
+
+
 # ---- where a door stands ----
 def settings(w, short):
     folder = Path(w) / "environment"
@@ -273,4 +303,5 @@ with workspace() as w:
     Run(w, "plain", sites=two_sites(2, 1)).end(wanted, "two sites without doors")
     doors_and_deaths(w, wanted)
     strangers(w, wanted)
+    joins(w)
 finish()

@@ -105,6 +105,18 @@ static void test_overrides(void **state)
     assert_int_equal(j.spec.steps, 60);
     assert_true(j.spec.epochs == 0 && !j.spec.has_export);
     job_fini(&j);
+    load(&j, good, "export.prune={sparsity: 0.75}", NULL);
+    assert_true(j.spec.prune.sparsity == 0.75 && j.spec.prune.epochs == 1);
+    job_fini(&j);
+    load(&j, good, "export.prune={}", "export.prune.epochs=0.5");
+    assert_true(j.spec.prune.sparsity == 0.8 && j.spec.prune.epochs == 0.5);
+    job_fini(&j);
+    load(&j, good, "export.prune.epochs=2", "export.prune=null");
+    assert_true(j.spec.prune.sparsity == 0);
+    job_fini(&j);
+    load(&j, good, "export.prune={}", "export=null");
+    assert_true(j.spec.prune.sparsity == 0 && !j.spec.has_export);
+    job_fini(&j);
     load(&j, good, "train.batch=null", "train.optimizer.name=sgd");
     assert_int_equal(j.spec.batch, 256);
     assert_int_equal(j.spec.optimizer.name, OPTIMIZER_SGD);
@@ -132,6 +144,12 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_string_equal(b.spec.coordinator_door, "a");
     assert_string_equal(b.spec.sites[0].door, "host.example:0");
     assert_null(b.spec.sites[1].door);
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, "export.prune={sparsity: 0.3, epochs: 2.5}", NULL);
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_true(b.spec.prune.sparsity == 0.3 && b.spec.prune.epochs == 2.5);
     job_fini(&a);
     job_fini(&b);
 }
@@ -176,6 +194,15 @@ static void test_rates_and_steps(void **state)
     assert_int_equal(job_steps(&s, 60000), 118);
     s.steps = 7;
     assert_int_equal(job_steps(&s, 60000), 7);
+    assert_int_equal(job_prune_steps(&s, 60000), 0);
+    s.prune.sparsity = 0.8;
+    s.prune.epochs = 1.5;
+    assert_int_equal(job_prune_steps(&s, 60000), 235 + 118);
+    o = (struct job_optim){.lr = 1, .schedule = SCHEDULE_STEP, .step_every = 1, .step_factor = 0.1, .final = 0.01, .warmup = 100};
+    assert_true(fabs(job_prune_lr(&o, 0, 101) - 0.1) < 1e-12 && fabs(job_prune_lr(&o, 50, 101) - 0.055) < 1e-12 && fabs(job_prune_lr(&o, 100, 101) - 0.01) < 1e-12);
+    assert_true(fabs(job_prune_lr(&o, 0, 1) - 0.1) < 1e-12);
+    o.final = 1;                                          /* never above where it begins */
+    assert_true(fabs(job_prune_lr(&o, 100, 101) - 0.1) < 1e-12);
 }
 
 /* Any bytes: an answer, never a crash; limits hold. */
