@@ -10,6 +10,7 @@
 
 #include "agent/children.h"
 #include "agent/door.h"
+#include "agent/front.h"
 #include "agent/publish.h"
 #include "agent/segments.h"
 #include "base/base.h"
@@ -40,6 +41,8 @@ struct agent {
     uint64_t lost_since_ms;
     struct children children;
     struct door *door;
+    const char *door_wanted;     /* HOST:PORT of the front door, over what the spec says; NULL: as the spec says */
+    struct front *front;
     struct publisher *publisher;
     bool have_view;
     struct view view;
@@ -514,6 +517,9 @@ static int take_over(struct agent *a, struct err *err)
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
     snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
     TRY(door_open(c->socket_path, &a->door, err));
+    const char *visiting = getenv("VIADUCT_VISITING"), *in_spec = a->job.spec.sites[a->site_index].door;
+    const char *wanted = visiting && *visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
+    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
     segments_sweep(a->run.job, a->site, gang_lives, a);
     return 0;
@@ -545,11 +551,14 @@ static int set_up(struct agent *a, struct err *err)
 static int parse(struct agent *a, int argc, char **argv, struct err *err)
 {
     const char *run = NULL;
+    a->door_wanted = getenv("VIADUCT_DOOR");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
             run = argv[++i];
         else if (strcmp(argv[i], "--site") == 0 && i + 1 < argc)
             a->site = argv[++i];
+        else if (strcmp(argv[i], "--door") == 0 && i + 1 < argc)
+            a->door_wanted = argv[++i];
         else if (strcmp(argv[i], "--external-gang") == 0)
             a->external_gang = true;
         else
@@ -590,6 +599,7 @@ int agent_main(int argc, char **argv)
     }
     publisher_close(a->publisher);
     door_close(a->door);
+    front_close(a->front);
     if (a->loop)
         loop_free(a->loop);
     identity_free(a->identity);

@@ -86,6 +86,34 @@ int rundir_start_token(const struct rundir *r, char *out)
     return out[0] ? 0 : -1;
 }
 
+int rundir_door(const struct rundir *r, const char *site, char *out, struct err *err)
+{
+    char file[700];
+    void *bytes = NULL;
+    size_t size = 0;
+    snprintf(file, sizeof file, "%s/state/door-%s", r->path, site);
+    TRY(fs_read_file(&fs_real, file, 4096, &bytes, &size, err));
+    size_t line = strcspn(bytes, "\n");
+    int rc = line > 0 && line < 160 ? 0 : err_set(err, ERR_CORRUPT, "%s holds no address", file);
+    if (rc == 0)
+        snprintf(out, 160, "%.*s", (int)line, (const char *)bytes);
+    free(bytes);
+    return rc;
+}
+
+int rundir_set_door(const struct rundir *r, const char *site, const char *address, struct err *err)
+{
+    char file[700], text[200];
+    snprintf(file, sizeof file, "%s/state/door-%s", r->path, site);
+    int n = snprintf(text, sizeof text, "%s\n", address);
+    return n < (int)sizeof text ? fs_publish_file(&fs_real, file, text, (size_t)n, err) : err_set(err, ERR_USAGE, "%s is too long for an address", address);
+}
+
+void rundir_door_socket(const struct rundir *r, unsigned site_index, char *out)
+{
+    snprintf(out, 108, "unix:%s/d-%u", r->sockets, site_index);
+}
+
 int rundir_site(const struct rundir *r, const char *name)
 {
     char file[600];

@@ -67,8 +67,9 @@ static void print_sites(const struct world *w, char *out, size_t size)
     size_t n = (size_t)snprintf(out, size, "sites=[");
     for (unsigned i = 0; i < spec->site_count && n < size; i++) {
         const struct job_site *s = &spec->sites[i];
-        n += (size_t)snprintf(out + n, size - n, "%s{name: \"%s\", via: %s, ranks: %u, threads: %u, ps_shards: %u}", i ? ", " : "", s->name,
-                              job_via_word(i == w->site_index && s->via == VIA_SLURM ? VIA_MPIRUN : s->via), i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards);
+        n += (size_t)snprintf(out + n, size - n, "%s{name: \"%s\", via: %s, ranks: %u, threads: %u, ps_shards: %u%s%s%s}", i ? ", " : "", s->name,
+                              job_via_word(i == w->site_index && s->via == VIA_SLURM ? VIA_MPIRUN : s->via), i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards,
+                              s->door ? ", door: \"" : "", s->door ? s->door : "", s->door ? "\"" : "");
     }
     CHECK(n + 2 < size);
     snprintf(out + n, size - n, "]");
@@ -102,7 +103,7 @@ void mpi_world_keep_terminal(void)
 static int start_supervisor(struct world *w, struct err *err)
 {
     const char *args[72], *env[ENV_MAX + 3];
-    char sites[SITES_MAX * 160 + 16], external[160], world_name[200], terminal_fd[48], *emptied[ENV_MAX];
+    char sites[SITES_MAX * 256 + 16], external[160], world_name[200], terminal_fd[48], *emptied[ENV_MAX];
     unsigned n = 0, e = 0;
     print_sites(w, sites, sizeof sites);
     snprintf(external, sizeof external, "--external-gang=%s", w->site);

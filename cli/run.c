@@ -266,7 +266,7 @@ static void add_step(struct supervisor *s, unsigned site)
 static int expect_visitors(const struct supervisor *s, struct err *err)
 {
     const struct job_spec *spec = &s->job.spec;
-    char path[700], host[120];
+    char path[700], host[120], address[ADDRESS_LIMIT];
     for (unsigned i = 0; i < spec->site_count; i++) {
         if (spec->sites[i].via != VIA_JOIN)
             continue;
@@ -274,8 +274,8 @@ static int expect_visitors(const struct supervisor *s, struct err *err)
         if (setenv("VIADUCT_HOST_ADDRESS", host, 0) < 0)
             return err_errno(err, errno, "cannot tell where this host is");
         TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, path, err));
-        fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name, spec->address,
-                spec->sites[i].name, path);
+        fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name,
+                enrol_address(spec, s->dir.run.job, address), spec->sites[i].name, path);
     }
     return 0;
 }

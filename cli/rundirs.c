@@ -217,7 +217,8 @@ static void forget_earlier_start(const char *dir)
     snprintf(path, sizeof path, "%s/state", dir);
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
-        bool stale = strcmp(e->d_name, "coordinator.addr") == 0 || strncmp(e->d_name, "agent-", 6) == 0 || strncmp(e->d_name, "gang-", 5) == 0;
+        bool stale = strcmp(e->d_name, "coordinator.addr") == 0 || strncmp(e->d_name, "agent-", 6) == 0 || strncmp(e->d_name, "gang-", 5) == 0 ||
+                     strncmp(e->d_name, "door-", 5) == 0;
         snprintf(path, sizeof path, "%s/state/%s", dir, e->d_name);
         if (stale)
             unlink(path);

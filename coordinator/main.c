@@ -12,6 +12,7 @@
 #include "coordinator/shell.h"
 
 #define TICK_MS 100
+#define DOOR_MS 50               /* between looks whether the front door is there */
 #define SYNC_MS 100
 #define REPORT_MS 2000
 #define ORPHAN_MS 10000
@@ -266,6 +267,8 @@ static int listen_all(struct shell *s, struct err *err)
     s->superseded = false;
     snprintf(path, sizeof path, "%s/state/tls", s->run.path);
     TRY(identity_load(path, "coordinator", ROLE_COORDINATOR, &s->identity, err));
+    if (s->job.spec.coordinator_door)
+        return 0;                         /* when that door is there: be_found */
     snprintf(address, sizeof address, "tls:%.140s", s->job.spec.listen);
     return net_listen(s->loop, address, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err);
 }
@@ -274,8 +277,45 @@ static int tell_addresses(const struct shell *s, struct err *err)
 {
     char path[700], text[400];
     snprintf(path, sizeof path, "%s/state/coordinator.addr", s->run.path);
-    snprintf(text, sizeof text, "%s\n%s\n", listener_address(s->listen_tls), listener_address(s->listen_unix));
+    snprintf(text, sizeof text, "%s%s%s\n", s->listen_tls ? listener_address(s->listen_tls) : "", s->listen_tls ? "\n" : "", listener_address(s->listen_unix));
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
+}
+
+/* ERR_NOT_FOUND: the agent of that site has not opened its door yet. */
+static int listen_at_door(struct shell *s, const char *site, struct err *err)
+{
+    char door[ADDRESS_LIMIT], passing[108], name[80];
+    TRY(rundir_door(&s->run, site, door, err));
+    rundir_door_socket(&s->run, site_index(s, site), passing);
+    snprintf(name, sizeof name, "coordinator.%s", s->run.job);
+    const struct door_place place = {.address = door, .passing = passing, .name = name};
+    TRY(net_listen_at_door(s->loop, &place, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err));
+    return tell_addresses(s, err);
+}
+
+static void on_door_timer(void *arg)
+{
+    struct shell *s = arg;
+    struct err err = ERR_INIT;
+    int rc = s->ending ? 0 : listen_at_door(s, s->job.spec.coordinator_door, &err);
+    if (rc == ERR_NOT_FOUND)
+        return;
+    timer_stop(s->door_timer);
+    s->door_timer = NULL;
+    if (rc == 0)
+        return;
+    snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
+    log_error(&s->log, "%s", s->error);
+    shell_end(s, err_exit_code(rc), 0);
+}
+
+/* From here on others find us: this machine's at once, agents, ranks and shards when the front door is there, if it is to be one. */
+static int be_found(struct shell *s, struct err *err)
+{
+    TRY(tell_addresses(s, err));
+    if (s->job.spec.coordinator_door)
+        s->door_timer = timer_start(s->loop, 0, DOOR_MS, on_door_timer, s);
+    return 0;
 }
 
 /* ---- signals, parent ---- */
@@ -413,7 +453,7 @@ static int set_up(struct shell *s, struct err *err)
     failpoint(FAIL_COORDINATOR_START);
     tell_start(s, died_ms);
     TRY(open_metrics(s, err));
-    TRY(tell_addresses(s, err));
+    TRY(be_found(s, err));
     TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
     TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
     TRY(watch_parent(s, err));

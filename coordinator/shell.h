@@ -64,7 +64,8 @@ struct shell {
     struct job job;
     struct identity *identity;
     struct msg_hello hello;
-    struct listener *listen_tls, *listen_unix;
+    struct listener *listen_tls, *listen_unix;   /* listen_tls: NULL until the front door it stands behind is there */
+    struct timer *door_timer;
     struct core_config config;
     struct core *core;                    /* NULL: the start failed before it */
     struct core_out *out;

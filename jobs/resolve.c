@@ -158,8 +158,8 @@ void resolve_text(struct job *job)
         add_number(&t, "  epochs", s->epochs);
     add(&t, "\n  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
     add_optimizer(&t, &s->optimizer);
-    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {listen: \"%s\"", (unsigned long long)s->seed,
-        s->deterministic ? "true" : "false", s->listen);
+    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {%s: \"%s\"", (unsigned long long)s->seed,
+        s->deterministic ? "true" : "false", s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
@@ -168,6 +168,10 @@ void resolve_text(struct job *job)
         add(&t, "  - {name: %s%s%s, via: %s, ranks: %u, threads: %u, ps_shards: %u", quote_of(site->name), site->name, quote_of(site->name), job_via_word(site->via), site->ranks, site->threads, site->ps_shards);
         if (site->via == VIA_SLURM)
             add_slurm(&t, &site->slurm, slurm++ == 0);
+        if (site->door) {
+            add(&t, ", door: ");
+            add_quoted(&t, site->door);
+        }
         add(&t, "}\n");
     }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,

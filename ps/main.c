@@ -315,15 +315,26 @@ static void on_term(void *arg, int signo)
     finish(arg, 128 + signo);
 }
 
-/* Where other sites dial us: nowhere at a visiting site; at VIADUCT_HOST_ADDRESS when sites are on other hosts. */
-static int listen_outside(struct ps *p, struct err *err)
+/* Where other sites dial us: nowhere at a visiting site; behind the front door of this host, where its agent has one; else at a port of our own, at
+ * VIADUCT_HOST_ADDRESS when sites are on other hosts. */
+static int listen_outside(struct ps *p, uint8_t site_index, struct err *err)
 {
-    char address[ADDRESS_LIMIT];
+    char address[ADDRESS_LIMIT], passing[108], name[160];
     const char *visiting = getenv("VIADUCT_VISITING"), *host = getenv("VIADUCT_HOST_ADDRESS");
+    struct err none = ERR_INIT;
     if (visiting && *visiting)
         return 0;
-    snprintf(address, sizeof address, "tls:%.120s:0", host && *host ? host : "127.0.0.1");
-    return net_listen(p->loop, address, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
+    int rc = rundir_door(&p->run, p->site, address, &none);
+    if (rc == ERR_NOT_FOUND) {
+        snprintf(address, sizeof address, "tls:%.120s:0", host && *host ? host : "127.0.0.1");
+        return net_listen(p->loop, address, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
+    }
+    if (rc < 0)
+        return *err = none, rc;
+    rundir_door_socket(&p->run, site_index, passing);
+    snprintf(name, sizeof name, "ps-%u.%s.%s", p->slot, p->site, p->run.job);
+    const struct door_place place = {.address = address, .passing = passing, .name = name};
+    return net_listen_at_door(p->loop, &place, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
 }
 
 static int set_up(struct ps *p, uint8_t site_index, struct err *err)
@@ -338,7 +349,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     TRY(identity_load(path, p->site, ROLE_PS, &p->identity, err));
     snprintf(path, sizeof path, "unix:%s/ps-%u-%u", p->run.sockets, p->slot, p->instance);
     TRY(net_listen(p->loop, path, p->identity, &p->hello, &guest_ops, p, &p->listen_unix, err));
-    TRY(listen_outside(p, err));
+    TRY(listen_outside(p, site_index, err));
     TRY(ps_disk_open(p->loop, &p->disk, err));
     struct ps_peers_config peers = {.loop = p->loop, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
                                     .opened = peer_opened, .message = peer_message, .arg = p};

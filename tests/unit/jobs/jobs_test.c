@@ -154,7 +154,7 @@ static void test_resolved_text_loads_to_the_same(void **state)
 {
     (void)state;
     static struct job a, b;
-    load(&a, good, "sites=[{name: a, ranks: 2}, {name: b}]", "train.optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, clip: 1.5}");
+    load(&a, good, "sites=[{name: a, ranks: 2, door: '[::1]:7443'}, {name: b}]", "train.optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, clip: 1.5}");
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     assert_non_null(strstr(a.resolved_yaml, "lr: 0.1, weight_decay: 0, momentum: 0.9,"));   /* as people write it */
@@ -162,6 +162,16 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_ok(job_resume_check(&a.spec, &b.spec, &e));
     assert_int_equal(b.spec.sites[0].ranks, 2);
     assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
+    assert_string_equal(b.spec.sites[0].door, "[::1]:7443");
+    assert_true(!b.spec.sites[1].door && !b.spec.coordinator_door);
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, "sites=[{name: a, door: 'host.example:0'}, {name: b, door: null}]", "coordinator.door=a");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_string_equal(b.spec.coordinator_door, "a");
+    assert_string_equal(b.spec.sites[0].door, "host.example:0");
+    assert_null(b.spec.sites[1].door);
     job_fini(&a);
     job_fini(&b);
     load(&a, good, "export.prune={sparsity: 0.3, epochs: 2.5}", NULL);
