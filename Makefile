@@ -43,6 +43,11 @@ LIBS := $(PKG_LIBS) -lpthread -ldl -lm
 CFLAGS_FILE_engine/kernels_avx512 := -O3 -ffp-contract=fast -mavx512f -mavx512vl -mavx512dq -mavx512bw -mfma -mprefer-vector-width=512 -fno-math-errno
 CFLAGS_FILE_engine/kernels_avx2 := -O3 -ffp-contract=fast -mavx2 -mfma -fno-math-errno
 CFLAGS_FILE_engine/kernels_base := -O3 -ffp-contract=fast -fno-math-errno -Wno-psabi
+# Integer kernels, and the float layers of quantized models: no contraction, so that every set gives the same bits.
+CFLAGS_FILE_engine/int8_avx512 := -O3 -mavx512f -mavx512vl -mavx512bw -mavx512vnni -mprefer-vector-width=512 -fno-math-errno
+CFLAGS_FILE_engine/int8_avx2 := -O3 -mavx2 -fno-math-errno
+CFLAGS_FILE_engine/int8_plain := -O3 -fno-math-errno
+CFLAGS_FILE_engine/int8_float := -O3 -fno-math-errno -Wno-psabi
 CFLAGS_FILE_engine/optim := -O3 -fno-math-errno
 # Sums and the memory limit they are held against: plain loops that should not wait for anything but memory. Addition by addition, so the same bits.
 CFLAGS_FILE_base/lanes := -O3
@@ -138,13 +143,13 @@ $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 
 #: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/tensorboard.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
-FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c
+FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch])
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
 	@mkdir -p $(@D)
 	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
 	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
@@ -193,11 +198,12 @@ demo:
 	@$(MAKE) --no-print-directory all
 	@./viaduct run jobs/examples/fashion-mnist.yaml --dir build/demo/$$(date -u +%Y%m%dT%H%M%SZ)
 
-#: bench          speed of training against PyTorch and of all-reduce against memory, interleaved in one run
-bench: viaduct
+#: bench          speed of training against PyTorch, of all-reduce against memory, of int8 files against ONNX Runtime's; interleaved in one run
+bench: viaduct $B/tests/oracle/int8_driver
 	@bash bench/train.sh 1
 	@bash bench/train.sh 2
 	@bash bench/allreduce.sh
+	@bash bench/int8.sh
 
 #: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, fuzzing for a minute each
 check-all: all fuzz

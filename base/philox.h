@@ -9,7 +9,7 @@ struct philox { uint32_t v[4]; };
 struct philox philox4x32(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3);
 
 /* Streams keep uses of one seed apart. */
-enum philox_stream { STREAM_INIT = 1, STREAM_ORDER = 2, STREAM_AUGMENT = 3, STREAM_DROPOUT = 4 };
+enum philox_stream { STREAM_INIT = 1, STREAM_ORDER = 2, STREAM_AUGMENT = 3, STREAM_DROPOUT = 4, STREAM_CALIBRATION = 5, STREAM_BOOTSTRAP = 6 };
 uint64_t philox_key(uint64_t seed, enum philox_stream stream);
 static inline float philox_unit(uint32_t x) { return (float)(x >> 8) * 0x1p-24f; }   /* [0, 1) */
 

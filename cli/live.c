@@ -56,7 +56,7 @@ static const char *string(const json_t *o, const char *key)
 void live_line(const char *json, char *out, size_t size)
 {
     json_t *s = json_loads(json, 0, NULL);
-    char eta[32], ranks[400] = "";
+    char eta[32], phase[48], ranks[400] = "";
     size_t n = 0, i;
     json_t *site;
     json_array_foreach(json_object_get(s, "sites"), i, site) {
@@ -67,15 +67,17 @@ void live_line(const char *json, char *out, size_t size)
             n += (size_t)snprintf(ranks + n, sizeof ranks - n, " ps %.0f/%.0f", isnan(shards_up) ? 0 : shards_up, shards);
     }
     eta_text(number(s, "eta_seconds"), eta, sizeof eta);
+    bool running = strcmp(string(s, "phase"), "running") == 0;
+    snprintf(phase, sizeof phase, "%s%s%s", string(s, "phase"), running && *string(s, "training_phase") ? " " : "", running ? string(s, "training_phase") : "");
     double step = number(s, "step"), steps = number(s, "steps"), loss = number(s, "loss"), rate = number(s, "samples_per_second"),
            wan = number(s, "wan_bytes_per_second");
     if (!s || isnan(step))
         snprintf(out, size, "starting");
     else if (isnan(loss))
-        snprintf(out, size, "%s  step %.0f/%.0f%s", string(s, "phase"), step, isnan(steps) ? 0 : steps, ranks);
+        snprintf(out, size, "%s  step %.0f/%.0f%s", phase, step, isnan(steps) ? 0 : steps, ranks);
     else
-        snprintf(out, size, "%s  step %.0f/%.0f  loss %.4f  %.0f samples/s  ETA %s%s  WAN %.1f MB/s", string(s, "phase"), step, steps, loss,
-                 isnan(rate) ? 0 : rate, eta, ranks, isnan(wan) ? 0 : wan / 1e6);
+        snprintf(out, size, "%s  step %.0f/%.0f  loss %.4f  %.0f samples/s  ETA %s%s  WAN %.1f MB/s", phase, step, steps, loss, isnan(rate) ? 0 : rate, eta, ranks,
+                 isnan(wan) ? 0 : wan / 1e6);
     json_decref(s);
 }
 
@@ -195,17 +197,15 @@ void live_note(struct live *l, const char *text)
 }
 
 /* ---- one question ---- */
-struct question { struct loop *loop; enum msg_type ask; char *json; bool sent; struct err err; };
+struct question { struct loop *loop; enum msg_type ask; const void *message; char *json; bool sent; struct err err; };
 
 static void q_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct question *q = arg;
-    struct msg_status status = {0};
-    struct msg_stop stop = {.why = STOP_REQUESTED};
     (void)peer;
-    q->sent = link_send(link, q->ask, 0, q->ask == MSG_STATUS ? (void *)&status : (void *)&stop, NULL, 0, &q->err) == 0;
+    q->sent = link_send(link, q->ask, 0, q->message, NULL, 0, &q->err) == 0;
     struct msg_status after = {0};
-    if (q->ask == MSG_STOP)   /* the answer to this one says that the stop was read */
+    if (q->ask != MSG_STATUS)   /* the answer to this one says that the other was read */
         link_send(link, MSG_STATUS, 0, &after, NULL, 0, &q->err);
 }
 
@@ -236,10 +236,10 @@ static void q_late(void *arg)
     loop_stop(q->loop);
 }
 
-static int ask(const struct rundir *run, enum msg_type type, uint64_t timeout_ms, char **json, struct err *err)
+static int ask(const struct rundir *run, enum msg_type type, const void *message, uint64_t timeout_ms, char **json, struct err *err)
 {
     static const struct link_ops question_ops = {q_opened, q_message, q_closed};
-    struct question q = {.ask = type};
+    struct question q = {.ask = type, .message = message};
     char address[ADDRESS_LIMIT];
     struct msg_hello hello = hello_of(run);
     struct link *link;
@@ -261,13 +261,24 @@ static int ask(const struct rundir *run, enum msg_type type, uint64_t timeout_ms
 
 int live_ask(const struct rundir *run, uint64_t timeout_ms, char **json, struct err *err)
 {
-    return ask(run, MSG_STATUS, timeout_ms, json, err);
+    struct msg_status status = {0};
+    return ask(run, MSG_STATUS, &status, timeout_ms, json, err);
 }
 
 int live_stop(const struct rundir *run, uint64_t timeout_ms, struct err *err)
 {
     char *json = NULL;
-    TRY(ask(run, MSG_STOP, timeout_ms, &json, err));
+    struct msg_stop stop = {.why = STOP_REQUESTED};
+    TRY(ask(run, MSG_STOP, &stop, timeout_ms, &json, err));
+    free(json);
+    return 0;
+}
+
+int live_drain(const struct rundir *run, uint8_t site, uint64_t timeout_ms, struct err *err)
+{
+    char *json = NULL;
+    struct msg_drain drain = {.site = site};
+    TRY(ask(run, MSG_DRAIN, &drain, timeout_ms, &json, err));
     free(json);
     return 0;
 }
@@ -292,7 +303,8 @@ void live_summary(const char *run_dir, FILE *out)
         return;
     }
     const json_t *final = json_object_get(r, "final"), *ledger = json_object_get(r, "ledger"), *ckpt = json_object_get(r, "checkpoint");
-    const json_t *wan = json_object_get(r, "wan"), *floats = json_object_get(json_object_get(r, "export"), "float");
+    const json_t *wan = json_object_get(r, "wan"), *export = json_object_get(r, "export"), *floats = json_object_get(export, "float");
+    const json_t *quantized = json_object_get(export, "quantized"), *gate = json_object_get(export, "gate");
     const char *status = string(r, "status");
     fprintf(out, "%s: %s\n", string(r, "name"), strcmp(status, "running") == 0 ? "interrupted" : status);
     if (*string(r, "error"))
@@ -313,6 +325,12 @@ void live_summary(const char *run_dir, FILE *out)
     if (*string(floats, "path"))
         fprintf(out, "  %-18s %s\n", "exported", string(floats, "path"));
     print_number(out, "its accuracy", number(floats, "accuracy"), "%.4f");
+    if (json_is_object(gate))
+        fprintf(out, "  %-18s %s: drop %.4f, lower 95 %% bound %+.4f against %+.4f\n", "gate", json_is_true(json_object_get(gate, "passed")) ? "passed" : "failed",
+                number(gate, "drop"), number(gate, "low95"), -number(gate, "max_drop"));
+    if (*string(quantized, "path"))
+        fprintf(out, "  %-18s %s\n", "quantized", string(quantized, "path"));
+    print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");
     if (*string(r, "weights_sha256"))
         fprintf(out, "  %-18s %s\n", "weights_sha256", string(r, "weights_sha256"));
     snprintf(path, sizeof path, "%s/report.html", run_dir);

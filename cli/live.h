@@ -20,6 +20,8 @@ void live_summary(const char *run_dir, FILE *out);
 int live_ask(const struct rundir *run, uint64_t timeout_ms, char **json, struct err *err);
 /* Asks the coordinator to save and stop. */
 int live_stop(const struct rundir *run, uint64_t timeout_ms, struct err *err);
+/* Asks it to let a site that joined go. */
+int live_drain(const struct rundir *run, uint8_t site, uint64_t timeout_ms, struct err *err);
 /* One line from the status JSON, for people; width 0: unlimited. */
 void live_line(const char *json, char *out, size_t size);
 

@@ -94,20 +94,25 @@ int verb_eval(int argc, char **argv)
 }
 
 /* ---- export ---- */
-static int print_files(const char *from, const char *dir, bool json, struct err *err)
+#define FILES_MAX 8
+
+static int print_files(const char *model, const char *dir, bool json, struct err *err)
 {
-    static const char *const name[] = {"model.onnx", "model.safetensors"};
+    static const char *const name[FILES_MAX] = {"model.onnx", "model.safetensors", "float/model.onnx", "float/model.safetensors", "quantized/model.onnx",
+                                                "quantized/model.safetensors", "triton", "card/model-card.html"};
     char quoted[2 * PATH_MAX], path[PATH_MAX];
-    json_quote(quoted, sizeof quoted, from);
+    json_quote(quoted, sizeof quoted, model);
     if (json)
         printf("{\"files\":[");
-    for (unsigned i = 0; i < ARRAY_LEN(name); i++) {
+    for (unsigned i = 0, n = 0; i < FILES_MAX; i++) {
         char file[2 * PATH_MAX];
+        if (!has(dir, name[i]))
+            continue;
         if (snprintf(path, sizeof path, "%s/%s", dir, name[i]) >= (int)sizeof path)
             return err_set(err, ERR_USAGE, "the path %s is too long", dir);
         json_quote(file, sizeof file, path);
         if (json)
-            printf("%s%s", i ? "," : "", file);
+            printf("%s%s", n++ ? "," : "", file);
         else
             printf("%s\n", path);
     }
@@ -116,13 +121,22 @@ static int print_files(const char *from, const char *dir, bool json, struct err 
     return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the paths could not be written to stdout");
 }
 
+/* A run by its own spec: everything that the run itself would have made, in its place. */
+static int export_whole(const char *run, const struct args *a, struct err *err)
+{
+    char dir[PATH_MAX];
+    uint64_t step;
+    if (snprintf(dir, sizeof dir, "%s/export", run) >= (int)sizeof dir)
+        return err_set(err, ERR_USAGE, "the path %s is too long", run);
+    int rc = export_run(run, a->override, a->override_count, &step, err);
+    return rc < 0 ? rc : print_files(run, dir, a->value[1] != NULL, err);
+}
+
 static int export_model(const char *path, const char *out, bool json, struct err *err)
 {
     struct exported_model m;
-    char from[PATH_MAX], dir[PATH_MAX];
-    bool run = !out && is_run(path);
-    if (snprintf(dir, sizeof dir, "%s%s", out ? out : run ? path : "exported", run ? "/export/float" : "") >= (int)sizeof dir)
-        return err_set(err, ERR_USAGE, "the path %s is too long", out ? out : path);
+    char from[PATH_MAX];
+    const char *dir = out ? out : "exported";
     TRY(open_model("export", path, &m, from, err));
     int rc = exported_model_write(&m, dir, EXPORT_ONNX | EXPORT_SAFETENSORS, err);
     exported_model_close(&m);
@@ -137,9 +151,10 @@ int verb_export(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--run") == 0)
         return export_main(argc, argv);   /* the process that an agent starts, not a person's verb */
     int rc = args_parse(&a, options, argc, argv, &err);
-    if (rc == 0 && (a.positional_count != 1 || a.override_count))
-        rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct export RUN|CKPT [--out DIR] [--json]");
+    bool whole = rc == 0 && a.positional_count == 1 && !a.value[0] && is_run(a.positional[0]) && has(a.positional[0], "spec.yaml");
+    if (rc == 0 && (a.positional_count != 1 || (a.override_count && !whole)))
+        rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct export RUN [key.path=value ...] [--json], or viaduct export RUN|CKPT [--out DIR] [--json]");
     if (rc == 0)
-        rc = export_model(a.positional[0], a.value[0], a.value[1] != NULL, &err);
+        rc = whole ? export_whole(a.positional[0], &a, &err) : export_model(a.positional[0], a.value[0], a.value[1] != NULL, &err);
     return rc < 0 ? cli_fail("export", &err) : 0;
 }

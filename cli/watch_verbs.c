@@ -11,6 +11,7 @@
 
 #define ANSWER_MS 5000
 #define STOP_WAIT_MS 30000
+#define BEAT_MS 3000
 
 static int open_run(const char *verb, const struct args *a, struct rundir *run)
 {
@@ -20,6 +21,13 @@ static int open_run(const char *verb, const struct args *a, struct rundir *run)
     if (rc < 0)
         cli_fail(verb, &err);
     return rc;
+}
+
+/* A run on another host, whose coordinator is out of reach: who runs it; false: nobody, as far as can be seen from here. */
+static bool runs_elsewhere(const char *dir, struct holder *owner)
+{
+    struct holder me = holder_self();
+    return lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0 && lease_owner_lives(dir, &me, BEAT_MS);
 }
 
 int verb_status(int argc, char **argv)
@@ -45,7 +53,14 @@ int verb_status(int argc, char **argv)
         err_set(&err, ERR_TEMPORARY, "%s: no coordinator answers and no report was written; see %s/log", a.positional[0], a.positional[0]);
         return cli_fail("status", &err);
     }
-    bool died = strcmp(status, "running") == 0;
+    struct holder owner;
+    char who[200];
+    bool elsewhere = strcmp(status, "running") == 0 && runs_elsewhere(a.positional[0], &owner), died = strcmp(status, "running") == 0 && !elsewhere;
+    if (elsewhere && !a.value[0]) {
+        holder_text(&owner, who, sizeof who);
+        printf("running: %s; %s/metrics.jsonl has its newest step\n", who, a.positional[0]);
+        return 0;
+    }
     if (a.value[0])
         printf("{\"phase\":\"%s\"}\n", died ? "interrupted" : status);
     else if (died)
@@ -68,7 +83,11 @@ int verb_stop(int argc, char **argv)
         return err_exit_code(rc);
     if (live_stop(&run, ANSWER_MS, &err) < 0) {
         struct err why = err;
-        err_set(&err, why.code, "%s does not run: no coordinator answers; `viaduct status %s` tells how it ended (%s)", a.positional[0], a.positional[0], why.text);
+        struct holder owner;
+        if (runs_elsewhere(a.positional[0], &owner) && owner.job)
+            err_set(&err, why.code, "%s runs on node %s: scancel %llu saves it and ends it", a.positional[0], owner.host, (unsigned long long)owner.job);
+        else
+            err_set(&err, why.code, "%s does not run: no coordinator answers; `viaduct status %s` tells how it ended (%s)", a.positional[0], a.positional[0], why.text);
         return cli_fail("stop", &err);
     }
     char status[32] = "running";

@@ -204,7 +204,36 @@ int engine_lane(struct engine *e, unsigned slot, const uint8_t *pixels, const ui
     return run_calls(e, &e->slot[slot], &b, p->call, p->call_count, err);
 }
 
-int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, struct lane_metrics *out, struct err *err)
+struct stream *engine_stream(const struct engine *e, unsigned slot) { return e->slot[slot].stream; }
+
+static uint8_t best_class(const float *z, uint32_t classes)
+{
+    uint32_t best = 0;
+    for (uint32_t k = 1; k < classes; k++)
+        best = z[k] > z[best] ? k : best;
+    return (uint8_t)best;
+}
+
+/* What the program that ran last takes its samples for. */
+static int read_classes(struct engine *e, const struct program *p, uint8_t *predicted, struct err *err)
+{
+    uint32_t classes = e->g->edge[e->g->logits].dims[0];
+    struct handle h;
+    float *logits = malloc(sizeof *logits * classes * p->samples);
+    if (!logits)
+        return err_set(err, ERR_NO_MEMORY, "no memory for the logits of %u samples", p->samples);
+    int rc = stream_copy(e->slot[0].stream, logits, SPACE_HOST, (uint8_t *)e->slot[0].arena + p->logits_offset, device_space(e->device),
+                         sizeof *logits * classes * p->samples, &h, err);
+    if (rc == 0)
+        rc = handle_wait(h, CALL_TIMEOUT_MS, err);
+    for (uint32_t n = 0; n < p->samples && rc == 0; n++)
+        predicted[n] = best_class(logits + (size_t)n * classes, classes);
+    free(logits);
+    return rc;
+}
+
+int engine_predict(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, uint8_t *predicted, struct lane_metrics *out,
+                   struct err *err)
 {
     struct lane_metrics total = {0};
     const struct edge *x = &e->g->edge[e->g->pixels];
@@ -217,6 +246,8 @@ int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, 
         TRY(fit_arena(e, &e->slot[0], p->arena_bytes, err));
         struct bases b = {pixels + at * sample, labels + at, NULL, &part};
         TRY(run_calls(e, &e->slot[0], &b, p->call, p->call_count, err));
+        if (predicted)
+            TRY(read_classes(e, p, predicted + at, err));
         total.loss_sum += part.loss_sum;
         total.correct += part.correct;
         total.samples += part.samples;
@@ -225,6 +256,11 @@ int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, 
     }
     *out = total;
     return 0;
+}
+
+int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, struct lane_metrics *out, struct err *err)
+{
+    return engine_predict(e, pixels, labels, count, NULL, out, err);
 }
 
 int engine_infer(struct engine *e, const float *pixels, uint32_t count, float *logits, struct err *err)

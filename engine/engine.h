@@ -34,11 +34,33 @@ int engine_set_weights(struct engine *e, const float *arena, struct err *err);
 int engine_lane(struct engine *e, unsigned slot, const uint8_t *pixels, const uint8_t *labels, uint32_t count, float *grad,
                 struct lane_metrics *out, struct err *err);
 
+/* On which a slot's calls follow one another. */
+struct stream *engine_stream(const struct engine *e, unsigned slot);
+
 /* Evaluation with running statistics: loss sum and correct count of `count` samples, any count; uses slot 0.. of all threads in order. */
 int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, struct lane_metrics *out,
                 struct err *err);
+/* The same, and the class each sample is taken for (predicted[count], NULL: not wanted). */
+int engine_predict(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, uint8_t *predicted, struct lane_metrics *out,
+                   struct err *err);
 /* Logits (count * classes floats) with running statistics; pixels as floats in [0, 1], N x C x H x W. */
 int engine_infer(struct engine *e, const float *pixels, uint32_t count, float *logits, struct err *err);
+
+/* ---- quantized inference: integer kernels with ONNX's QDQ arithmetic (products summed in 32 bits, scaled in float, rounded half to even, saturated);
+ * layers that stay in float sum in a fixed order and round every operation once. The same bits on every instruction set. ---- */
+struct quantized_engine;
+/* kernels: "avx512vnni", "avx2", "plain", or NULL for the best that this CPU has; ERR_NOT_FOUND for one that it has not. The model must outlive it. */
+int quantized_engine_open(const struct quantized_model *m, struct device *d, uint32_t batch_max, const char *kernels, struct quantized_engine **out,
+                          struct err *err);
+void quantized_engine_close(struct quantized_engine *e);
+const char *quantized_engine_kernels(const struct quantized_engine *e);
+int quantized_engine_predict(struct quantized_engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, uint8_t *predicted,
+                             struct lane_metrics *out, struct err *err);
+int quantized_engine_infer(struct quantized_engine *e, const float *pixels, uint32_t count, float *logits, struct err *err);
+/* One batch (count <= batch_max) of pixels, then a look at every value in float, for calibration: look(arg, edge, v, count, elems) gets count * elems
+ * floats, channel first. */
+typedef void (*value_look)(void *arg, uint16_t edge, const float *v, uint32_t count, uint64_t elems);
+int quantized_engine_observe(struct quantized_engine *e, const uint8_t *pixels, uint32_t count, value_look look, void *arg, struct err *err);
 
 /* ---- optimizers: one function for ranks and shards, explicit about every rounding, the same bits on every machine ---- */
 enum optim_kind { OPTIM_SGD, OPTIM_ADAMW };
@@ -50,6 +72,10 @@ const char *optim_slot_name(const struct optim_config *c, unsigned slot);   /* "
  * step: number of applied records after this one (from 1), for bias correction. slots: optim_slots() arrays of n floats. In place. */
 void optim_apply(const struct optim_config *c, enum tensor_kind kind, float *weights, float *const *slots, const float *sum,
                  uint64_t n, double samples, float lr, float clip, uint64_t step);
+/* The same for a block of a pruned tensor. Its mask is the set of its zeros: first weights below `threshold` (0: none) become zero, then whatever is exactly zero
+ * stays so, with its moments. The mask thus needs no memory, file or message of its own, and cannot disagree with the weights. */
+void optim_apply_masked(const struct optim_config *c, float *weights, float *const *slots, const float *sum, uint64_t n, double samples, float lr, float clip,
+                        uint64_t step, float threshold);
 /* Sum of squares in double, fixed order, and the count of non-finite values; for PREPARED. */
 double block_square_sum(const float *v, uint64_t n, uint32_t *nonfinite);
 

@@ -275,7 +275,7 @@ static void lower_node(struct lowering *w, uint32_t i)
     case OP_BATCHNORM_GRAD: lower_norm_grad(w, i); break;
     case OP_CONV_DX: lower_conv_dx(w, n); break;
     case OP_CONV_DW: lower_conv_dw(w, n); break;
-    case OPS: break;
+    case OP_CONV_BIAS: case OPS: break;   /* not in graphs that are trained: packing_plan refuses folded ones */
     }
 }
 
@@ -326,6 +326,8 @@ int packing_plan(const struct graph *g, const struct layout *l, struct packing *
     memset(out, 0, sizeof *out);
     for (uint32_t n = 0; n < g->forward_count; n++) {
         const struct node *k = &g->node[n];
+        if (k->op == OP_CONV_BIAS)
+            return err_set(err, ERR_USAGE, "a folded graph runs in the quantized engine only");
         if (k->op != OP_CONV)
             continue;
         int t = g->edge[k->in[1]].tensor;

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -22,18 +23,32 @@ static bool is_between(const char *name, const char *start, const char *end)
     return n >= s + e && strncmp(name, start, s) == 0 && strcmp(name + n - e, end) == 0;
 }
 
-static int remove_folder(const char *dir, struct err *err)
+/* Folders as deep as an attempt makes them: attempt/triton/NAME/VERSION. Links are removed, never followed. */
+#define DEPTH_MAX 4
+
+static int remove_below(const char *dir, unsigned depth, struct err *err)
 {
     char path[PATH_MAX];
+    struct stat st;
+    int rc = 0;
     DIR *d = opendir(dir);
     if (!d)
         return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", dir);
-    for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && snprintf(path, sizeof path, "%s/%s", dir, e->d_name) < (int)sizeof path)
+    for (struct dirent *e; rc == 0 && (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || snprintf(path, sizeof path, "%s/%s", dir, e->d_name) >= (int)sizeof path)
+            continue;
+        if (depth > 1 && lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+            rc = remove_below(path, depth - 1, err);
+        else
             unlink(path);
+    }
     closedir(d);
+    if (rc < 0)
+        return rc;
     return rmdir(dir) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot remove %s, what an earlier attempt left", dir) : 0;
 }
+
+static int remove_folder(const char *dir, struct err *err) { return remove_below(dir, DEPTH_MAX, err); }
 
 static int set_aside(const char *dir, char trash[PATH_MAX], struct err *err)
 {
@@ -95,12 +110,23 @@ static int take_place(const char *export_dir, const char *attempt_dir, const cha
     return err_errno(err, errno, "cannot rename %s to %s", attempt_dir, final);
 }
 
-int attempt_publish(const char *export_dir, const char *attempt_dir, struct err *err)
+int attempt_publish(const char *export_dir, const char *attempt_dir, const char *name, struct err *err)
 {
-    char final[PATH_MAX];
-    TRY(path_in(export_dir, "float", final, err));
+    char made[PATH_MAX], final[PATH_MAX];
+    TRY(path_in(attempt_dir, name, made, err));
+    TRY(path_in(export_dir, name, final, err));
+    TRY(fs_fsync_dir(&fs_real, made, err));
     TRY(fs_fsync_dir(&fs_real, attempt_dir, err));
     failpoint(FAIL_EXPORT_RENAME);
-    TRY(take_place(export_dir, attempt_dir, final, err));
+    TRY(take_place(export_dir, made, final, err));
     return fs_fsync_dir(&fs_real, export_dir, err);
+}
+
+int attempt_withdraw(const char *export_dir, const char *name, struct err *err)
+{
+    char final[PATH_MAX], trash[PATH_MAX];
+    TRY(path_in(export_dir, name, final, err));
+    TRY(set_aside(final, trash, err));
+    TRY(fs_fsync_dir(&fs_real, export_dir, err));
+    return remove_folder(trash, err);
 }

@@ -1,49 +1,54 @@
-/* Loss, accuracy and latency by our own engine. Threads take turns over fixed pieces of the data, whose sums are added in order: the result does not
- * depend on how many there are. */
+/* Loss and accuracy by our own engine. Threads take turns over fixed pieces of the data, whose sums are added in order: the result does not depend on how
+ * many there are. */
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
-#include "data/data.h"
 #include "engine/engine.h"
 #include "export/parts.h"
 
 #define PIECE 250                    /* samples */
 #define THREADS_MAX 64
-#define LATENCY_RUNS 400
-#define LATENCY_WARM_UP 20
-#define LATENCY_NS 700000000u        /* measures no longer than this */
 
 struct evaluator {
     const struct exported_model *m;
     const struct dataset *data;
     struct device *device;
     struct lane_metrics *piece;
+    uint8_t *predicted;
     uint64_t pieces;
 };
 struct turn { struct evaluator *e; unsigned first, step; pthread_t thread; int rc; struct err err; };
+struct either { struct engine *floats; struct quantized_engine *integers; };
 
-static int take_pieces(struct turn *t, struct engine *engine)
+static int open_either(const struct evaluator *e, struct either *out, struct err *err)
 {
-    struct evaluator *e = t->e;
-    TRY(engine_set_weights(engine, e->m->weights, &t->err));
-    for (uint64_t p = t->first; p < e->pieces; p += t->step) {
-        uint64_t at = p * PIECE, n = MIN(PIECE, e->data->count - at);
-        TRY(engine_eval(engine, e->data->pixels + at * e->data->sample_bytes, e->data->labels + at, n, &e->piece[p], &t->err));
-    }
-    return 0;
+    if (e->m->quantized)
+        return quantized_engine_open(e->m->quantized, e->device, PIECE, NULL, &out->integers, err);
+    TRY(engine_open(e->m->graph, &e->m->layout, e->device, 1, PIECE, &out->floats, err));
+    return engine_set_weights(out->floats, e->m->weights, err);
+}
+
+static int take_piece(const struct evaluator *e, const struct either *engine, uint64_t p, struct err *err)
+{
+    uint64_t at = p * PIECE, n = MIN(PIECE, e->data->count - at);
+    const uint8_t *pixels = e->data->pixels + at * e->data->sample_bytes, *labels = e->data->labels + at;
+    uint8_t *predicted = e->predicted ? e->predicted + at : NULL;
+    return engine->integers ? quantized_engine_predict(engine->integers, pixels, labels, n, predicted, &e->piece[p], err)
+                            : engine_predict(engine->floats, pixels, labels, n, predicted, &e->piece[p], err);
 }
 
 static void *take_turn(void *arg)
 {
     struct turn *t = arg;
-    struct engine *engine = NULL;
-    t->rc = engine_open(t->e->m->graph, &t->e->m->layout, t->e->device, 1, PIECE, &engine, &t->err);
-    if (t->rc == 0)
-        t->rc = take_pieces(t, engine);
-    engine_close(engine);
+    struct either engine = {NULL, NULL};
+    t->rc = open_either(t->e, &engine, &t->err);
+    for (uint64_t p = t->first; p < t->e->pieces && t->rc == 0; p += t->step)
+        t->rc = take_piece(t->e, &engine, p, &t->err);
+    engine_close(engine.floats);
+    quantized_engine_close(engine.integers);
     return NULL;
 }
 
@@ -92,75 +97,34 @@ static int evaluate(struct evaluator *e, unsigned threads, struct evaluation *ou
     return 0;
 }
 
-int exported_model_evaluate(const struct exported_model *m, const struct job_spec *spec, unsigned threads, struct evaluation *out, struct err *err)
+int exported_model_predict(const struct exported_model *m, const struct dataset *data, unsigned threads, uint8_t *predicted, struct evaluation *out,
+                           struct err *err)
 {
-    const struct model_config *c = &m->config;
-    struct dataset data;
+    struct evaluator e = {.m = m, .data = data, .predicted = predicted, .pieces = (data->count + PIECE - 1) / PIECE};
+    TRY(device_open("cpu", &e.device, err));
+    e.piece = calloc(e.pieces, sizeof *e.piece);
+    int rc = e.piece ? evaluate(&e, threads, out, err) : err_set(err, ERR_NO_MEMORY, "no memory to evaluate %llu samples", (unsigned long long)data->count);
+    free(e.piece);
+    device_close(e.device);
+    return rc;
+}
+
+int open_eval_data(const struct job_spec *spec, const struct model_config *c, struct dataset *out, struct err *err)
+{
     if (!spec->has_eval)
         return err_set(err, ERR_USAGE, "the spec names no data.eval");
-    TRY(dataset_open_idx(&data, spec->eval.images, spec->eval.labels, c->channels, c->height, c->width, c->classes, err));
-    struct evaluator e = {.m = m, .data = &data, .pieces = (data.count + PIECE - 1) / PIECE};
-    int rc = e.pieces ? device_open("cpu", &e.device, err) : err_set(err, ERR_USAGE, "%s holds no sample", spec->eval.images);
-    if (rc == 0 && !(e.piece = calloc(e.pieces, sizeof *e.piece)))
-        rc = err_set(err, ERR_NO_MEMORY, "no memory to evaluate %llu samples", (unsigned long long)data.count);
-    if (rc == 0)
-        rc = evaluate(&e, threads, out, err);
-    free(e.piece);
-    if (e.device)
-        device_close(e.device);
+    TRY(dataset_open_idx(out, spec->eval.images, spec->eval.labels, c->channels, c->height, c->width, c->classes, err));
+    if (out->count)
+        return 0;
+    dataset_close(out);
+    return err_set(err, ERR_USAGE, "%s holds no sample", spec->eval.images);
+}
+
+int exported_model_evaluate(const struct exported_model *m, const struct job_spec *spec, unsigned threads, struct evaluation *out, struct err *err)
+{
+    struct dataset data;
+    TRY(open_eval_data(spec, &m->config, &data, err));
+    int rc = exported_model_predict(m, &data, threads, NULL, out, err);
     dataset_close(&data);
     return rc;
-}
-
-/* ---- latency ---- */
-static int ascending(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-static int time_runs(struct engine *e, const float *pixels, uint64_t ns[LATENCY_RUNS], unsigned *runs, struct err *err)
-{
-    float logits[256];
-    uint64_t end = clock_now_ns() + LATENCY_NS;
-    *runs = 0;
-    for (unsigned i = 0; i < LATENCY_WARM_UP + LATENCY_RUNS && (*runs == 0 || clock_now_ns() < end); i++) {
-        uint64_t start = clock_now_ns();
-        TRY(engine_infer(e, pixels, 1, logits, err));
-        if (i >= LATENCY_WARM_UP || clock_now_ns() >= end)
-            ns[(*runs)++] = clock_now_ns() - start;
-    }
-    return 0;
-}
-
-static int with_engine(const struct exported_model *m, struct device *d, uint64_t ns[LATENCY_RUNS], unsigned *runs, struct err *err)
-{
-    struct engine *e;
-    float *pixels = calloc((size_t)m->config.channels * m->config.height * m->config.width, sizeof *pixels);
-    if (!pixels)
-        return err_set(err, ERR_NO_MEMORY, "no memory for one sample");
-    int rc = engine_open(m->graph, &m->layout, d, 1, 1, &e, err);
-    if (rc == 0) {
-        rc = engine_set_weights(e, m->weights, err);
-        if (rc == 0)
-            rc = time_runs(e, pixels, ns, runs, err);
-        engine_close(e);
-    }
-    free(pixels);
-    return rc;
-}
-
-int measure_latency(const struct exported_model *m, struct latency *out, struct err *err)
-{
-    struct device *d;
-    uint64_t ns[LATENCY_RUNS];
-    unsigned runs = 0;
-    TRY(device_open("cpu", &d, err));
-    int rc = with_engine(m, d, ns, &runs, err);
-    device_close(d);
-    if (rc < 0)
-        return rc;
-    qsort(ns, runs, sizeof *ns, ascending);
-    *out = (struct latency){.p50 = (double)ns[runs / 2] / 1e6, .p99 = (double)ns[(runs - 1) * 99 / 100] / 1e6};
-    return 0;
 }

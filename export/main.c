@@ -1,166 +1,12 @@
-/* `viaduct export`: the stage after the last round. It evaluates the final checkpoint, hashes its weights, writes the model files if the spec asks for
- * them, and publishes RUN/export/result.json last. It may be killed at any moment: another attempt starts over and comes to the same files. */
+/* `viaduct export`: the process that runs the stage after the last round, and the same stage for a person. */
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
-#include "export/parts.h"
+#include "export/stage.h"
 
-#define FOUND_MAX 4096
-
-struct stage {
-    const char *run, *site;
-    uint64_t step;
-    uint32_t generation, attempt;
-    char export_dir[PATH_MAX];
-    struct job job;
-    struct exported_model model;
-    struct log log;
-    /* the result */
-    bool evaluated, exported;
-    struct evaluation eval;
-    struct latency latency;
-    const char *file;                /* "model.onnx" */
-    int64_t file_bytes;
-};
-
-/* ---- the checkpoint ---- */
-static int open_found(struct stage *s, const struct ckpt_found *f, struct err *err)
-{
-    struct ckpt_manifest m;
-    TRY(ckpt_open(&fs_real, f->dir, &m, err));
-    int rc = m.meta.generation == s->generation && m.meta.step == s->step
-                 ? checkpoint_load(f->dir, &m, &s->model, err)
-                 : err_set(err, ERR_NOT_FOUND, "%s is of generation %u", f->dir, m.meta.generation);
-    ckpt_manifest_fini(&m);
-    return rc;
-}
-
-/* Own site first: its copy is near. A damaged copy is passed over and named. */
-static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t count, struct err *err)
-{
-    err_set(err, ERR_NOT_FOUND, "no site has one");
-    for (unsigned turn = 0; turn < 2; turn++)
-        for (uint32_t i = 0; i < count; i++) {
-            bool own = strcmp(all[i].site, s->site) == 0;
-            if (!all[i].published || all[i].step != s->step || own != (turn == 0))
-                continue;
-            if (open_found(s, &all[i], err) == 0)
-                return 0;
-            log_warn(&s->log, "%s", err->text);
-        }
-    return err_wrap(err, "no checkpoint of step %llu, generation %u, in %s/ckpt can be read", (unsigned long long)s->step, s->generation, s->run);
-}
-
-static int open_checkpoint(struct stage *s, struct err *err)
-{
-    char root[PATH_MAX];
-    uint32_t count = 0;
-    struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
-    if (!all)
-        return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
-    snprintf(root, sizeof root, "%s/ckpt", s->run);
-    int rc = ckpt_list(root, all, FOUND_MAX, &count, err);
-    if (rc == 0)
-        rc = open_any(s, all, count, err);
-    free(all);
-    return rc;
-}
-
-/* ---- evaluation and files ---- */
-static int evaluate(struct stage *s, struct err *err)
-{
-    if (!s->job.spec.has_eval || !s->model.graph)
-        return 0;
-    if (exported_model_evaluate(&s->model, &s->job.spec, 0, &s->eval, err) < 0)
-        return err_wrap(err, "evaluating step %llu", (unsigned long long)s->step);
-    s->evaluated = true;
-    return 0;
-}
-
-static int write_files(struct stage *s, struct err *err)
-{
-    char attempt[PATH_MAX], file[PATH_MAX];
-    unsigned to = s->job.spec.export_to;
-    if (!s->job.spec.has_export)
-        return 0;
-    if (!s->model.graph) {
-        log_warn(&s->log, "the checkpoint holds no description of its model, so that nothing can be exported; `ckpt show` lists its tensors");
-        return 0;
-    }
-    TRY(measure_latency(&s->model, &s->latency, err));
-    if (snprintf(attempt, sizeof attempt, "%s/attempt-%u.tmp", s->export_dir, s->attempt) >= (int)sizeof attempt)
-        return err_set(err, ERR_FAILED, "the path %s is too long", s->export_dir);
-    TRY(exported_model_write(&s->model, attempt, to, err));
-    s->file = to & EXPORT_ONNX ? "model.onnx" : "model.safetensors";
-    if (snprintf(file, sizeof file, "%s/%s", attempt, s->file) >= (int)sizeof file)
-        return err_set(err, ERR_FAILED, "the path %s is too long", attempt);
-    s->file_bytes = fs_real.size(fs_real.state, file);
-    if (s->file_bytes < 0)
-        return err_errno(err, (int)-s->file_bytes, "cannot read %s", file);
-    TRY(attempt_publish(s->export_dir, attempt, err));
-    s->exported = true;
-    return 0;
-}
-
-/* ---- the result ---- */
-static void number(char out[40], bool have, double v)
-{
-    if (have && isfinite(v))
-        snprintf(out, 40, "%.17g", v);
-    else
-        snprintf(out, 40, "null");
-}
-
-static int publish_result(struct stage *s, struct err *err)
-{
-    char path[PATH_MAX], text[2048], files[512] = "null", loss[40], accuracy[40], weights[SHA256_HEX], state[SHA256_HEX];
-    number(loss, s->evaluated, s->eval.loss);
-    number(accuracy, s->evaluated, s->eval.accuracy);
-    weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, weights);
-    weights_sha256(&s->model.layout, s->model.weights, TENSOR_STATE, state);
-    if (s->exported)
-        snprintf(files, sizeof files,
-                 "{\"float\":{\"accuracy\":%s,\"bytes\":%lld,\"latency_ms\":{\"batch\":1,\"p50\":%.6g,\"p99\":%.6g,\"threads\":1},"
-                 "\"path\":\"export/float/%s\"},\"gate\":null,\"quantized\":null}",
-                 accuracy, (long long)s->file_bytes, s->latency.p50, s->latency.p99, s->file);
-    int n = snprintf(text, sizeof text, "{\"eval_accuracy\":%s,\"eval_loss\":%s,\"export\":%s,\"state_sha256\":\"%s\",\"weights_sha256\":\"%s\"}\n",
-                     accuracy, loss, files, state, weights);
-    CHECK(n > 0 && n < (int)sizeof text);
-    if (snprintf(path, sizeof path, "%s/result.json", s->export_dir) >= (int)sizeof path)
-        return err_set(err, ERR_FAILED, "the path %s is too long", s->export_dir);
-    return fs_publish_file(&fs_real, path, text, (size_t)n, err);
-}
-
-static int spec_error(const struct stage *s, const char *file, struct err *err)
-{
-    const struct problem *first = &s->job.problems.item[0];
-    return s->job.problems.count ? err_set(err, ERR_USAGE, "%s line %u: %s", file, first->line, first->text) : err->code;
-}
-
-static int stage_run(struct stage *s, struct err *err)
-{
-    char spec[PATH_MAX];
-    if (snprintf(s->export_dir, sizeof s->export_dir, "%s/export", s->run) >= (int)sizeof s->export_dir ||
-        snprintf(spec, sizeof spec, "%s/spec.yaml", s->run) >= (int)sizeof spec)
-        return err_set(err, ERR_FAILED, "the path %s is too long", s->run);
-    if (job_load(&s->job, spec, NULL, 0, false, err) < 0)
-        return spec_error(s, spec, err);
-    TRY(fs_mkdirs(&fs_real, s->export_dir, err));
-    TRY(fs_fsync_dir(&fs_real, s->run, err));
-    TRY(attempt_sweep(s->export_dir, err));
-    TRY(open_checkpoint(s, err));
-    TRY(evaluate(s, err));
-    TRY(write_files(s, err));
-    TRY(publish_result(s, err));
-    log_info(&s->log, "step %llu evaluated and published", (unsigned long long)s->step);
-    return attempt_sweep(s->export_dir, err);   /* the files that were replaced */
-}
-
-/* ---- the process ---- */
 static int parse(struct stage *s, int argc, char **argv, struct err *err)
 {
     bool have_step = false;
@@ -213,9 +59,42 @@ int export_main(int argc, char **argv)
         log_info(&s->log, "ends: %s", err.text);
         fprintf(stderr, "viaduct: export: %s\n", err.text);
     }
-    exported_model_close(&s->model);
-    job_fini(&s->job);
+    stage_close(s);
     log_close(&s->log);
     free(s);
     return err_exit_code(rc);
+}
+
+/* ---- for a person ---- */
+static void passed_over(void *log, const char *text) { log_warn((struct log *)log, "passed over: %s", text); }
+
+static int newest(struct stage *s, struct ckpt_found *found, struct err *err)
+{
+    char root[PATH_MAX];
+    struct ckpt_manifest m;
+    TRY(stage_path(s->run, "ckpt", root, err));
+    TRY(ckpt_newest(&fs_real, root, found, &m, passed_over, &s->log, err));
+    s->step = m.meta.step;
+    s->generation = m.meta.generation;
+    s->site = found->site;
+    ckpt_manifest_fini(&m);
+    return stage_run(s, err);
+}
+
+int export_run(const char *run_dir, const char *const *overrides, unsigned override_count, uint64_t *step, struct err *err)
+{
+    struct stage *s = calloc(1, sizeof *s);
+    struct ckpt_found *found = calloc(1, sizeof *found);
+    CHECK(s != NULL && found != NULL);
+    s->run = run_dir;
+    s->overrides = overrides;
+    s->override_count = override_count;
+    log_open(&s->log, NULL, "export", "");
+    int rc = newest(s, found, err);
+    *step = s->step;
+    stage_close(s);
+    log_close(&s->log);
+    free(found);
+    free(s);
+    return rc;
 }

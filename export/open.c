@@ -78,11 +78,12 @@ static int open_onnx(const char *path, struct exported_model *out, struct err *e
     void *bytes;
     size_t size;
     TRY(fs_read_file(&fs_real, path, ONNX_BYTES_MAX, &bytes, &size, err));
-    int rc = onnx_read(bytes, size, &m.graph, &m.layout, &m.weights, err);
+    bool quantized = onnx_is_quantized(bytes, size);
+    int rc = quantized ? onnx_read_quantized(bytes, size, &m.quantized, err) : onnx_read(bytes, size, &m.graph, &m.layout, &m.weights, err);
     free(bytes);
     if (rc < 0)
         return err_wrap(err, "%s", path);
-    m.config = m.graph->config;
+    m.config = quantized ? m.quantized->graph->config : m.graph->config;
     m.weights_bytes = m.layout.elems * sizeof(float);
     *out = m;
     return 0;
@@ -100,5 +101,6 @@ void exported_model_close(struct exported_model *m)
     graph_free(m->graph);
     layout_fini(&m->layout);
     pages_free(m->weights, m->weights_bytes);
+    quantized_model_free(m->quantized);
     *m = (struct exported_model){0};
 }

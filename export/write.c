@@ -8,14 +8,18 @@
 
 static int image_of(const struct exported_model *m, enum job_export what, void **out, size_t *size, struct err *err)
 {
-    return what == EXPORT_ONNX ? onnx_write(m->graph, &m->layout, m->weights, out, size, err) : safetensors_image(m, out, size, err);
+    if (what == EXPORT_SAFETENSORS)
+        return safetensors_image(m, out, size, err);
+    return m->quantized ? onnx_write_quantized(m->quantized, out, size, err) : onnx_write(m->graph, &m->layout, m->weights, out, size, err);
 }
 
 int exported_model_write(const struct exported_model *m, const char *dir, unsigned to, struct err *err)
 {
     static const struct { enum job_export what; const char *name; } format[] = {{EXPORT_ONNX, "model.onnx"}, {EXPORT_SAFETENSORS, "model.safetensors"}};
-    if (to & ~(unsigned)(EXPORT_ONNX | EXPORT_SAFETENSORS) || to == 0)
-        return err_set(err, ERR_USAGE, "this version exports onnx and safetensors; name one of them in export.to");
+    if (to & ~(unsigned)(EXPORT_ONNX | EXPORT_SAFETENSORS | EXPORT_TRITON) || to == 0)
+        return err_set(err, ERR_USAGE, "this version exports onnx, safetensors and triton; name one of them in export.to");
+    if (to & EXPORT_TRITON)
+        to |= EXPORT_ONNX;
     TRY(fs_mkdirs(&fs_real, dir, err));
     for (unsigned i = 0; i < ARRAY_LEN(format); i++) {
         char path[PATH_MAX];

@@ -33,6 +33,7 @@ enum edge_kind { EDGE_VALUE, EDGE_PARAMETER, EDGE_STATE, EDGE_PIXELS, EDGE_LABEL
 enum op {
     OP_NORMALIZE,     /* pixels -> x: (pixel / 255 - mean) / deviation per channel */
     OP_CONV,          /* x, w -> y: 3 x 3, stride 1, padding 1, no bias */
+    OP_CONV_BIAS,     /* x, w, b -> y: the same with a bias; in folded graphs only, which are not trained */
     OP_BATCHNORM,     /* x, gamma, beta, running mean, running variance -> y */
     OP_RELU,          /* x -> y */
     OP_MAXPOOL,       /* x -> y: 2 x 2, stride 2, odd edges dropped */
@@ -91,6 +92,52 @@ int graph_layout(const struct graph *g, struct layout *out, struct err *err);
 /* Initial value of the flat arena (layout->elems floats): a pure function of (graph, seed). */
 void graph_init_weights(const struct graph *g, const struct layout *l, uint64_t seed, float *arena);
 
+/* ---- after training ---- */
+/* The graph without its loss and with every batch norm folded into the convolution before it: for inference only (no labels, nothing to train). */
+int graph_fold(const struct graph *g, struct graph **out, struct err *err);
+/* The weights that make the folded graph compute what the whole one computes with running statistics; `out` is of the folded layout. */
+void graph_fold_weights(const struct graph *g, const struct layout *l, const float *weights, const struct layout *folded, float *out);
+
+/* A folded model of which layers and values may be integers, by ONNX's rules: value = (u8 - zero) * scale, one scale a tensor; weight = s8 * scale, one
+ * scale an output channel; bias s32 with scale (input's * weight's). Layers that are off compute in float. */
+#define QUANT_LAYERS_MAX 64
+#define QUANT_DEPTH_MAX 32768u       /* products summed by one output: keeps every sum in 31 bits; deeper layers stay in float */
+#define QUANT_BIAS_MAX (1 << 29)
+struct quant_value { bool on; uint8_t zero; float scale; };
+struct quant_layer {                 /* a convolution or dense node */
+    uint32_t node, channels, depth;  /* output channels; weights of each */
+    bool on;
+    int8_t *weight;                  /* [channels][depth], in the order of the float weights */
+    float *scale;                    /* [channels] */
+    int32_t *bias;
+};
+struct value_range { float lo, hi; };
+struct quantized_model {             /* freed by quantized_model_free */
+    struct graph *graph;             /* folded */
+    struct layout layout;
+    float *weights;                  /* of the folded layout; a model read from a file has those of its float layers only */
+    size_t weights_bytes;
+    uint32_t layer_count;
+    struct quant_layer layer[QUANT_LAYERS_MAX];
+    struct quant_value value[GRAPH_EDGES_MAX];
+};
+/* Folded, all in float. */
+int quantized_model_fold(const struct graph *g, const struct layout *l, const float *weights, struct quantized_model **out, struct err *err);
+void quantized_model_free(struct quantized_model *m);
+const char *quantized_layer_name(const struct quantized_model *m, uint32_t layer);
+/* Which layers are integers (bit i: layer i; too deep ones never are), and from that which values. Scales are set afterwards. */
+void quantized_model_plan(struct quantized_model *m, uint64_t layers);
+/* Scales of values from ranges (by edge: of the edges that quantized_range_edge names), then weights and biases. */
+void quantized_model_set(struct quantized_model *m, const struct value_range *range);
+/* The edge whose range a value shares: pooling and flattening change no value. */
+uint16_t quantized_range_edge(const struct graph *folded, uint16_t edge);
+/* Whether the division by the deviation is left to the quantization of the input, because all channels have the same one; then centered pixels are
+ * quantized by quantized_input_scale. */
+bool quantized_input_divides(const struct quantized_model *m);
+float quantized_input_scale(const struct quantized_model *m);
+/* What the model's input can be: pixels in [0, 1], normalized. */
+struct value_range quantized_input_range(const struct model_config *c);
+
 /* config as YAML flow/JSON text for manifests, and back (limits, ERR_CORRUPT). */
 int model_config_print(const struct model_config *c, char *out, size_t size);
 int model_config_parse(const char *json, struct model_config *out, struct err *err);
@@ -105,5 +152,10 @@ int onnx_write(const struct graph *g, const struct layout *l, const float *weigh
 /* Reads what onnx_write wrote and refuses anything else: ERR_USAGE for another program's model, ERR_CORRUPT naming what is damaged or changed.
  * The caller frees: graph_free, layout_fini, pages_free(weights, elems * 4). */
 int onnx_read(const void *file, size_t size, struct graph **g, struct layout *l, float **weights, struct err *err);
+/* The same for quantized models, as QuantizeLinear and DequantizeLinear around float operations (QDQ), which runtimes fuse to integer ones. */
+int onnx_write_quantized(const struct quantized_model *m, void **out, size_t *size, struct err *err);
+int onnx_read_quantized(const void *file, size_t size, struct quantized_model **out, struct err *err);
+/* Whether the metadata says that onnx_write_quantized made it; damaged files say no. */
+bool onnx_is_quantized(const void *file, size_t size);
 
 #endif

@@ -10,7 +10,8 @@
 #define ONNX_CONFIG_KEY "viaduct.model"
 #define ONNX_CONFIG_MAX 4096
 #define ONNX_ENTRIES 4                /* viaduct.model, .labels, .input, .output */
-#define ONNX_FLOAT 1                  /* TensorProto.DataType */
+#define ONNX_FLOAT_LAYERS_KEY "viaduct.float_layers"   /* one more entry, in quantized files only: a JSON list of layers that stayed in float */
+enum onnx_type { ONNX_FLOAT = 1, ONNX_UINT8 = 2, ONNX_INT8 = 3, ONNX_INT32 = 6, ONNX_INT64 = 7 };   /* TensorProto.DataType */
 
 enum onnx_model_field { MODEL_IR_VERSION = 1, MODEL_PRODUCER = 2, MODEL_PRODUCER_VERSION = 3, MODEL_GRAPH = 7, MODEL_OPSET = 8, MODEL_METADATA = 14 };
 enum onnx_opset_field { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
@@ -26,8 +27,45 @@ enum { ONNX_MEAN, ONNX_DEVIATION, ONNX_CONSTANTS };
 extern const char *const onnx_constant_name[ONNX_CONSTANTS];
 void onnx_constant(const struct model_config *c, int which, float out[4]);
 
-/* The graph's nodes, input and output, each as a field of GraphProto. A file of ours has exactly these. */
+/* ---- writing ---- */
+/* A node that is named after its output. */
+struct pb onnx_node(const char *op, const char *const *in, unsigned count, const char *out);
+void onnx_ints(struct pb *node, const char *name, unsigned count, const uint64_t *v);
+void onnx_int(struct pb *node, const char *name, uint64_t v);
+/* kernel_shape, pads and the like of an operation of ours. */
+void onnx_attributes(enum op op, struct pb *node);
+void onnx_subtraction(const struct graph *g, const struct node *n, struct pb *out);   /* input -> "centered" */
+void onnx_normalization(const struct graph *g, const struct node *n, struct pb *out);
+const char *onnx_value_name(const struct graph *g, uint16_t edge);
+void onnx_initializer(struct pb *graph, const char *name, enum onnx_type type, const uint64_t *dims, uint32_t dim_count, const void *v, uint64_t bytes);
+void onnx_constants(const struct model_config *c, unsigned count, struct pb *graph);   /* the first `count` of them */
+/* The float graph's nodes, and any graph's input and output, each as a field of GraphProto. A file of ours has exactly these. */
 void onnx_nodes(const struct graph *g, struct pb *out);
 void onnx_ends(const struct graph *g, struct pb *out);
+void onnx_metadata(struct pb *model, const char *key, const char *value);
+/* Name, ends, operator set and metadata around nodes and initializers; `graph` is taken. */
+void onnx_frame(const struct graph *g, struct pb *graph, struct pb *model);
+int onnx_finish(struct pb *model, uint64_t elems, void **out, size_t *size, struct err *err);
+
+/* ---- reading: a file holds exactly the nodes, ends and initializers that its configuration calls for ---- */
+struct bytes { const uint8_t *p; size_t n; };
+struct onnx_file {
+    struct bytes graph, config, float_layers;
+    unsigned graphs, configs, lists, entries, opsets;
+    uint64_t ir, opset;
+    struct model_config parsed;
+};
+/* quantized: whether the metadata must have the list of float layers, or must not. */
+int onnx_open(const void *file, size_t size, bool quantized, struct onnx_file *f, struct err *err);
+struct onnx_want {                    /* an initializer: where its bytes go, or what they must be */
+    char name[TENSOR_NAME_MAX + 16];
+    enum onnx_type type;
+    uint32_t dim_count;
+    uint64_t dims[4], bytes;
+    void *to;
+    const void *must;
+    bool seen;
+};
+int onnx_take(struct bytes graph, struct pb_reader nodes, struct pb_reader ends, struct onnx_want *want, unsigned count, struct err *err);
 
 #endif

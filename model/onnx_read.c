@@ -2,13 +2,11 @@
  * against that graph, so that a file which another tool has changed is refused instead of being evaluated as something that it is not. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
 #include "model/onnx.h"
-
-struct bytes { const uint8_t *p; size_t n; };
-struct file { struct bytes graph, config; unsigned graphs, configs, entries, opsets; uint64_t ir, opset; };
 
 static int undecodable(const struct pb_reader *r, const char *what, struct err *err)
 {
@@ -17,7 +15,7 @@ static int undecodable(const struct pb_reader *r, const char *what, struct err *
 
 static bool is_text(struct bytes b, const char *text) { return b.n == strlen(text) && memcmp(b.p, text, b.n) == 0; }
 
-static int read_metadata(struct bytes entry, struct file *f, struct err *err)
+static int read_metadata(struct bytes entry, struct onnx_file *f, struct err *err)
 {
     struct pb_reader r = pb_over(entry.p, entry.n);
     struct bytes key = {0}, value = {0};
@@ -32,11 +30,14 @@ static int read_metadata(struct bytes entry, struct file *f, struct err *err)
     if (is_text(key, ONNX_CONFIG_KEY)) {
         f->config = value;
         f->configs++;
+    } else if (is_text(key, ONNX_FLOAT_LAYERS_KEY)) {
+        f->float_layers = value;
+        f->lists++;
     }
     return 0;
 }
 
-static int read_opset(struct bytes entry, struct file *f, struct err *err)
+static int read_opset(struct bytes entry, struct onnx_file *f, struct err *err)
 {
     struct pb_reader r = pb_over(entry.p, entry.n);
     f->opsets++;
@@ -48,7 +49,7 @@ static int read_opset(struct bytes entry, struct file *f, struct err *err)
     return r.bad ? undecodable(&r, "the operator set", err) : 0;
 }
 
-static int read_file(const void *p, size_t size, struct file *f, struct err *err)
+static int read_fields(const void *p, size_t size, struct onnx_file *f, struct err *err)
 {
     struct pb_reader r = pb_over(p, size);
     for (struct pb_field k; pb_next(&r, &k);) {
@@ -64,16 +65,19 @@ static int read_file(const void *p, size_t size, struct file *f, struct err *err
             f->graphs++;
         }
     }
-    if (r.bad || size == 0)
-        return undecodable(&r, "the file", err);
+    return r.bad || size == 0 ? undecodable(&r, "the file", err) : 0;
+}
+
+static int check_fields(const struct onnx_file *f, unsigned lists, struct err *err)
+{
     if (f->configs == 0)
         return err_set(err, ERR_USAGE, "the model was not exported by viaduct: it has no %s in its metadata; this version reads its own exports only",
                        ONNX_CONFIG_KEY);
     if (f->configs > 1 || f->graphs != 1)
         return err_set(err, ERR_CORRUPT, "the file holds %u graphs and %u configurations, not one of each; export the model again", f->graphs, f->configs);
-    if (f->entries != ONNX_ENTRIES)
+    if (f->entries != ONNX_ENTRIES + lists || f->lists != lists)
         return err_set(err, ERR_CORRUPT, "the metadata holds %u entries of viaduct, not %d: the file was cut or changed; export the model again",
-                       f->entries, ONNX_ENTRIES);
+                       f->entries, ONNX_ENTRIES + (int)lists);
     if (f->opsets != 1 || f->opset != ONNX_OPSET || f->ir != ONNX_IR)
         return err_set(err, ERR_CORRUPT, "the file is not of opset %d and IR version %d, as exported; another tool has converted it", ONNX_OPSET, ONNX_IR);
     return 0;
@@ -94,17 +98,23 @@ static int read_config(struct bytes b, struct model_config *c, struct err *err)
     return 0;
 }
 
+int onnx_open(const void *file, size_t size, bool quantized, struct onnx_file *f, struct err *err)
+{
+    *f = (struct onnx_file){0};
+    TRY(read_fields(file, size, f, err));
+    TRY(check_fields(f, quantized, err));
+    return read_config(f->config, &f->parsed, err);
+}
+
+bool onnx_is_quantized(const void *file, size_t size)
+{
+    struct onnx_file f = {0};
+    struct err ignored = ERR_INIT;   /* whoever opens the file next says what is wrong with it */
+    return read_fields(file, size, &f, &ignored) == 0 && f.lists > 0;
+}
+
 /* ---- the graph, against what it must be ---- */
 struct tensor { struct bytes name, raw; uint32_t dim_count; uint64_t dims[TENSOR_DIMS_MAX]; uint64_t type; };
-
-struct reading {
-    const struct graph *g;
-    const struct layout *l;
-    float *weights;
-    bool *seen;                         /* [layout tensors, then constants] */
-    struct pb_reader nodes, ends;       /* what is still expected, in order */
-    unsigned node;
-};
 
 static int read_tensor(struct bytes b, struct tensor *t, struct err *err)
 {
@@ -126,55 +136,45 @@ static int read_tensor(struct bytes b, struct tensor *t, struct err *err)
     return r.bad ? undecodable(&r, "an initializer", err) : 0;
 }
 
-static int check_tensor(const struct tensor *t, const char *name, uint32_t dim_count, const uint64_t *dims, struct err *err)
+static int check_tensor(const struct tensor *t, const struct onnx_want *w, struct err *err)
 {
+    static const char *const type[] = {[ONNX_FLOAT] = "float32", [ONNX_UINT8] = "uint8", [ONNX_INT8] = "int8", [ONNX_INT32] = "int32", [ONNX_INT64] = "int64"};
     uint64_t elems = 1;
-    bool same = t->dim_count == dim_count;
-    for (uint32_t i = 0; i < dim_count && same; i++) {
-        same = t->dims[i] == dims[i];
-        elems *= dims[i];
+    bool same = t->dim_count == w->dim_count;
+    for (uint32_t i = 0; i < w->dim_count && same; i++) {
+        same = t->dims[i] == w->dims[i];
+        elems *= w->dims[i];
     }
     if (!same)
-        return err_set(err, ERR_CORRUPT, "initializer '%s' does not have the shape that the configuration gives it", name);
-    if (t->type != ONNX_FLOAT || t->raw.n != elems * sizeof(float))
-        return err_set(err, ERR_CORRUPT, "initializer '%s' does not hold %llu float32 values; export the model again", name, (unsigned long long)elems);
+        return err_set(err, ERR_CORRUPT, "initializer '%s' does not have the shape that the configuration gives it", w->name);
+    if (t->type != w->type || t->raw.n != w->bytes)
+        return err_set(err, ERR_CORRUPT, "initializer '%s' does not hold %llu %s values; export the model again", w->name, (unsigned long long)elems,
+                       type[w->type]);
+    if (w->must && memcmp(w->must, t->raw.p, t->raw.n) != 0)
+        return err_set(err, ERR_CORRUPT, "initializer '%s' differs from the configuration in the metadata; export the model again", w->name);
     return 0;
 }
 
-static int take_constant(struct reading *r, const struct tensor *t, int which, struct err *err)
-{
-    uint64_t dims[3] = {r->g->config.channels, 1, 1};
-    float want[4];
-    onnx_constant(&r->g->config, which, want);
-    TRY(check_tensor(t, onnx_constant_name[which], 3, dims, err));
-    if (memcmp(want, t->raw.p, t->raw.n) != 0)
-        return err_set(err, ERR_CORRUPT, "initializer '%s' differs from the configuration in the metadata; export the model again",
-                       onnx_constant_name[which]);
-    return 0;
-}
+struct reading { struct onnx_want *want; unsigned count; struct pb_reader nodes, ends; unsigned node; };   /* nodes, ends: still expected, in order */
 
 static int take_initializer(struct reading *r, struct bytes b, struct err *err)
 {
     struct tensor t = {0};
-    char name[TENSOR_NAME_MAX] = "";
     TRY(read_tensor(b, &t, err));
-    if (t.name.n < sizeof name && t.name.n > 0)
-        memcpy(name, t.name.p, t.name.n);
-    int index = strlen(name) == t.name.n ? layout_find(r->l, name) : -1;
-    for (int i = 0; i < ONNX_CONSTANTS && index < 0; i++)
-        if (strcmp(name, onnx_constant_name[i]) == 0)
-            index = (int)r->l->tensor_count + i;
-    if (index < 0)
-        return err_set(err, ERR_CORRUPT, "initializer '%s' is not part of the model that the configuration describes", name);
-    if (r->seen[index])
-        return err_set(err, ERR_CORRUPT, "initializer '%s' stands in the file twice", name);
-    r->seen[index] = true;
-    if (index >= (int)r->l->tensor_count)
-        return take_constant(r, &t, index - (int)r->l->tensor_count, err);
-    const struct tensor_desc *d = &r->l->tensors[index];
-    TRY(check_tensor(&t, name, d->dim_count, d->dims, err));
-    memcpy(r->weights + d->offset, t.raw.p, t.raw.n);
-    return 0;
+    for (unsigned i = 0; i < r->count; i++) {
+        struct onnx_want *w = &r->want[i];
+        if (!is_text(t.name, w->name))
+            continue;
+        if (w->seen)
+            return err_set(err, ERR_CORRUPT, "initializer '%s' stands in the file twice", w->name);
+        w->seen = true;
+        TRY(check_tensor(&t, w, err));
+        if (w->to)
+            memcpy(w->to, t.raw.p, t.raw.n);
+        return 0;
+    }
+    return err_set(err, ERR_CORRUPT, "initializer '%.*s' is not part of the model that the configuration describes", (int)MIN(t.name.n, TENSOR_NAME_MAX),
+                   (const char *)t.name.p);
 }
 
 static bool expected(struct pb_reader *r, const struct pb_field *got)
@@ -196,22 +196,23 @@ static int take_field(struct reading *r, const struct pb_field *k, struct err *e
     return 0;
 }
 
-static int read_graph(struct reading *r, struct bytes b, struct err *err)
+int onnx_take(struct bytes graph, struct pb_reader nodes, struct pb_reader ends, struct onnx_want *want, unsigned count, struct err *err)
 {
-    struct pb_reader fields = pb_over(b.p, b.n);
+    struct pb_reader fields = pb_over(graph.p, graph.n);
+    struct reading r = {.want = want, .count = count, .nodes = nodes, .ends = ends};
     for (struct pb_field k; pb_next(&fields, &k);)
-        TRY(take_field(r, &k, err));
+        TRY(take_field(&r, &k, err));
     if (fields.bad)
         return undecodable(&fields, "the graph", err);
-    if (r->nodes.pos != r->nodes.size || r->ends.pos != r->ends.size)
-        return err_set(err, ERR_CORRUPT, "the graph ends after node %u, before its logits are made; export the model again", r->node);
-    for (uint32_t i = 0; i < r->l->tensor_count + ONNX_CONSTANTS; i++)
-        if (!r->seen[i])
-            return err_set(err, ERR_CORRUPT, "initializer '%s' is missing; export the model again",
-                           i < r->l->tensor_count ? r->l->tensors[i].name : onnx_constant_name[i - r->l->tensor_count]);
+    if (r.nodes.pos != r.nodes.size || r.ends.pos != r.ends.size)
+        return err_set(err, ERR_CORRUPT, "the graph ends after node %u, before its logits are made; export the model again", r.node);
+    for (unsigned i = 0; i < count; i++)
+        if (!want[i].seen)
+            return err_set(err, ERR_CORRUPT, "initializer '%s' is missing; export the model again", want[i].name);
     return 0;
 }
 
+/* ---- a float model ---- */
 /* The file must be large enough for the weights that its configuration asks for: only then is memory taken for them. */
 static int check_room(const struct layout *l, size_t size, struct err *err)
 {
@@ -222,18 +223,36 @@ static int check_room(const struct layout *l, size_t size, struct err *err)
                                        (unsigned long long)bytes, size);
 }
 
+static void want_constants(const struct model_config *c, float constant[ONNX_CONSTANTS][4], struct onnx_want *w)
+{
+    for (int i = 0; i < ONNX_CONSTANTS; i++) {
+        onnx_constant(c, i, constant[i]);
+        w[i] = (struct onnx_want){.type = ONNX_FLOAT, .dim_count = 3, .dims = {c->channels, 1, 1}, .bytes = c->channels * sizeof(float), .must = constant[i]};
+        snprintf(w[i].name, sizeof w[i].name, "%s", onnx_constant_name[i]);
+    }
+}
+
 static int fill(const struct graph *g, const struct layout *l, struct bytes graph, float *weights, struct err *err)
 {
-    bool seen[GRAPH_EDGES_MAX + ONNX_CONSTANTS] = {false};
+    float constant[ONNX_CONSTANTS][4];
     struct pb nodes = {0}, ends = {0};
-    int rc = 0;
+    unsigned count = ONNX_CONSTANTS + l->tensor_count;
+    struct onnx_want *want = calloc(count, sizeof *want);
     onnx_nodes(g, &nodes);
     onnx_ends(g, &ends);
-    if (nodes.failed || ends.failed)
-        rc = err_set(err, ERR_NO_MEMORY, "no memory to read the model");
-    struct reading r = {.g = g, .l = l, .weights = weights, .seen = seen, .nodes = pb_over(nodes.data, nodes.size), .ends = pb_over(ends.data, ends.size)};
-    if (rc == 0)
-        rc = read_graph(&r, graph, err);
+    int rc = want && !nodes.failed && !ends.failed ? 0 : err_set(err, ERR_NO_MEMORY, "no memory to read the model");
+    if (rc == 0) {
+        want_constants(&g->config, constant, want);
+        for (uint32_t t = 0; t < l->tensor_count; t++) {
+            const struct tensor_desc *d = &l->tensors[t];
+            struct onnx_want *w = &want[ONNX_CONSTANTS + t];
+            *w = (struct onnx_want){.type = ONNX_FLOAT, .dim_count = d->dim_count, .bytes = d->elems * sizeof(float), .to = weights + d->offset};
+            memcpy(w->name, d->name, sizeof d->name);
+            memcpy(w->dims, d->dims, d->dim_count * sizeof *d->dims);
+        }
+        rc = onnx_take(graph, pb_over(nodes.data, nodes.size), pb_over(ends.data, ends.size), want, count, err);
+    }
+    free(want);
     pb_free(&nodes);
     pb_free(&ends);
     return rc;
@@ -264,12 +283,10 @@ static int read_weights(const struct graph *g, struct bytes graph, size_t size, 
 
 int onnx_read(const void *file, size_t size, struct graph **g, struct layout *l, float **weights, struct err *err)
 {
-    struct file f = {0};
-    struct model_config config;
+    struct onnx_file f;
     struct graph *made;
-    TRY(read_file(file, size, &f, err));
-    TRY(read_config(f.config, &config, err));
-    if (graph_build(&config, &made, err) < 0)
+    TRY(onnx_open(file, size, false, &f, err));
+    if (graph_build(&f.parsed, &made, err) < 0)
         return err->code = ERR_CORRUPT, err_wrap(err, "%s in the metadata", ONNX_CONFIG_KEY);
     int rc = read_weights(made, f.graph, size, l, weights, err);
     if (rc < 0) {

@@ -25,9 +25,9 @@ int model_labels_print(const struct model_config *c, char *out, size_t size)
 }
 
 /* ---- nodes ---- */
-static const char *value_name(const struct graph *g, uint16_t e) { return e == g->pixels ? "input" : e == g->logits ? "logits" : g->edge[e].name; }
+const char *onnx_value_name(const struct graph *g, uint16_t e) { return e == g->pixels ? "input" : e == g->logits ? "logits" : g->edge[e].name; }
 
-static struct pb node_named(const char *op, const char *const *in, unsigned count, const char *out)
+struct pb onnx_node(const char *op, const char *const *in, unsigned count, const char *out)
 {
     struct pb n = {0};
     for (unsigned i = 0; i < count; i++)
@@ -38,17 +38,17 @@ static struct pb node_named(const char *op, const char *const *in, unsigned coun
     return n;
 }
 
-static void add_ints(struct pb *node, const char *name, unsigned count, uint64_t each)
+void onnx_ints(struct pb *node, const char *name, unsigned count, const uint64_t *v)
 {
     struct pb a = {0};
     pb_string(&a, ATTRIBUTE_NAME, name);
     for (unsigned i = 0; i < count; i++)
-        pb_uint(&a, ATTRIBUTE_INTS, each);
+        pb_uint(&a, ATTRIBUTE_INTS, v[i]);
     pb_uint(&a, ATTRIBUTE_TYPE, 7);
     pb_message(node, NODE_ATTRIBUTE, &a);
 }
 
-static void add_int(struct pb *node, const char *name, uint64_t v)
+void onnx_int(struct pb *node, const char *name, uint64_t v)
 {
     struct pb a = {0};
     pb_string(&a, ATTRIBUTE_NAME, name);
@@ -66,29 +66,34 @@ static void add_float(struct pb *node, const char *name, float v)
     pb_message(node, NODE_ATTRIBUTE, &a);
 }
 
-static void normalization(const struct graph *g, const struct node *n, struct pb *out)
+void onnx_subtraction(const struct graph *g, const struct node *n, struct pb *out)
 {
-    struct pb sub = node_named("Sub", (const char *[]){value_name(g, n->in[0]), onnx_constant_name[ONNX_MEAN]}, 2, "centered");
-    struct pb div = node_named("Div", (const char *[]){"centered", onnx_constant_name[ONNX_DEVIATION]}, 2, value_name(g, n->out[0]));
+    struct pb sub = onnx_node("Sub", (const char *[]){onnx_value_name(g, n->in[0]), onnx_constant_name[ONNX_MEAN]}, 2, "centered");
     pb_message(out, GRAPH_NODE, &sub);
+}
+
+void onnx_normalization(const struct graph *g, const struct node *n, struct pb *out)
+{
+    onnx_subtraction(g, n, out);
+    struct pb div = onnx_node("Div", (const char *[]){"centered", onnx_constant_name[ONNX_DEVIATION]}, 2, onnx_value_name(g, n->out[0]));
     pb_message(out, GRAPH_NODE, &div);
 }
 
-static void attributes(enum op op, struct pb *node)
+void onnx_attributes(enum op op, struct pb *node)
 {
     switch (op) {
-    case OP_CONV:
-        add_ints(node, "kernel_shape", 2, 3);
-        add_ints(node, "pads", 4, 1);
-        add_ints(node, "strides", 2, 1);
+    case OP_CONV: case OP_CONV_BIAS:
+        onnx_ints(node, "kernel_shape", 2, (uint64_t[]){3, 3});
+        onnx_ints(node, "pads", 4, (uint64_t[]){1, 1, 1, 1});
+        onnx_ints(node, "strides", 2, (uint64_t[]){1, 1});
         break;
     case OP_BATCHNORM: add_float(node, "epsilon", MODEL_NORM_EPS); break;
     case OP_MAXPOOL:
-        add_ints(node, "kernel_shape", 2, 2);
-        add_ints(node, "strides", 2, 2);
+        onnx_ints(node, "kernel_shape", 2, (uint64_t[]){2, 2});
+        onnx_ints(node, "strides", 2, (uint64_t[]){2, 2});
         break;
-    case OP_FLATTEN: add_int(node, "axis", 1); break;
-    case OP_DENSE: add_int(node, "transB", 1); break;
+    case OP_FLATTEN: onnx_int(node, "axis", 1); break;
+    case OP_DENSE: onnx_int(node, "transB", 1); break;
     default: break;
     }
 }
@@ -103,14 +108,14 @@ void onnx_nodes(const struct graph *g, struct pb *out)
         if (n->op == OP_XENT)
             continue;   /* the loss is the trainer's, not the model's */
         if (n->op == OP_NORMALIZE) {
-            normalization(g, n, out);
+            onnx_normalization(g, n, out);
             continue;
         }
         CHECK(name[n->op] != NULL);
         for (unsigned i = 0; i < n->in_count; i++)
-            in[i] = value_name(g, n->in[i]);
-        struct pb node = node_named(name[n->op], in, n->in_count, value_name(g, n->out[0]));
-        attributes(n->op, &node);
+            in[i] = onnx_value_name(g, n->in[i]);
+        struct pb node = onnx_node(name[n->op], in, n->in_count, onnx_value_name(g, n->out[0]));
+        onnx_attributes(n->op, &node);
         pb_message(out, GRAPH_NODE, &node);
     }
 }
@@ -143,32 +148,28 @@ void onnx_ends(const struct graph *g, struct pb *out)
 }
 
 /* ---- weights, metadata, the file ---- */
-static void initializer(struct pb *graph, const char *name, const uint64_t *dims, uint32_t dim_count, const float *v, uint64_t elems)
+void onnx_initializer(struct pb *graph, const char *name, enum onnx_type type, const uint64_t *dims, uint32_t dim_count, const void *v, uint64_t bytes)
 {
     struct pb t = {0};
     for (uint32_t i = 0; i < dim_count; i++)
         pb_uint(&t, TENSOR_DIM, dims[i]);
-    pb_uint(&t, TENSOR_TYPE, ONNX_FLOAT);
+    pb_uint(&t, TENSOR_TYPE, type);
     pb_string(&t, TENSOR_NAME, name);
-    pb_bytes(&t, TENSOR_RAW, v, elems * sizeof *v);
+    pb_bytes(&t, TENSOR_RAW, v, bytes);
     pb_message(graph, GRAPH_INITIALIZER, &t);
 }
 
-static void initializers(const struct graph *g, const struct layout *l, const float *weights, struct pb *graph)
+void onnx_constants(const struct model_config *c, unsigned count, struct pb *graph)
 {
-    uint64_t dims[3] = {g->config.channels, 1, 1};
-    for (int i = 0; i < ONNX_CONSTANTS; i++) {
+    uint64_t dims[3] = {c->channels, 1, 1};
+    for (unsigned i = 0; i < count; i++) {
         float v[4];
-        onnx_constant(&g->config, i, v);
-        initializer(graph, onnx_constant_name[i], dims, 3, v, dims[0]);
-    }
-    for (uint32_t t = 0; t < l->tensor_count; t++) {
-        const struct tensor_desc *d = &l->tensors[t];
-        initializer(graph, d->name, d->dims, d->dim_count, weights + d->offset, d->elems);
+        onnx_constant(c, (int)i, v);
+        onnx_initializer(graph, onnx_constant_name[i], ONNX_FLOAT, dims, 3, v, dims[0] * sizeof *v);
     }
 }
 
-static void metadata(struct pb *model, const char *key, const char *value)
+void onnx_metadata(struct pb *model, const char *key, const char *value)
 {
     struct pb entry = {0};
     pb_string(&entry, ENTRY_KEY, key);
@@ -176,34 +177,49 @@ static void metadata(struct pb *model, const char *key, const char *value)
     pb_message(model, MODEL_METADATA, &entry);
 }
 
-int onnx_write(const struct graph *g, const struct layout *l, const float *weights, void **out, size_t *size, struct err *err)
+void onnx_frame(const struct graph *g, struct pb *graph, struct pb *model)
 {
     char config[ONNX_CONFIG_MAX], labels[4096];
-    struct pb model = {0}, graph = {0}, opset = {0};
-    if (l->elems > ONNX_BYTES_MAX / sizeof(float) - (1u << 20))
-        return err_set(err, ERR_USAGE, "the model is larger than the 2 GiB that one ONNX file can hold; export safetensors instead");
+    struct pb opset = {0};
     CHECK(model_config_print(&g->config, config, sizeof config) < (int)sizeof config);
     CHECK(model_labels_print(&g->config, labels, sizeof labels) < (int)sizeof labels);
-    onnx_nodes(g, &graph);
-    pb_string(&graph, GRAPH_NAME, "viaduct");
-    initializers(g, l, weights, &graph);
-    onnx_ends(g, &graph);
-    pb_uint(&model, MODEL_IR_VERSION, ONNX_IR);
-    pb_string(&model, MODEL_PRODUCER, "viaduct");
-    pb_string(&model, MODEL_PRODUCER_VERSION, VIADUCT_VERSION);
-    pb_message(&model, MODEL_GRAPH, &graph);
+    onnx_ends(g, graph);
+    pb_uint(model, MODEL_IR_VERSION, ONNX_IR);
+    pb_string(model, MODEL_PRODUCER, "viaduct");
+    pb_string(model, MODEL_PRODUCER_VERSION, VIADUCT_VERSION);
+    pb_message(model, MODEL_GRAPH, graph);
     pb_string(&opset, OPSET_DOMAIN, "");
     pb_uint(&opset, OPSET_VERSION, ONNX_OPSET);
-    pb_message(&model, MODEL_OPSET, &opset);
-    metadata(&model, ONNX_CONFIG_KEY, config);
-    metadata(&model, "viaduct.labels", labels);
-    metadata(&model, "viaduct.input", "input");
-    metadata(&model, "viaduct.output", "logits");
-    if (model.failed) {
-        pb_free(&model);
-        return err_set(err, ERR_NO_MEMORY, "no memory to write a model of %llu values as ONNX", (unsigned long long)l->elems);
+    pb_message(model, MODEL_OPSET, &opset);
+    onnx_metadata(model, ONNX_CONFIG_KEY, config);
+    onnx_metadata(model, "viaduct.labels", labels);
+    onnx_metadata(model, "viaduct.input", "input");
+    onnx_metadata(model, "viaduct.output", "logits");
+}
+
+int onnx_finish(struct pb *model, uint64_t elems, void **out, size_t *size, struct err *err)
+{
+    if (model->failed) {
+        pb_free(model);
+        return err_set(err, ERR_NO_MEMORY, "no memory to write a model of %llu values as ONNX", (unsigned long long)elems);
     }
-    *out = model.data;
-    *size = model.size;
+    *out = model->data;
+    *size = model->size;
     return 0;
+}
+
+int onnx_write(const struct graph *g, const struct layout *l, const float *weights, void **out, size_t *size, struct err *err)
+{
+    struct pb model = {0}, graph = {0};
+    if (l->elems > ONNX_BYTES_MAX / sizeof(float) - (1u << 20))
+        return err_set(err, ERR_USAGE, "the model is larger than the 2 GiB that one ONNX file can hold; export safetensors instead");
+    onnx_nodes(g, &graph);
+    pb_string(&graph, GRAPH_NAME, "viaduct");
+    onnx_constants(&g->config, ONNX_CONSTANTS, &graph);
+    for (uint32_t t = 0; t < l->tensor_count; t++) {
+        const struct tensor_desc *d = &l->tensors[t];
+        onnx_initializer(&graph, d->name, ONNX_FLOAT, d->dims, d->dim_count, weights + d->offset, d->elems * sizeof(float));
+    }
+    onnx_frame(g, &graph, &model);
+    return onnx_finish(&model, l->elems, out, size, err);
 }

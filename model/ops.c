@@ -140,6 +140,7 @@ static int conv_gradient(struct graph *g, uint32_t n, uint16_t dy, bool wants_dx
 const struct op_row op_table[OPS] = {
     [OP_NORMALIZE] = {"Normalize", 1, same_shape, NULL},
     [OP_CONV] = {"Conv", 2, conv_shape, conv_gradient},
+    [OP_CONV_BIAS] = {"Conv", 3, conv_shape, NULL},
     [OP_BATCHNORM] = {"BatchNormalization", 5, same_shape, batchnorm_gradient},
     [OP_RELU] = {"Relu", 1, same_shape, relu_gradient},
     [OP_MAXPOOL] = {"MaxPool", 1, pool_shape, pool_gradient},

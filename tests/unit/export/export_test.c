@@ -204,7 +204,7 @@ static void test_files_hold_the_same_model(void **state)
     float want[8 * 5], got[8 * 5];
     place_open(&p, "");
     assert_ok(exported_model_write(&p.m, p.run, EXPORT_ONNX | EXPORT_SAFETENSORS, &e));
-    assert_int_equal(exported_model_write(&p.m, p.run, EXPORT_TRITON, &e), ERR_USAGE);
+    assert_int_equal(exported_model_write(&p.m, p.run, 0, &e), ERR_USAGE);
     snprintf(path, sizeof path, "%s/model.onnx", p.run);
     assert_ok(exported_model_open(path, &from_file, &e));
     snprintf(path, sizeof path, "%s/ckpt/cloud/step-00000003", p.run);
@@ -312,7 +312,7 @@ static void check_result(const struct place *p, bool exported)
         assert_int_equal(stat(path, &st), 0);
         snprintf(want, sizeof want, "\"bytes\":%lld,\"latency_ms\":{\"batch\":1,\"p50\":", (long long)st.st_size);
         assert_non_null(strstr(text, want));
-        assert_non_null(strstr(text, "\"path\":\"export/float/model.onnx\"},\"gate\":null,\"quantized\":null}"));
+        assert_non_null(strstr(text, "\"path\":\"export/float/model.onnx\",\"sparsity\":null},\"gate\":null,\"quantized\":null}"));
         assert_true(exists(p, "export/float/model.safetensors"));
     } else {
         assert_non_null(strstr(text, "\"export\":null"));
@@ -425,11 +425,234 @@ static void test_full_disk(void **state)
     place_open(&p, "");
     assert_int_equal(WEXITSTATUS(attempt(&p, "1", "3", NULL, 1500)), 3);
     char *out = text_of(&p, "out");
-    assert_non_null(strstr(out, "export/attempt-1.tmp/model.onnx"));
+    assert_non_null(strstr(out, "export/attempt-1.tmp/float/model.onnx"));
     free(out);
     assert_false(exists(&p, "export/result.json"));
     assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
     check_result(&p, true);
+    place_close(&p);
+}
+
+/* ---- quantization ---- */
+#define QUANTIZE "export: {quantize: {images: 64}, gate: {max_drop: %s}, to: [onnx, safetensors, triton]}"
+
+static const char *const whole[] = {"export/float/model.onnx", "export/float/model.safetensors", "export/quantized/model.onnx",
+                                    "export/quantized/model.safetensors", "export/triton/t/config.pbtxt", "export/triton/t/labels.txt",
+                                    "export/triton/t/1/model.onnx", "export/card/model-card.json", "export/card/model-card.md", "export/card/model-card.html"};
+
+static void quantize_place(struct place *p, const char *max_drop)
+{
+    char more[200];
+    snprintf(more, sizeof more, QUANTIZE, max_drop);
+    place_open(p, more);
+}
+
+static bool same_file(const struct place *p, const char *a, const char *b)
+{
+    struct err e = ERR_INIT;
+    char path[2][200];
+    void *text[2];
+    size_t n[2];
+    snprintf(path[0], sizeof path[0], "%s/%s", p->run, a);
+    snprintf(path[1], sizeof path[1], "%s/%s", p->run, b);
+    for (int i = 0; i < 2; i++)
+        assert_ok(fs_read_file(&fs_real, path[i], 1 << 24, &text[i], &n[i], &e));
+    bool same = n[0] == n[1] && memcmp(text[0], text[1], n[0]) == 0;
+    free(text[0]);
+    free(text[1]);
+    return same;
+}
+
+static void test_quantized_is_published(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    static struct job job;
+    struct exported_model m;
+    struct evaluation one, other;
+    char path[200], want[100];
+    quantize_place(&p, "0.2");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    for (unsigned i = 0; i < ARRAY_LEN(whole); i++)
+        assert_true(exists(&p, whole[i]));
+    assert_true(same_file(&p, "export/triton/t/1/model.onnx", "export/quantized/model.onnx"));
+    snprintf(path, sizeof path, "%s/spec.yaml", p.run);
+    assert_ok(job_load(&job, path, NULL, 0, false, &e));
+    snprintf(path, sizeof path, "%s/export/quantized/model.onnx", p.run);
+    assert_ok(exported_model_open(path, &m, &e));
+    assert_true(m.quantized && !m.graph);
+    assert_ok(exported_model_evaluate(&m, &job.spec, 1, &one, &e));
+    for (unsigned threads = 2; threads < 5; threads++) {
+        assert_ok(exported_model_evaluate(&m, &job.spec, threads, &other, &e));
+        assert_true(other.loss == one.loss && other.accuracy == one.accuracy && other.samples == SAMPLES);
+    }
+    char *text = text_of(&p, "export/result.json");
+    snprintf(want, sizeof want, "\"quantized\":{\"accuracy\":%.17g,\"bytes\":", one.accuracy);
+    assert_non_null(strstr(text, want));
+    assert_non_null(strstr(text, "\"passed\":true"));
+    assert_non_null(strstr(text, "\"path\":\"export/quantized/model.onnx\",\"rung\":\"mse ranges of 64 images\"}}"));
+    free(text);
+    exported_model_close(&m);
+    job_fini(&job);
+    place_close(&p);
+}
+
+/* The same bytes from another attempt; and what an earlier one published goes when the spec no longer asks for it. */
+static void test_quantized_again_and_not_any_more(void **state)
+{
+    (void)state;
+    struct place p;
+    char a[200], b[200];
+    quantize_place(&p, "0.2");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    for (unsigned i = 0; i < 7; i++) {   /* but the card, which holds measured times */
+        snprintf(a, sizeof a, "%s/%s", p.run, whole[i]);
+        snprintf(b, sizeof b, "%s/before-%u", p.run, i);
+        assert_int_equal(link(a, b), 0);
+    }
+    assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
+    for (unsigned i = 0; i < 7; i++) {
+        snprintf(b, sizeof b, "before-%u", i);
+        assert_true(same_file(&p, whole[i], b));
+    }
+    with_eval(p.run, "");
+    assert_int_equal(attempt(&p, "3", "3", NULL, 0), 0);
+    check_result(&p, true);
+    assert_false(exists(&p, "export/quantized"));
+    assert_false(exists(&p, "export/triton"));
+    assert_false(exists(&p, "export/attempt-3.tmp"));
+    place_close(&p);
+}
+
+static void test_quantized_killed_anywhere(void **state)
+{
+    (void)state;
+    static const char *const at[] = {"export-write:kill:3", "export-write:kill:5", "export-rename:kill", "export-rename:kill:2", "export-rename:kill:3",
+                                     "export-rename:kill:4"};
+    for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+        struct place p;
+        quantize_place(&p, "0.2");
+        assert_true(WIFSIGNALED(attempt(&p, "1", "3", at[i], 0)));
+        assert_false(exists(&p, "export/result.json"));
+        assert_int_equal(attempt(&p, "2", "3", at[i], 0), 0);
+        for (unsigned k = 0; k < ARRAY_LEN(whole); k++)
+            assert_true(exists(&p, whole[k]));
+        assert_false(exists(&p, "export/attempt-1.tmp"));
+        assert_false(exists(&p, "export/attempt-2.tmp"));
+        /* while all is there: whatever moment the next one dies at, every folder is whole */
+        assert_true(WIFSIGNALED(attempt(&p, "3", "3", i % 2 ? "export-rename:kill:2" : "export-write:kill:5", 0)) || i == 1 || i == 3);
+        for (unsigned k = 0; k < ARRAY_LEN(whole); k++)
+            assert_true(exists(&p, whole[k]));
+        place_close(&p);
+    }
+}
+
+static void test_failed_gate(void **state)
+{
+    (void)state;
+    struct place p;
+    quantize_place(&p, "0.2");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    char more[200];
+    snprintf(more, sizeof more, QUANTIZE, "-1");   /* every sample won: out of reach */
+    with_eval(p.run, more);
+    for (unsigned again = 2; again < 4; again++) {
+        assert_int_equal(WEXITSTATUS(attempt(&p, again == 2 ? "2" : "3", "3", NULL, 0)), 3);
+        char *out = text_of(&p, "out"), *text = text_of(&p, "export/result.json");
+        assert_non_null(strstr(out, "viaduct: export: the gate failed"));
+        assert_non_null(strstr(out, "export/float"));
+        assert_true(exists(&p, "export/float/model.onnx"));
+        assert_false(exists(&p, "export/quantized"));   /* not even the earlier one: it is not of this stage */
+        assert_true(same_file(&p, "export/triton/t/1/model.onnx", "export/float/model.onnx"));
+        assert_non_null(strstr(text, "\"passed\":false"));
+        assert_non_null(strstr(text, "\"quantized\":null}"));
+        assert_non_null(strstr(text, "percentile ranges of 64 images\""));       /* each rung is named */
+        assert_non_null(strstr(text, "mse ranges of 64 images\""));
+        assert_non_null(strstr(text, "ranges of 256 images\""));
+        assert_non_null(strstr(text, ", in float: "));
+        free(out);
+        free(text);
+    }
+    with_eval(p.run, "export: {quantize: {images: 64}, gate: {max_drop: 0.2}}");   /* another spec: decided anew */
+    assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
+    assert_true(exists(&p, "export/quantized/model.onnx"));
+    place_close(&p);
+}
+
+static void test_gate(void **state)
+{
+    (void)state;
+    enum { N = 10000 };
+    static uint8_t labels[N], floats[N], integers[N];
+    memset(labels, 1, N);
+    memset(floats, 1, N);
+    memset(integers, 1, N);
+    struct gate g = gate_decide(labels, floats, integers, N, 1, 0);
+    assert_true(g.passed && g.drop == 0 && g.low95 == 0);
+    memset(integers, 2, 40);
+    memset(floats + 40, 2, 20);
+    g = gate_decide(labels, floats, integers, N, 1, 0.005);
+    /* won 20, lost 40 of 10,000: the bound is near the normal one, -0.002 - 1.645 * sqrt(60) / 10000 */
+    assert_true(fabs(g.drop - 0.002) < 1e-12);
+    assert_true(fabs(g.low95 - (-0.002 - 1.645 * sqrt(60) / N)) < 1.5e-4);
+    assert_true(g.passed && !gate_decide(labels, floats, integers, N, 1, 0.003).passed);
+    struct gate same = gate_decide(labels, floats, integers, N, 1, 0.005), other = gate_decide(labels, floats, integers, N, 2, 0.005);
+    assert_true(same.low95 == g.low95 && fabs(other.low95 - g.low95) < 1e-4);
+    memset(floats, 1, N);
+    memset(integers, 2, N);
+    g = gate_decide(labels, floats, integers, N, 1, 0.5);
+    assert_true(!g.passed && g.drop == 1 && g.low95 == -1);
+}
+
+/* Ranges: what the methods cut of one long tail, and that order and batches do not matter. */
+static void test_calibration(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    struct dataset data;
+    struct quantized_model *m;
+    struct calibration *few, *all;
+    static struct value_range range[4][GRAPH_EDGES_MAX];
+    char images[200], labels[200];
+    place_open(&p, "");
+    snprintf(images, sizeof images, "%s/images", p.run);
+    snprintf(labels, sizeof labels, "%s/labels", p.run);
+    assert_ok(dataset_open_idx(&data, images, labels, 1, 9, 7, 5, &e));
+    assert_ok(quantized_model_fold(p.m.graph, &p.m.layout, p.m.weights, &m, &e));
+    assert_ok(calibration_measure(m, &data, 7, 100, &few, &e));
+    assert_ok(calibration_measure(m, &data, 7, 1000000, &all, &e));
+    assert_int_equal(calibration_images(few), 100);
+    assert_int_equal(calibration_images(all), SAMPLES);
+    bool seen[SAMPLES] = {false};
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        uint64_t at = calibration_sample(7, SAMPLES, i);
+        assert_true(at < SAMPLES && !seen[at]);
+        seen[at] = true;
+    }
+    for (int how = CALIBRATION_MSE; how <= CALIBRATION_MINMAX; how++)
+        calibration_ranges(all, (enum job_calibration)how, range[how]);
+    unsigned looked = 0;
+    for (uint32_t n = 0; n < m->graph->node_count; n++) {
+        uint16_t edge = m->graph->node[n].out[0];
+        struct value_range whole_range = range[CALIBRATION_MINMAX][edge];
+        if (m->graph->node[n].op == OP_NORMALIZE)
+            assert_true(fabsf(whole_range.lo + 0.4f / 0.3f) < 1e-6f && fabsf(whole_range.hi - 2) < 1e-6f);
+        if (m->graph->node[n].op != OP_RELU)
+            continue;
+        looked++;
+        assert_true(whole_range.lo == 0 && whole_range.hi > 0);
+        for (int how = CALIBRATION_MSE; how < CALIBRATION_MINMAX; how++) {
+            assert_true(range[how][edge].lo == 0 && range[how][edge].hi <= whole_range.hi);
+            assert_true(range[how][edge].hi > 0.2f * whole_range.hi);
+        }
+    }
+    assert_int_equal(looked, 3);
+    calibration_free(few);
+    calibration_free(all);
+    quantized_model_free(m);
+    dataset_close(&data);
     place_close(&p);
 }
 
@@ -439,6 +662,8 @@ int main(void)
         cmocka_unit_test(test_files_hold_the_same_model), cmocka_unit_test(test_safetensors_bytes), cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
         cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_quantized_is_published), cmocka_unit_test(test_quantized_again_and_not_any_more),
+        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }

@@ -88,6 +88,32 @@ static void test_defaults(void **state)
     assert_string_equal(j.spec.train.labels, "b$c");
     assert_true(j.spec.optimizer.lr == 0.01);
     assert_int_equal(j.spec.export_to, EXPORT_ONNX | EXPORT_SAFETENSORS);
+    assert_true(!j.spec.quantize.on && j.spec.quantize.max_drop == 0.005);
+    job_fini(&j);
+}
+
+static void test_export(void **state)
+{
+    (void)state;
+    static struct job j, again;
+    struct err e = ERR_INIT;
+    load(&j, good, "export={quantize: {}, to: [triton, onnx]}", "data.eval={images: a, labels: b}");
+    assert_true(j.spec.quantize.on && j.spec.quantize.calibration == CALIBRATION_MSE && j.spec.quantize.images == 1024);
+    assert_int_equal(j.spec.export_to, EXPORT_ONNX | EXPORT_TRITON);
+    job_fini(&j);
+    const char *overrides[] = {"export={quantize: {calibration: entropy, images: 77}, gate: {max_drop: -0.25}, to: [triton]}",
+                               "data.eval={images: a, labels: b}"};
+    assert_ok(job_load_text(&j, "t", good, strlen(good), overrides, 2, false, &e));
+    assert_ok(job_load_text(&again, "t", j.resolved_yaml, strlen(j.resolved_yaml), NULL, 0, false, &e));
+    assert_string_equal(again.resolved_yaml, j.resolved_yaml);
+    assert_true(again.spec.quantize.on && again.spec.quantize.calibration == CALIBRATION_ENTROPY && again.spec.quantize.images == 77 &&
+                again.spec.quantize.max_drop == -0.25 && again.spec.export_to == EXPORT_TRITON);
+    job_fini(&again);
+    job_fini(&j);
+    assert_int_equal(job_load_text(&j, "t", good, strlen(good), overrides, 1, false, &e), ERR_USAGE);   /* the gate has nothing to be decided on */
+    assert_int_equal(j.problems.count, 1);
+    assert_string_equal(j.problems.item[0].path, "export.quantize");
+    assert_non_null(strstr(j.problems.item[0].text, "needs data.eval"));
     job_fini(&j);
 }
 
@@ -104,6 +130,18 @@ static void test_overrides(void **state)
     load(&j, good, "train.steps=60", "export=null");
     assert_int_equal(j.spec.steps, 60);
     assert_true(j.spec.epochs == 0 && !j.spec.has_export);
+    job_fini(&j);
+    load(&j, good, "export.prune={sparsity: 0.75}", NULL);
+    assert_true(j.spec.prune.sparsity == 0.75 && j.spec.prune.epochs == 1);
+    job_fini(&j);
+    load(&j, good, "export.prune={}", "export.prune.epochs=0.5");
+    assert_true(j.spec.prune.sparsity == 0.8 && j.spec.prune.epochs == 0.5);
+    job_fini(&j);
+    load(&j, good, "export.prune.epochs=2", "export.prune=null");
+    assert_true(j.spec.prune.sparsity == 0);
+    job_fini(&j);
+    load(&j, good, "export.prune={}", "export=null");
+    assert_true(j.spec.prune.sparsity == 0 && !j.spec.has_export);
     job_fini(&j);
     load(&j, good, "train.batch=null", "train.optimizer.name=sgd");
     assert_int_equal(j.spec.batch, 256);
@@ -122,6 +160,35 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_ok(job_resume_check(&a.spec, &b.spec, &e));
     assert_int_equal(b.spec.sites[0].ranks, 2);
     assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, "export.prune={sparsity: 0.3, epochs: 2.5}", NULL);
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_true(b.spec.prune.sparsity == 0.3 && b.spec.prune.epochs == 2.5);
+    job_fini(&a);
+    job_fini(&b);
+}
+
+static void test_slurm_sites(void **state)
+{
+    (void)state;
+    static struct job a, b;
+    load(&a, good, "sites=[{name: a, via: slurm, ranks: 2, time: 1-02:00:00, partition: gpu, slurm: {mem: 100, exclusive: true, contiguous: false, gres: gpu:2, "
+                   "nice: 3, retries: {job_failure: 2}}}, {name: b, via: slurm, account: x.y, time: 3m}]", NULL);
+    const struct job_slurm *s = &a.spec.sites[0].slurm;
+    assert_int_equal(a.spec.sites[0].via, VIA_SLURM);
+    assert_int_equal(s->time_s, 26 * 3600);
+    assert_int_equal(s->drain_s, 120);
+    assert_int_equal(a.spec.sites[1].slurm.drain_s, 90);
+    assert_int_equal(s->option_count, 4);
+    assert_string_equal(s->option[0].name, "mem");
+    assert_string_equal(s->option[0].value, "100");
+    assert_null(s->option[1].value);
+    assert_int_equal(s->retries[RETRY_JOB_FAILURE], 2);
+    assert_int_equal(s->retries[RETRY_NODE_FAILURE], 10);
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     job_fini(&a);
     job_fini(&b);
 }
@@ -166,6 +233,15 @@ static void test_rates_and_steps(void **state)
     assert_int_equal(job_steps(&s, 60000), 118);
     s.steps = 7;
     assert_int_equal(job_steps(&s, 60000), 7);
+    assert_int_equal(job_prune_steps(&s, 60000), 0);
+    s.prune.sparsity = 0.8;
+    s.prune.epochs = 1.5;
+    assert_int_equal(job_prune_steps(&s, 60000), 235 + 118);
+    o = (struct job_optim){.lr = 1, .schedule = SCHEDULE_STEP, .step_every = 1, .step_factor = 0.1, .final = 0.01, .warmup = 100};
+    assert_true(fabs(job_prune_lr(&o, 0, 101) - 0.1) < 1e-12 && fabs(job_prune_lr(&o, 50, 101) - 0.055) < 1e-12 && fabs(job_prune_lr(&o, 100, 101) - 0.01) < 1e-12);
+    assert_true(fabs(job_prune_lr(&o, 0, 1) - 0.1) < 1e-12);
+    o.final = 1;                                          /* never above where it begins */
+    assert_true(fabs(job_prune_lr(&o, 100, 101) - 0.1) < 1e-12);
 }
 
 /* Any bytes: an answer, never a crash; limits hold. */
@@ -189,8 +265,8 @@ static void test_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
+        cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_export), cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
         cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests_name("jobs", tests, NULL, NULL);
