@@ -94,7 +94,7 @@ CFLAGS_FILE_report/page := -I$B
 $B/report/%.inc: report/%
 	@mkdir -p $(@D)
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< >$@
-$B/report/page.o: $B/report/page.html.inc $B/report/page.css.inc $B/report/page.js.inc
+$B/report/page.o: $B/report/page.html.inc $B/report/page.css.inc $B/report/page_charts.js.inc $B/report/page.js.inc
 
 -include $(shell find $B -name '*.d' 2>/dev/null)
 

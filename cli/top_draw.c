@@ -17,7 +17,8 @@ enum style { PLAIN, BOLD, DIM, GOOD, BAD, WARN, PART_0 };   /* PART_0 + k: colou
 
 static void style(struct canvas *c, enum style s)
 {
-    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[33m", "\033[34m", "\033[36m", "\033[33m", "\033[35m", "\033[31m"};
+    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[2m", "\033[32m", "\033[31m", "\033[33m", "\033[34m", "\033[36m", "\033[33m",
+                                        "\033[35m", "\033[31m"};
     if (c->look->colour)
         fputs(codes[s], c->out);
 }
@@ -136,7 +137,8 @@ static double usual(const struct top_state *s, unsigned k)
 /* ---- parts of the picture ---- */
 static enum style tone_of(const char *word)
 {
-    static const char *const bad[] = {"failed", "dead", "lost", "damaged", "export failed", "interrupted"}, *const warn[] = {"stopped", "stopping", "anomaly", "restarted", "starting"};
+    static const char *const bad[] = {"failed", "dead", "lost", "damaged", "export failed", "interrupted"};
+    static const char *const warn[] = {"stopped", "stopping", "anomaly", "restarted", "starting"};
     for (unsigned i = 0; i < ARRAY_LEN(bad); i++)
         if (strcmp(word, bad[i]) == 0)
             return BAD;
@@ -213,7 +215,8 @@ static double mean_loss(const struct top_state *s, unsigned from, unsigned to)
 
 static void draw_loss(struct canvas *c, const struct top_state *s)
 {
-    static const char *const bars[] = {"\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588"}, *const plain[] = {"_", ".", "-", "~", "=", "+", "*", "#"};
+    static const char *const bars[] = {"\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588"};
+    static const char *const plain[] = {"_", ".", "-", "~", "=", "+", "*", "#"};
     double low = INFINITY, high = -INFINITY, v[TOP_TAIL];
     unsigned n = MIN(c->look->width, s->tail_count);
     for (unsigned i = 0; i < n; i++) {

@@ -48,8 +48,8 @@ void report_anomaly(FILE *f, uint64_t step, enum anomaly_kind kind, const struct
         return;
     time_text(stamp);
     json_quote(quoted, sizeof quoted, text);
-    fprintf(f, "{\"time\":\"%s\",\"event\":\"anomaly\",\"who\":\"coordinator\",\"step\":%llu,\"text\":%s,\"of\":\"%s\",\"value\":%.9g,\"median\":%.9g,\"z\":%.4g}\n", stamp,
-            (unsigned long long)step, quoted, of[kind].key, seen->value, seen->median, seen->z);
+    fprintf(f, "{\"time\":\"%s\",\"event\":\"anomaly\",\"who\":\"coordinator\",\"step\":%llu,\"text\":%s,\"of\":\"%s\",\"value\":%.9g,\"median\":%.9g,"
+               "\"z\":%.4g}\n", stamp, (unsigned long long)step, quoted, of[kind].key, seen->value, seen->median, seen->z);
     fflush(f);
 }
 

@@ -23,6 +23,7 @@ static const char style_text[] =
 #include "report/page.css.inc"
 ;
 static const char script_text[] =
+#include "report/page_charts.js.inc"
 #include "report/page.js.inc"
 ;
 

@@ -1,234 +1,4 @@
-'use strict';
-/* Draws the run page from the JSON in #data. Text of the run reaches the document through text nodes and setAttribute only. */
-(() => {
-const D = JSON.parse(document.getElementById('data').textContent);
-const R = D.report, S = D.series;
-const PARTS = [
-  ['compute', 'Computing', 'forward and backward passes'],
-  ['inside', 'Sums inside a site', 'reduce and gather among the ranks of a gang'],
-  ['between', 'Between sites', 'from contributing to the published version'],
-  ['data', 'Waiting for data', 'a rank stood still for want of samples'],
-  ['checkpoint', 'Checkpoint', 'shards copied their blocks aside'],
-];
-
-/* ---- small tools ---- */
-const SVG = 'http://www.w3.org/2000/svg';
-function make(space, tag, attributes, children) {
-  const e = space ? document.createElementNS(space, tag) : document.createElement(tag);
-  for (const [k, v] of Object.entries(attributes || {})) if (v !== null && v !== undefined) e.setAttribute(k, v);
-  e.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
-  return e;
-}
-const h = (tag, attributes, ...children) => make(null, tag, attributes, children);
-const s = (tag, attributes, ...children) => make(SVG, tag, attributes, children);
-const has = (v) => v !== null && v !== undefined;
-const is = (v) => typeof v === 'number' && isFinite(v);
-const colour = (name) => `var(--${name})`;
-const grouped = (v) => Math.round(v).toLocaleString('en-US');
-const plural = (n, one, many) => `${grouped(n)} ${n === 1 ? one : many || one + 's'}`;
-const number = (v, digits = 4) => !is(v) ? '–' : v !== 0 && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e6) ? v.toExponential(2) : v.toPrecision(digits);
-const percent = (v, digits = 2) => is(v) ? `${(v * 100).toFixed(digits)} %` : '–';
-function bytes(v) {
-  if (!is(v)) return '–';
-  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
-  let k = 0;
-  while (v >= 999.5 && k < units.length - 1) { v /= 1000; k++; }
-  return `${k === 0 || v >= 100 ? v.toFixed(0) : v.toFixed(v >= 10 ? 1 : 2)} ${units[k]}`;
-}
-function span(t) {
-  if (!is(t)) return '–';
-  if (t > 0 && t < 9.95e-5) return `${(t * 1e6).toFixed(t < 1e-5 ? 1 : 0)} \u00b5s`;
-  if (t === 0) return '0';
-  if (t < 0.9995) return `${(t * 1000).toFixed(t < 0.01 ? 2 : t < 0.1 ? 1 : 0)} ms`;
-  if (t < 60) return `${t.toFixed(1)} s`;
-  const m = Math.round(t / 60), hours = Math.floor(m / 60);
-  if (t < 3600) return `${Math.floor(t / 60)} min ${Math.floor(t % 60)} s`;
-  return hours < 48 ? `${hours} h ${m % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
-}
-const when = (text) => {
-  const d = new Date(text);
-  return isNaN(d) ? '–' : `${d.toISOString().slice(0, 10)} ${d.toISOString().slice(11, 19)} UTC`;
-};
-const clock = (text) => { const d = new Date(text); return isNaN(d) ? '–' : d.toISOString().slice(11, 19); };
-const section = (title, ...children) => h('section', { 'aria-label': title }, h('h2', {}, title), ...children);
-const swatch = (name) => h('span', { class: 'swatch', style: `background:${colour(name)}`, 'aria-hidden': 'true' });
-function table(head, rows, label, shape = 'scroll') {
-  const kind = (c) => (c && c.kind) || null;
-  const still = shape.includes('tall') ? { tabindex: '0', role: 'region', 'aria-label': label } : {};
-  return h('div', { class: shape, ...still }, h('table', { 'aria-label': label },
-    h('thead', {}, h('tr', {}, head.map((c) => h('th', { scope: 'col', class: kind(c) }, kind(c) ? c.text : c)))),
-    h('tbody', {}, rows.map((row) => h('tr', {}, row.map((c, i) => h('td', { class: kind(head[i]), 'data-label': kind(head[i]) === 'number' ? head[i].text : null }, c)))))));
-}
-const right = (text) => ({ text, kind: 'number' });
-const wide = (text) => ({ text, kind: 'text' });
-const keep = (text) => ({ text, kind: 'keep' });
-
-/* ---- charts: one x axis for all, so that one cursor moves through all of them ---- */
-const charts = [];
-let cursor = -1;
-const X = (S.step || []).map(Number);
-const lastStep = X.length ? X[X.length - 1] : 0;
-const firstStep = S.epoch_step[0] || 1;
-
-function ticks(low, high, about) {
-  const raw = (high - low) / Math.max(about, 1), power = 10 ** Math.floor(Math.log10(raw || 1));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((v) => v >= raw) || raw;
-  const out = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-6; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
-  return out;
-}
-function smooth(values) {            // a centred mean, narrower towards the ends
-  const reach = Math.max(1, Math.round(values.length / 80)), out = [];
-  for (let i = 0; i < values.length; i++) {
-    let sum = 0, n = 0;
-    const near = Math.min(reach, i, values.length - 1 - i);
-    for (let k = i - near; k <= i + near; k++) if (is(values[k])) { sum += values[k]; n++; }
-    out.push(n ? sum / n : null);
-  }
-  return out;
-}
-function extent(lists) {
-  let low = Infinity, high = -Infinity;
-  for (const list of lists) for (const v of list || []) if (is(v)) { low = Math.min(low, v); high = Math.max(high, v); }
-  return low <= high ? [low, high] : null;
-}
-function line(values, x, y) {
-  let d = '', open = false;
-  values.forEach((v, i) => {
-    if (is(v)) d += `${open ? 'L' : 'M'}${x(i).toFixed(1)} ${y(v).toFixed(1)}`;
-    open = is(v);
-  });
-  return d;
-}
-function band(low, high, x, y) {
-  let d = '', start = -1;
-  for (let i = 0; i <= low.length; i++) {
-    const there = i < low.length && is(low[i]) && is(high[i]);
-    if (there && start < 0) start = i;
-    if (there || start < 0) continue;
-    for (let k = start; k < i; k++) d += `${k === start ? 'M' : 'L'}${x(k).toFixed(1)} ${y(high[k]).toFixed(1)}`;
-    for (let k = i - 1; k >= start; k--) d += `L${x(k).toFixed(1)} ${y(low[k]).toFixed(1)}`;
-    d += 'Z';
-    start = -1;
-  }
-  return d;
-}
-
-/* c: title, height, text(v) of an axis label, range() -> [low, high], draw(x, y, group), rows(i) -> [[colour, name, text]], describe */
-function chart(c) {
-  const svg = s('svg', { 'aria-hidden': 'true' });
-  const tip = h('div', { class: 'tip', 'aria-hidden': 'true' });
-  const plot = h('div', { class: 'plot', tabindex: '0', role: 'slider', 'aria-label': `${c.title}: ${c.describe}. Arrow keys move through the steps.`,
-    'aria-valuemin': firstStep, 'aria-valuemax': lastStep }, svg, tip);
-  let width = 0, left = 0, marks = null, x = null;
-  const bottom = 24, top = 8;
-  const measure = () => { width = plot.clientWidth; };
-  function draw() {
-    if (!width) return;
-    const range = c.range();
-    const [low, high] = range[0] === range[1] ? [range[0] - 0.5, range[1] + 0.5] : range;
-    const yTicks = ticks(low, high, c.height / 46);
-    left = Math.max(...yTicks.map((v) => c.text(v).length)) * 6.6 + 12;
-    const inner = Math.max(width - left - 8, 40);
-    x = (i) => left + (X.length > 1 ? (X[i] - X[0]) / (lastStep - X[0]) : 0.5) * inner;
-    const xs = (step) => left + (X.length > 1 ? (step - X[0]) / (lastStep - X[0]) : 0.5) * inner;
-    const y = (v) => top + (1 - (v - low) / (high - low)) * (c.height - top - bottom);
-    svg.setAttribute('viewBox', `0 0 ${width} ${c.height}`);
-    svg.setAttribute('height', c.height);
-    const g = s('g');
-    for (const v of yTicks) {
-      g.append(s('line', { class: 'grid-line', x1: left, x2: width - 8, y1: y(v), y2: y(v) }),
-        s('text', { x: left - 8, y: y(v) + 4, 'text-anchor': 'end' }, c.text(v)));
-    }
-    for (const step of S.epoch_step.slice(1)) if (step > X[0]) g.append(s('line', { class: 'pass', x1: xs(step), x2: xs(step), y1: top, y2: c.height - bottom }));
-    g.append(s('line', { class: 'axis', x1: left, x2: width - 8, y1: c.height - bottom, y2: c.height - bottom }));
-    g.append(s('text', { x: left - 8, y: c.height - 7, 'text-anchor': 'end' }, 'step'));
-    const inWhole = ticks(X[0], lastStep, inner / 90).filter((v) => v === Math.round(v) && v >= X[0] && v <= lastStep);
-    for (const v of inWhole) {
-      const near = xs(v) > width - 26;
-      g.append(s('text', { x: near ? width - 8 : xs(v), y: c.height - 7, 'text-anchor': near ? 'end' : 'middle' }, grouped(v)));
-    }
-    c.draw(x, y, g, { left, right: width - 8, top, bottom: c.height - bottom });
-    marks = s('g');
-    svg.replaceChildren(g, marks);
-    show(cursor, false);
-    c.y = y;
-  }
-  function show(i, mine) {
-    if (!x) return;
-    marks.replaceChildren();
-    tip.classList.toggle('on', i >= 0 && mine);
-    if (i < 0) return;
-    marks.append(s('line', { class: 'cursor', x1: x(i), x2: x(i), y1: top, y2: c.height - bottom }));
-    for (const [name, value] of c.dots ? c.dots(i) : [])
-      if (is(value)) marks.append(s('circle', { cx: x(i), cy: c.y(value), r: 4, fill: colour(name), stroke: 'var(--card)', 'stroke-width': 1.5 }));
-    const rows = c.rows(i).filter((r) => r[2] !== '–');
-    const title = `step ${grouped(X[i])}${S.epoch ? `, epoch ${S.epoch[i]}` : ''}`;
-    plot.setAttribute('aria-valuenow', X[i]);
-    plot.setAttribute('aria-valuetext', `${title}: ${rows.map((r) => `${r[1]} ${r[2]}`).join(', ')}`);
-    if (!mine) return;
-    tip.replaceChildren(h('div', {}, h('b', {}, title)),
-      ...rows.map((r) => h('div', {}, r[0] ? swatch(r[0]) : null, h('span', {}, r[1]), h('span', {}, r[2]))));
-    const room = plot.clientWidth - tip.offsetWidth, at = x(i) + 14 > room ? x(i) - tip.offsetWidth - 14 : x(i) + 14;
-    tip.style.transform = `translate(${Math.max(0, Math.min(room, at))}px, 10px)`;
-  }
-  function nearest(clientX) {
-    const at = clientX - plot.getBoundingClientRect().left;
-    let low = 0, high = X.length - 1;
-    while (high - low > 1) {
-      const mid = (low + high) >> 1;
-      if (x(mid) <= at) low = mid; else high = mid;
-    }
-    return at - x(low) < x(high) - at ? low : high;
-  }
-  const self = { measure, draw, show };
-  const moveTo = (i) => { cursor = i; charts.forEach((other) => other.show(i, other === self)); };
-  plot.addEventListener('pointermove', (e) => x && moveTo(nearest(e.clientX)));
-  plot.addEventListener('pointerdown', (e) => x && moveTo(nearest(e.clientX)));
-  plot.addEventListener('pointerleave', () => moveTo(-1));
-  plot.addEventListener('blur', () => moveTo(-1));
-  plot.addEventListener('keydown', (e) => {
-    const jump = { ArrowLeft: -1, ArrowRight: 1, PageUp: -25, PageDown: 25, Home: -X.length, End: X.length }[e.key];
-    if (e.key === 'Escape') moveTo(-1);
-    if (!jump) return;
-    e.preventDefault();
-    const from = cursor < 0 ? (jump > 0 ? -1 : X.length) : cursor;
-    moveTo(Math.max(0, Math.min(X.length - 1, from + jump)));
-  });
-  charts.push(self);
-  const every = Math.max(1, Math.floor(X.length / 12)), sample = [];
-  for (let i = X.length - 1; i >= 0; i -= every) sample.unshift(i);
-  const names = c.rows(X.length - 1).map((r) => r[1]);
-  return h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, c.title), c.side || (c.legend ? h('ul', { class: 'legend' }, c.legend) : null)), plot,
-    h('details', {}, h('summary', {}, 'As numbers'),
-      table([right('step'), ...names.map((n) => right(n))], sample.map((i) => [grouped(X[i]), ...c.rows(i).map((r) => r[2])]), c.title)));
-}
-const item = (name, text) => h('li', {}, swatch(name), text);
-const ruled = (text) => h('li', {}, h('span', { class: 'swatch rule', 'aria-hidden': 'true' }), text);
-
-function curve(o) {
-  const values = S[o.key], low = S[`${o.key}_min`], high = S[`${o.key}_max`], soft = smooth(values), noisy = X.length > 60;
-  return chart({
-    ...o, height: o.height || 230, describe: `from ${o.show(values.find(is))} to ${o.show([...values].reverse().find(is))} over ${plural(lastStep, 'step')}`,
-    range: () => o.range ? o.range(extent([values])) : extent([values]),
-    dots: (i) => [[o.colour, noisy ? soft[i] : values[i]]],
-    draw: (x, y, g, box) => {
-      const clip = `clip-${o.key}`;
-      g.append(s('clipPath', { id: clip }, s('rect', { x: box.left, y: box.top - 4, width: box.right - box.left, height: box.bottom - box.top + 4 })));
-      const inside = s('g', { 'clip-path': `url(#${clip})` });
-      if (low && high && S.lines > X.length) inside.append(s('path', { d: band(low, high, x, y), fill: colour(o.colour), 'fill-opacity': 0.16 }));
-      if (noisy) inside.append(s('path', { d: line(values, x, y), fill: 'none', stroke: colour(o.colour), 'stroke-opacity': 0.32, 'stroke-width': 1 }));
-      inside.append(s('path', { d: line(noisy ? soft : values, x, y), fill: 'none', stroke: colour(o.colour), 'stroke-width': 2, 'stroke-linejoin': 'round' }));
-      g.append(inside);
-      if (is(o.level) && y(o.level) >= box.top - 1 && y(o.level) <= box.bottom)
-        g.append(s('line', { x1: box.left, x2: box.right, y1: y(o.level), y2: y(o.level), stroke: 'var(--soft)', 'stroke-width': 1.5, 'stroke-dasharray': '5 4' }));
-    },
-    rows: (i) => [[o.colour, o.name, o.show(values[i])], ...(low && high && low[i] !== high[i] ? [[null, 'range', `${o.show(low[i])} – ${o.show(high[i])}`]] : []),
-      ...(o.more ? o.more(i) : [])],
-    legend: [item(o.colour, noisy ? `${o.name} (smoothed)` : o.name), is(o.level) ? ruled(`${o.levelName} ${o.show(o.level)}`) : null],
-  });
-}
-
+/* The run page, second half: its sections, from the head down. page_charts.js stands above it in the same function. */
 /* ---- the head ---- */
 const STATUS = { completed: ['good', 'Completed'], failed: ['bad', 'Failed'], stopped: ['warn', 'Stopped'], running: ['', 'Running'] };
 const anyRestart = R.restart_count || 0;
@@ -238,7 +8,8 @@ function head() {
   const facts = [`${plural(R.steps, 'step')}${is(R.epochs) ? ` (${number(R.epochs, 3).replace(/\.?0+$/, '')} epochs)` : ''} in ${span(R.wall_seconds)}`,
     `${plural(world.sites.length, 'site')}, ${plural(world.ranks, 'rank')}, ${plural(world.lanes, 'lane')}`,
     `${R.status === 'running' ? 'as of' : 'ended'} ${when(D.events.length && R.status !== 'running' ? D.events[D.events.length - 1].time : D.made)}`];
-  return [h('div', { class: 'brand' }, s('svg', { width: 26, height: 16, viewBox: '0 0 26 16', 'aria-hidden': 'true', fill: 'none', stroke: 'currentColor', 'stroke-width': 2 },
+  return [h('div', { class: 'brand' }, s('svg', { width: 26, height: 16, viewBox: '0 0 26 16', 'aria-hidden': 'true', fill: 'none', stroke: 'currentColor',
+    'stroke-width': 2 },
     s('path', { d: 'M1 4h24M1 15v-3a4 4 0 0 1 8 0v3M9 15v-3a4 4 0 0 1 8 0v3M17 15v-3a4 4 0 0 1 8 0v3' })), 'Viaduct run report'),
   h('div', { class: 'head' }, h('h1', {}, R.name || 'Run'), h('span', { class: `pill ${tone}` }, word)),
   h('p', { class: 'soft' }, facts.join(' · '))];
@@ -253,11 +24,14 @@ function tiles() {
   if (is(R.samples_per_second)) tile('Throughput', grouped(R.samples_per_second), 'samples/s', `${grouped(R.samples)} samples`);
   if (R.ledger) {
     const wrong = R.ledger.missing + R.ledger.duplicated;
-    tile('Sample ledger', wrong ? grouped(wrong) : 'exact', wrong ? 'wrong' : null, wrong ? `${grouped(R.ledger.missing)} missing, ${grouped(R.ledger.duplicated)} doubled`
+    tile('Sample ledger', wrong ? grouped(wrong) : 'exact', wrong ? 'wrong' : null,
+      wrong ? `${grouped(R.ledger.missing)} missing, ${grouped(R.ledger.duplicated)} doubled`
       : `${plural(R.ledger.passes, 'pass', 'passes')}, each sample once`);
   }
-  if (world.sites.length > 1 && is(w.bytes_sent)) tile('Between sites', ...bytes(w.bytes_sent).split(' '), w.rounds ? `${bytes(w.bytes_sent / w.rounds)} a step` : null);
-  tile('Restarts', grouped(anyRestart), null, anyRestart ? `${plural((R.restarts || []).reduce((n, r) => n + (r.lost_steps || 0), 0), 'step')} lost` : 'nothing died');
+  if (world.sites.length > 1 && is(w.bytes_sent)) tile('Between sites', ...bytes(w.bytes_sent).split(' '),
+    w.rounds ? `${bytes(w.bytes_sent / w.rounds)} a step` : null);
+  tile('Restarts', grouped(anyRestart), null, anyRestart ? `${plural((R.restarts || []).reduce((n, r) => n + (r.lost_steps || 0), 0), 'step')} lost`
+    : 'nothing died');
   return h('dl', { class: 'card tiles' }, out);
 }
 const failure = () => R.error ? h('div', { class: 'card failure', role: 'alert' }, h('h3', {}, 'Why it ended'), h('p', {}, R.error)) : null;
@@ -266,9 +40,11 @@ const failure = () => R.error ? h('div', { class: 'card failure', role: 'alert' 
 function learning() {
   if (!X.length) return section('Learning', h('div', { class: 'card soft' }, 'No step was finished, so there is nothing to draw.'));
   const f = R.final || {};
-  const loss = curve({ key: 'loss', title: 'Loss', name: 'loss', colour: 'compute', show: (v) => number(v), text: (v) => number(v, 3).replace(/\.?0+$/, '') || '0', level: f.eval_loss,
+  const loss = curve({ key: 'loss', title: 'Loss', name: 'loss', colour: 'compute', show: (v) => number(v), text: (v) => number(v, 3).replace(/\.?0+$/,
+    '') || '0', level: f.eval_loss,
     levelName: 'evaluation', range: (e) => [Math.min(e[0], 0), e[1]], more: (i) => S.lr ? [[null, 'learning rate', number(S.lr[i], 3)]] : [] });
-  const accuracy = S.accuracy && curve({ key: 'accuracy', title: 'Accuracy', name: 'on each step\u2019s samples', colour: 'inside', show: (v) => percent(v), text: (v) => `${Math.round(v * 100)} %`,
+  const accuracy = S.accuracy && curve({ key: 'accuracy', title: 'Accuracy', name: 'on each step\u2019s samples', colour: 'inside', show: (v) => percent(v),
+    text: (v) => `${Math.round(v * 100)} %`,
     level: f.eval_accuracy, levelName: 'evaluation', range: (e) => [Math.max(0, Math.floor(e[0] * 10) / 10), 1] });
   return section('Learning', h('div', { class: accuracy ? 'grid' : '' }, loss, accuracy));
 }
@@ -276,7 +52,8 @@ function learning() {
 /* ---- where the time goes ---- */
 function time() {
   if (!X.length) return null;
-  const speed = S.rate && curve({ key: 'rate', title: 'Throughput', name: 'samples/s', colour: 'compute', show: (v) => is(v) ? grouped(v) : '–', text: (v) => grouped(v), height: 200,
+  const speed = S.rate && curve({ key: 'rate', title: 'Throughput', name: 'samples/s', colour: 'compute', show: (v) => is(v) ? grouped(v) : '–',
+    text: (v) => grouped(v), height: 200,
     range: (e) => [0, e[1]] });
   const there = PARTS.filter(([key]) => S[key]);
   if (!there.length) return speed && section('Speed', speed);
@@ -297,7 +74,8 @@ function time() {
     title: 'A step\u2019s time, by part', height: innerWidth > 720 ? 310 : 240, text: (v) => span(v).replace(/\.0+ /, ' '), side: choice,
     describe: there.map(([key, name]) => `${name} ${percent(mean(key) / total, 0)}`).join(', '),
     range: () => [0, Math.max(...tops()[there.length - 1][1]) * 1.04],
-    draw: (x, y, g) => tops().forEach(([floor, roof], k) => g.append(s('path', { d: band(floor, roof, x, y), fill: colour(there[k][0]), 'fill-opacity': 0.88 }))),
+    draw: (x, y, g) => tops().forEach(([floor, roof], k) => g.append(s('path', { d: band(floor, roof, x, y), fill: colour(there[k][0]),
+      'fill-opacity': 0.88 }))),
     rows: (i) => [...there.map(([key, name]) => [key, name, span(column(key)[i])]),
       [null, suffix ? 'slowest of each' : 'together', span(there.reduce((sum, [key]) => sum + (column(key)[i] || 0), 0))]],
   });
@@ -330,9 +108,11 @@ function siteBox(site, shards, x, y, width) {
   const perRow = Math.max(1, Math.floor((width - 32 + 5) / 19)), shown = Math.min(site.ranks, perRow * 3), rankRows = Math.max(1, Math.ceil(shown / perRow));
   const shardTop = 70 + rankRows * 19 + 22, perShardRow = Math.max(1, Math.floor((width - 32 + 6) / 44)), shardRows = Math.ceil(shards.length / perShardRow);
   const height = shards.length ? shardTop + shardRows * 32 + 8 : 70 + rankRows * 19 + 10;
-  g.append(s('rect', { class: 'site', width, height, rx: 12 }), s('text', { class: 'title', x: 16, y: 29 }, site.name.length > 26 ? `${site.name.slice(0, 25)}…` : site.name),
+  g.append(s('rect', { class: 'site', width, height, rx: 12 }), s('text', { class: 'title', x: 16, y: 29 },
+    site.name.length > 26 ? `${site.name.slice(0, 25)}…` : site.name),
     s('text', { class: 'label', x: 16, y: 58 }, plural(site.ranks, 'rank')));
-  for (let r = 0; r < shown; r++) g.append(s('rect', { class: 'rank', x: 16 + (r % perRow) * 19, y: 68 + Math.floor(r / perRow) * 19, width: 14, height: 14, rx: 3.5 }));
+  for (let r = 0; r < shown; r++) g.append(s('rect', { class: 'rank', x: 16 + (r % perRow) * 19, y: 68 + Math.floor(r / perRow) * 19, width: 14, height: 14,
+    rx: 3.5 }));
   if (shards.length) g.append(s('text', { class: 'label', x: 16, y: shardTop - 2 }, 'shards held'));
   shards.forEach((c, i) => {
     const left = 16 + (i % perShardRow) * 44, at = shardTop + 7 + Math.floor(i / perShardRow) * 32;
@@ -344,7 +124,8 @@ function siteBox(site, shards, x, y, width) {
 }
 function arrow(x1, y1, x2, y2) {
   const a = Math.atan2(y2 - y1, x2 - x1), tip = (t) => `${(x2 - 9 * Math.cos(a + t)).toFixed(1)},${(y2 - 9 * Math.sin(a + t)).toFixed(1)}`;
-  return [s('line', { class: 'link', x1, y1, x2: x2 - 6 * Math.cos(a), y2: y2 - 6 * Math.sin(a) }), s('polygon', { class: 'tipmark', points: `${x2},${y2} ${tip(0.45)} ${tip(-0.45)}` })];
+  return [s('line', { class: 'link', x1, y1, x2: x2 - 6 * Math.cos(a), y2: y2 - 6 * Math.sin(a) }), s('polygon', { class: 'tipmark',
+    points: `${x2},${y2} ${tip(0.45)} ${tip(-0.45)}` })];
 }
 function layout(sites, width) {
   const g = s('g'), narrow = width < 620, sent = (i) => is(sites[i].sent) ? bytes(sites[i].sent) : 'not measured';
@@ -359,7 +140,8 @@ function layout(sites, width) {
     const a = siteBox(sites[0], sites[0].shards, from, 0.5, w), b = siteBox(sites[1], sites[1].shards, gap + 240, 0.5, w);
     const mid = Math.max(a.height, b.height) / 2;
     g.append(a.g, b.g, ...arrow(gap + 12, mid - 24, gap + 228, mid - 24), ...arrow(gap + 228, mid + 24, gap + 12, mid + 24));
-    [[0, mid - 34, mid - 8], [1, mid + 43, mid + 60]].forEach(([i, y1, y2]) => g.append(s('text', { class: 'bytes', x: gap + 120, y: y1, 'text-anchor': 'middle' }, sent(i)),
+    [[0, mid - 34, mid - 8], [1, mid + 43, mid + 60]].forEach(([i, y1, y2]) => g.append(s('text', { class: 'bytes', x: gap + 120, y: y1,
+      'text-anchor': 'middle' }, sent(i)),
       s('text', { class: 'label', x: gap + 120, y: y2, 'text-anchor': 'middle' }, per(i))));
     return [g, Math.max(a.height, b.height, mid + 70) + 1];
   }
@@ -369,7 +151,8 @@ function layout(sites, width) {
     const column = i % columns;
     if (column === 0 && i) { top = below + 14; }
     const box = siteBox(site, site.shards, 0.5 + column * (w + 20), top, w), x = 16 + column * (w + 20), end = top + box.height;
-    g.append(box.g, s('text', { class: 'bytes', x: x + 18, y: end + 24 }, sent(i)), s('text', { class: 'label', x: x + 18, y: end + 41 }, `sent to other sites${per(i) ? `, ${per(i)}` : ''}`),
+    g.append(box.g, s('text', { class: 'bytes', x: x + 18, y: end + 24 }, sent(i)), s('text', { class: 'label', x: x + 18, y: end + 41 },
+      `sent to other sites${per(i) ? `, ${per(i)}` : ''}`),
       ...arrow(x + 4, end + 6, x + 4, end + 40));
     below = Math.max(column ? below : 0, end + 48);
   });
@@ -386,8 +169,9 @@ function topology() {
       if (c && of(c.site)) of(c.site).shards.push({ shard: shard.shard, primary });
   }
   const known = sites.some((x) => is(x.sent)) && sites.length > 1;
-  const words = sites.map((x) => `${x.name}: ${plural(x.ranks, 'rank')}, ${x.shards.length ? `shards ${x.shards.map((c) => `${c.shard}${c.primary ? ' (primary)' : ''}`).join(', ')}` : 'no shards'}`
-    + (known ? `, ${bytes(x.sent)} sent to other sites` : ''));
+  const held = (x) => x.shards.map((c) => `${c.shard}${c.primary ? ' (primary)' : ''}`).join(', ');
+  const words = sites.map((x) => [`${x.name}: ${plural(x.ranks, 'rank')}`, x.shards.length ? `shards ${held(x)}` : 'no shards',
+    ...(known ? [`${bytes(x.sent)} sent to other sites`] : [])].join(', '));
   const svg = s('svg', { class: 'map', role: 'img', 'aria-label': words.join('; ') });
   const card = h('div', { class: 'card' }, svg);
   let width = 0;
@@ -402,7 +186,8 @@ function topology() {
   } });
   const copies = sites.some((x) => x.shards.length), embedded = t && t.embedded;
   card.append(h('ul', { class: 'legend', style: 'margin-top:14px' }, item('compute', 'rank'), copies ? item('between', 'shard, primary') : null,
-    copies && sites.some((x) => x.shards.some((c) => !c.primary)) ? h('li', {}, h('span', { class: 'swatch', style: 'border:1.5px solid var(--between)', 'aria-hidden': 'true' }), 'shard, replica') : null,
+    copies && sites.some((x) => x.shards.some((c) => !c.primary)) ? h('li', {}, h('span', { class: 'swatch', style: 'border:1.5px solid var(--between)',
+      'aria-hidden': 'true' }), 'shard, replica') : null,
     embedded ? h('li', {}, 'shards live inside the ranks') : null, sites.length === 1 ? h('li', {}, 'one site: nothing crosses a wide-area link') : null));
   if (!plan.length) return section('Sites', card);
   const rows = plan.map((p) => [String(p.shard), grouped(p.blocks), bytes(p.bytes), bytes(p.memory_bytes)]);
@@ -411,13 +196,15 @@ function topology() {
 }
 
 /* ---- events ---- */
-const TONE = [[/dead|lost|fail|damaged/, 'checkpoint'], [/anomaly/, 'between'], [/restart|back|relaunch|resumed/, 'inside'], [/checkpoint|published/, 'data'], [/./, 'compute']];
+const TONE = [[/dead|lost|fail|damaged/, 'checkpoint'], [/anomaly/, 'between'], [/restart|back|relaunch|resumed/, 'inside'], [/checkpoint|published/,
+  'data'], [/./, 'compute']];
 const tone = (kind) => TONE.find(([pattern]) => pattern.test(String(kind)))[1];
 const routine = (e) => /^(view|published|checkpoint)$/.test(e.event);
 function timeline(list) {
   const at = list.map((e) => Date.parse(e.time)).filter(is), from = Math.min(...at), to = Math.max(...at);
   if (at.length < 2 || from === to) return null;
-  const box = h('div', { class: 'plot', style: 'cursor:default' }), svg = s('svg', { role: 'img', 'aria-label': `${plural(list.length, 'event')} over ${span((to - from) / 1000)}` });
+  const box = h('div', { class: 'plot', style: 'cursor:default' }), svg = s('svg', { role: 'img',
+    'aria-label': `${plural(list.length, 'event')} over ${span((to - from) / 1000)}` });
   box.append(svg);
   let width = 0;
   charts.push({ show() {}, measure() { width = box.clientWidth; }, draw() {
@@ -427,26 +214,33 @@ function timeline(list) {
     svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
     svg.setAttribute('height', height);
     svg.replaceChildren(...used.map((_, k) => s('line', { class: 'grid-line', x1: 10, x2: width - 10, y1: 12 + k * 18, y2: 12 + k * 18 })),
-      ...list.filter((e) => is(Date.parse(e.time))).map((e) => s('circle', { cx: x(Date.parse(e.time)).toFixed(1), cy: 12 + used.indexOf(tone(e.event)) * 18, r: routine(e) ? 3.5 : 5,
+      ...list.filter((e) => is(Date.parse(e.time))).map((e) => s('circle', { cx: x(Date.parse(e.time)).toFixed(1), cy: 12 + used.indexOf(tone(e.event)) * 18,
+        r: routine(e) ? 3.5 : 5,
         fill: colour(tone(e.event)), 'fill-opacity': 0.9, stroke: 'var(--card)' }, s('title', {}, `${clock(e.time)} ${e.event}, ${e.who}: ${e.text}`))),
-      s('text', { x: 10, y: height - 4 }, clock(list[0].time)), s('text', { x: width - 10, y: height - 4, 'text-anchor': 'end' }, `${clock(list[list.length - 1].time)} (${span((to - from) / 1000)})`));
+      s('text', { x: 10, y: height - 4 }, clock(list[0].time)), s('text', { x: width - 10, y: height - 4, 'text-anchor': 'end' },
+        `${clock(list[list.length - 1].time)} (${span((to - from) / 1000)})`));
   } });
   const kinds = [['compute', 'start, view, end'], ['data', 'checkpoint'], ['inside', 'back again'], ['between', 'anomaly'], ['checkpoint', 'death or damage']];
-  return h('div', {}, box, h('ul', { class: 'legend', style: 'margin-top:10px' }, kinds.filter(([name]) => list.some((e) => tone(e.event) === name)).map(([name, text]) => item(name, text))));
+  return h('div', {}, box, h('ul', { class: 'legend', style: 'margin-top:10px' },
+    kinds.filter(([name]) => list.some((e) => tone(e.event) === name)).map(([name, text]) => item(name, text))));
 }
 function events() {
   const list = D.events, restarts = R.restarts || [], out = [];
   if (restarts.length) {
-    const rows = restarts.map((r) => [h('span', { class: 'keep' }, r.who), grouped(r.at_step), r.cause, grouped(r.lost_steps || 0), is(r.seconds) ? span(r.seconds) : 'not yet']);
-    out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, plural(anyRestart, 'restart'))), table([keep('Who'), right('At step'), wide('Cause'), right('Steps lost'), right('Back after')], rows, 'Restarts', 'scroll rows tall'),
+    const rows = restarts.map((r) => [h('span', { class: 'keep' }, r.who), grouped(r.at_step), r.cause, grouped(r.lost_steps || 0),
+      is(r.seconds) ? span(r.seconds) : 'not yet']);
+    out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, plural(anyRestart, 'restart'))), table([keep('Who'), right('At step'),
+      wide('Cause'), right('Steps lost'), right('Back after')], rows, 'Restarts', 'scroll rows tall'),
       anyRestart > restarts.length ? h('p', { class: 'soft' }, `The newest ${restarts.length}; all stand in report.json.`) : null));
   }
   if (list.length) {
     const body = h('div', { class: 'scroll tall rows', tabindex: '0', role: 'region', 'aria-label': 'Events' }), main = list.filter((e) => !routine(e));
     const choice = h('div', { class: 'choice', role: 'group', 'aria-label': 'Which events' });
     const fill = (shown) => body.replaceChildren(table([keep('Time'), keep('Event'), keep('Who'), right('Step'), wide('What')], shown.map((e) => [clock(e.time),
-      [h('span', { class: 'mark', style: `background:${colour(tone(e.event))}`, 'aria-hidden': 'true' }), e.event], e.who, grouped(e.step), e.text]), 'Events').firstChild);
-    const options = main.length > 2 && main.length < list.length ? [[`Important (${main.length})`, main], [`All (${list.length})`, list]] : [[`All (${list.length})`, list]];
+      [h('span', { class: 'mark', style: `background:${colour(tone(e.event))}`, 'aria-hidden': 'true' }),
+        e.event], e.who, grouped(e.step), e.text]), 'Events').firstChild);
+    const options = main.length > 2 && main.length < list.length ? [[`Important (${main.length})`, main], [`All (${list.length})`,
+      list]] : [[`All (${list.length})`, list]];
     options.forEach(([text, shown], k) => {
       const button = h('button', { type: 'button', 'aria-pressed': k === 0 }, text);
       button.addEventListener('click', () => {
@@ -456,8 +250,10 @@ function events() {
       choice.append(button);
     });
     fill(options[0][1]);
-    out.push(h('div', { class: 'card stack' }, h('div', { class: 'chart-head' }, h('h3', {}, 'Timeline'), options.length > 1 ? choice : null), timeline(list), body,
-      D.event_count > list.length ? h('p', { class: 'soft' }, `${grouped(D.event_count - list.length)} older or routine events are left out; all stand in events.jsonl.`) : null));
+    out.push(h('div', { class: 'card stack' }, h('div', { class: 'chart-head' }, h('h3', {}, 'Timeline'), options.length > 1 ? choice : null),
+      timeline(list), body,
+      D.event_count > list.length ? h('p', { class: 'soft' },
+        `${grouped(D.event_count - list.length)} older or routine events are left out; all stand in events.jsonl.`) : null));
   }
   return out.length ? section('Events', h('div', { class: 'stack' }, out)) : null;
 }
@@ -468,22 +264,27 @@ function results() {
   if (made.length) {
     const rows = made.map(([key, name]) => {
       const v = e[key], l = v.latency_ms || {};
-      return [name, percent(v.accuracy), bytes(v.bytes), is(l.p50) ? `${number(l.p50, 3)} ms` : '–', is(l.p99) ? `${number(l.p99, 3)} ms` : '–', h('span', { class: 'mono' }, v.path || '–')];
+      return [name, percent(v.accuracy), bytes(v.bytes), is(l.p50) ? `${number(l.p50, 3)} ms` : '–', is(l.p99) ? `${number(l.p99, 3)} ms` : '–', h('span',
+        { class: 'mono' }, v.path || '–')];
     });
     const l = (e[made[0][0]].latency_ms) || {};
     out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, 'Exported model'),
       e.gate ? h('span', { class: `pill ${e.gate.passed ? 'good' : 'bad'}` }, e.gate.passed ? 'gate passed' : 'gate failed') : null),
     table(['Kind', right('Accuracy'), right('Size'), right('Latency p50'), right('p99'), wide('File')], rows, 'Exported models'),
-    h('p', { class: 'soft', style: 'margin-top:8px;font-size:12.5px' }, [is(l.batch) ? `Latency at batch ${l.batch} on ${plural(l.threads || 1, 'thread')}.` : '',
-      e.gate && is(e.gate.drop) ? `Accuracy drop ${percent(e.gate.drop, 3)}${is(e.gate.low95) ? `, lower 95 % bound ${percent(e.gate.low95, 3)}` : ''}.` : ''].join(' ').trim())));
+    h('p', { class: 'soft', style: 'margin-top:8px;font-size:12.5px' },
+      [is(l.batch) ? `Latency at batch ${l.batch} on ${plural(l.threads || 1, 'thread')}.` : '',
+      e.gate && is(e.gate.drop) ? `Accuracy drop ${percent(e.gate.drop, 3)}${is(e.gate.low95) ? `, lower 95 % bound ${percent(e.gate.low95,
+        3)}` : ''}.` : ''].join(' ').trim())));
   }
   const facts = [], fact = (name, ...value) => facts.push(h('dt', {}, name), h('dd', {}, ...value));
-  if (R.ledger) fact('Sample ledger', `${plural(R.ledger.passes, 'pass', 'passes')}, ${grouped(R.ledger.missing)} missing, ${grouped(R.ledger.duplicated)} doubled`);
+  const l = R.ledger;
+  if (l) fact('Sample ledger', `${plural(l.passes, 'pass', 'passes')}, ${grouped(l.missing)} missing, ${grouped(l.duplicated)} doubled`);
   if (R.checkpoint) {
     fact('Checkpoint', h('span', { class: 'mono' }, R.checkpoint.path), ` (step ${grouped(R.checkpoint.step)})`);
     fact('Verified at', (R.checkpoint.verified_sites || []).join(', ') || 'no site yet');
   }
-  if (facts.length) out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, 'Ledger and checkpoint')), h('dl', { class: 'facts' }, facts)));
+  if (facts.length) out.push(h('div', { class: 'card' }, h('div', { class: 'chart-head' }, h('h3', {}, 'Ledger and checkpoint')), h('dl', { class: 'facts' },
+    facts)));
   return out.length ? section('Results', h('div', { class: 'stack' }, out)) : null;
 }
 function lineage() {
@@ -501,8 +302,8 @@ function lineage() {
 /* ---- together ---- */
 const page = document.getElementById('page');
 page.append(...[...head(), failure(), tiles(), learning(), time(), topology(), events(), results(), lineage(),
-  h('p', { class: 'foot' }, `Written ${when(D.made)} from report.json, metrics.jsonl and events.jsonl. ${S.lines > X.length ? `Each point of a curve stands for ${number(S.lines / X.length, 2)} steps on average. ` : ''}`
-    + 'This file is whole: it loads nothing.')].filter(Boolean));
+  h('p', { class: 'foot' }, [`Written ${when(D.made)} from report.json, metrics.jsonl and events.jsonl.`,
+    S.lines > X.length ? `Each point of a curve stands for ${number(S.lines / X.length, 2)} steps on average.` : '', 'This file is whole: it loads nothing.'].join(' '))].filter(Boolean));
 /* All widths are read before anything is drawn: else each drawing would have the browser lay out the whole page again. */
 const drawAll = () => {
   charts.forEach((c) => c.measure());
@@ -516,4 +317,3 @@ new ResizeObserver(() => {
   drawAll();
 }).observe(page);
 document.documentElement.dataset.readyMs = Math.round(performance.now());
-})();

@@ -16,8 +16,10 @@ READY_MS = 1000
 # Text whose contrast to what it stands on is under 4.5 (large text: 3), as "ratio text"; SVG text and marks are held to their card.
 CONTRAST = """(() => {
   const rgb = (c) => { const m = c.match(/[\\d.]+/g).map(Number); return m.length < 4 || m[3] > 0.99 ? m.slice(0, 3) : null; };
-  const light = (c) => c.map((v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }).reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c && getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)') return c; } return [255, 255, 255]; };
+  const light = (c) => c.map((v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }).reduce((s, v, i) => s + v * [0.2126, 0.7152,
+       0.0722][i], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c
+       && getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)') return c; } return [255, 255, 255]; };
   const bad = new Set(), walk = document.createTreeWalker(document.getElementById('page'), NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const e = walk.currentNode.parentElement, style = getComputedStyle(e), svg = e.closest('svg');
@@ -52,22 +54,27 @@ def long_run(directory, steps):
             parts = [0.031 * r.uniform(0.9, 1.2), 0.004 * r.uniform(0.5, 3), 0.012 * r.uniform(0.7, 2), 1e-6, 0.02 if i % 1000 == 0 else 0]
             seconds += sum(parts)
             loss = 0.1 + 2.2 * math.exp(-i / 9000) + r.gauss(0, 0.03) + (3 if i == 54321 else 0)
-            line = {"step": i, "epoch": 1 + i // 235, "loss": loss, "lr": 0.01 * (1 - i / steps), "samples": 256, "seconds": round(seconds, 3), "accuracy": min(1, max(0, 1 - loss / 3))}
+            line = {"step": i, "epoch": 1 + i // 235, "loss": loss, "lr": 0.01 * (1 - i / steps), "samples": 256, "seconds": round(seconds, 3),
+                 "accuracy": min(1, max(0, 1 - loss / 3))}
             for name, v in zip(("compute", "inside", "between", "data", "checkpoint"), parts):
                 line[f"{name}_seconds"], line[f"{name}_max_seconds"] = v, v * 1.3
             f.write(json.dumps(line, separators=(",", ":")) + "\n")
     with open(directory / "events.jsonl", "w") as f:
         for i in range(3000):
             kind = "dead" if i % 10 == 0 else "checkpoint" if i % 3 else HOSTILE
-            f.write(json.dumps({"time": f"2026-11-25T{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}.000Z", "event": kind, "who": f"worker {HOSTILE}/0", "step": i, "text": HOSTILE * 12}) + "\n")
+            f.write(json.dumps({"time": f"2026-11-25T{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}.000Z", "event": kind, "who": f"worker {HOSTILE}/0", "step": i,
+                 "text": HOSTILE * 12}) + "\n")
     sites = [{"name": f"site{HOSTILE}{i}", "ranks": 8 + i} for i in range(8)]
     text = {
         "name": HOSTILE, "status": "failed", "error": f"it ended: {HOSTILE}", "steps": steps, "epochs": steps / 235, "samples": steps * 256, "wall_seconds": seconds,
-        "samples_per_second": steps * 256 / seconds, "world": {"sites": sites, "ranks": 92, "lanes": 8}, "final": {"train_loss": 0.1, "eval_loss": None, "eval_accuracy": None},
+        "samples_per_second": steps * 256 / seconds, "world": {"sites": sites, "ranks": 92, "lanes": 8}, "final": {"train_loss": 0.1, "eval_loss": None,
+             "eval_accuracy": None},
         "weights_sha256": None, "state_sha256": None, "ledger": {"passes": 426, "missing": 3, "duplicated": 1},
-        "restarts": [{"who": f"worker {HOSTILE}/{i}", "at_step": i * 10, "cause": HOSTILE * 9, "lost_steps": i % 3, "seconds": None if i % 7 == 0 else 1.5} for i in range(900)],
+        "restarts": [{"who": f"worker {HOSTILE}/{i}", "at_step": i * 10, "cause": HOSTILE * 9, "lost_steps": i % 3,
+             "seconds": None if i % 7 == 0 else 1.5} for i in range(900)],
         "wan": {"bytes_sent": 10**13, "rounds": steps}, "checkpoint": {"path": HOSTILE, "step": steps, "verified_sites": [HOSTILE]},
-        "export": {"float": {"path": HOSTILE, "accuracy": 0.9, "bytes": 123456, "latency_ms": {"batch": 1, "threads": 1, "p50": 0.1, "p99": 0.2}}, "quantized": None, "gate": None},
+        "export": {"float": {"path": HOSTILE, "accuracy": 0.9, "bytes": 123456, "latency_ms": {"batch": 1, "threads": 1, "p50": 0.1, "p99": 0.2}},
+             "quantized": None, "gate": None},
         "lineage": {"commit": HOSTILE, "spec_sha256": "ab" * 32, "data_sha256": None, "versions": {"viaduct": HOSTILE}},
     }
     (directory / "report.json").write_text(json.dumps(text))
@@ -90,7 +97,8 @@ def holds(b, path, name):
     """What must be true of every page."""
     waited, computed = quick(b, path)
     test(f"{name}: answers after {waited} ms, {computed:.0f} of them computing", waited < 1e9 and min(waited, computed) < READY_MS, (waited, computed))
-    test(f"{name}: no complaint in the console, no request but for the file itself", not b.complaints and b.requests == [f"file://{path}"], b.complaints + b.requests[:5])
+    test(f"{name}: no complaint in the console, no request but for the file itself", not b.complaints and b.requests == [f"file://{path}"],
+         b.complaints + b.requests[:5])
     empty = b.value(EMPTY)
     test(f"{name}: no panel is empty", not empty, empty)
     grounds = []
@@ -117,7 +125,8 @@ def a_real_run(b, w):
     holds(b, path, "a run")
     text = b.value("document.getElementById('page').innerText")
     accuracy = f"{report(directory)['final']['eval_accuracy'] * 100:.2f}"
-    wanted = ["small", "Completed", accuracy, "Learning", "Where the time goes", "Throughput", "onprem", "cloud", "Results", "Lineage", report(directory)["weights_sha256"]]
+    wanted = ["small", "Completed", accuracy, "Learning", "Where the time goes", "Throughput", "onprem", "cloud", "Results", "Lineage",
+         report(directory)["weights_sha256"]]
     test("it tells what was trained, where, how well", all(x in text for x in wanted), [x for x in wanted if x not in text])
     marks = b.value("[document.querySelectorAll('.map .rank').length, document.querySelectorAll('.map .shard').length, document.querySelectorAll('.map .bytes').length]")
     test("its map has 3 ranks, 4 copies of shards, 2 links with bytes", marks == [3, 4, 2], marks)
@@ -154,7 +163,8 @@ def a_long_one(b, w):
     holds(b, path, "100,000 steps, hostile words")
     test("no word became markup", b.value("typeof window.hacked") == "undefined" and b.value("document.querySelectorAll('main img, main script').length") == 0
          and b.value("document.scripts.length") == 2 and b.value("document.title").startswith("</script>"))
-    test("and all of them are shown as they are", b.value("document.querySelector('h1').textContent") == HOSTILE and f"it ended: {HOSTILE}" in b.value("document.querySelector('[role=alert]').textContent"))
+    test("and all of them are shown as they are", b.value("document.querySelector('h1').textContent") == HOSTILE
+         and f"it ended: {HOSTILE}" in b.value("document.querySelector('[role=alert]').textContent"))
     peak = b.value("Math.max(...JSON.parse(document.getElementById('data').textContent).series.loss_max)")
     test("a spike of one step in 100,000 is still there", peak > 3, peak)
 

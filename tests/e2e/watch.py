@@ -12,7 +12,8 @@ import termios
 import time
 from pathlib import Path
 
-from harness import PROGRAM, ROOT, complete, environment, events, finish, logs, processes, report, spec, start, step_of, test, two_sites, viaduct, wait_for, workspace
+from harness import (PROGRAM, ROOT, complete, environment, events, finish, logs, processes, report, spec, start, step_of, test, two_sites, viaduct, wait_for,
+                     workspace)
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -64,7 +65,8 @@ def running(w):
     env = environment(LANG="C.UTF-8", TERM="xterm-256color")
     code, out, before, after = in_terminal([PROGRAM, "top", str(run_dir)], 40, 100, "q quits", b"q", env)
     text = ESCAPE.sub("", out)
-    test("top shows it on a terminal", all(x in text for x in ("small", "running", "step", "loss", "computing", "between sites", "onprem", "cloud", "ranks up", "events")), text[-3000:])
+    test("top shows it on a terminal", all(x in text for x in ("small", "running", "step", "loss", "computing", "between sites", "onprem", "cloud", "ranks up",
+         "events")), text[-3000:])
     test("top quits on q and gives the terminal back", code == 0 and before == after and out.rstrip().endswith("\x1b[?1049l"), (code, before == after, out[-60:]))
     for name, key, wanted in (("Ctrl-C", b"\x03", 0), ("SIGTERM", signal.SIGTERM, 128 + signal.SIGTERM)):
         code, out, before, after = in_terminal([PROGRAM, "top", str(run_dir)], 24, 60, "q quits", key, env)
@@ -81,7 +83,8 @@ def running(w):
     os.kill(rank, signal.SIGCONT)
     found = wait_for(lambda: [e for e in events(run_dir, "anomaly") if e["of"] == "step_seconds"], 30)
     e = (found or [{}])[-1]
-    test("a step that took very long is told with what was seen", bool(found) and e["value"] > 2 and e["median"] < 1 and e["z"] > 8 and e["step"] >= seen and "usual is" in e["text"],
+    test("a step that took very long is told with what was seen",
+         bool(found) and e["value"] > 2 and e["median"] < 1 and e["z"] > 8 and e["step"] >= seen and "usual is" in e["text"],
          found or logs(run_dir))
     out, err = p.communicate(timeout=120)
     wrong = complete(run_dir, subprocess.CompletedProcess([], p.returncode, out, err))
@@ -107,7 +110,8 @@ def read_logs(run_dir):
     entries = [json.loads(line) for line in everything.stdout.splitlines()]
     count = sum(len(f.read_text().splitlines()) for f in (run_dir / "log").glob("*.jsonl"))
     times = [e["@timestamp"] for e in entries]
-    test("logs: every line of every process, by time", everything.returncode == 0 and len(entries) == count and times == sorted(times), (len(entries), count, everything.stderr))
+    test("logs: every line of every process, by time", everything.returncode == 0 and len(entries) == count and times == sorted(times), (len(entries), count,
+         everything.stderr))
     test("logs: of many processes", len({e["service.name"] for e in entries}) >= 6, {e["service.name"] for e in entries})
     for words, wanted in ((("--who", "worker", "onprem/1"), {"worker onprem/1"}), (("--who", "worker onprem/1"), {"worker onprem/1"}),
                           (("--who", "worker"), {"worker onprem/0", "worker onprem/1", "worker cloud/0"}), (("--who=coordinator",), {"coordinator"})):
@@ -118,7 +122,8 @@ def read_logs(run_dir):
     f = run_dir / "log" / "worker-onprem-9.jsonl"
     f.write_text('{"@timestamp":"2000-01-01T00:00:00.000Z","log.level":"error","service.name":"worker onprem/9","message":"odd \\u001b[31m words"}\n{"@timestamp":"2000')
     result = show("--level", "error")
-    test("logs --level, without control characters of others", result.stdout.startswith("2000-01-01 00:00:00.000  error  worker onprem/9") and "\x1b" not in result.stdout
+    test("logs --level, without control characters of others",
+         result.stdout.startswith("2000-01-01 00:00:00.000  error  worker onprem/9") and "\x1b" not in result.stdout
          and "odd ?[31m words" in result.stdout and "info" not in result.stdout, result.stdout)
     test("a line that was cut is counted", "1 lines were cut" in result.stderr, result.stderr)
     wrong = show("--level", "loud")

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 from harness import complete, finish, logs, processes, run, spec, start, step_of, test, two_sites, wait_for, workspace  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-TAGS = {"train/loss": "loss", "train/accuracy": "accuracy", "train/learning_rate": "lr", **{f"step_seconds/{k}": f"{k}_seconds" for k in ("compute", "inside", "between", "data", "checkpoint")}}
+TAGS = {"train/loss": "loss", "train/accuracy": "accuracy", "train/learning_rate": "lr", **{f"step_seconds/{k}": f"{k}_seconds" for k in ("compute", "inside",
+     "between", "data", "checkpoint")}}
 
 
 def read(run_dir):
