@@ -1,4 +1,4 @@
-/* Which checkpoint the stage works on. */
+/* Which checkpoints the stage works on: the last step's, and what phase train ended with when pruning followed. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +21,8 @@ static int open_found(struct stage *s, const struct ckpt_found *f, uint64_t step
 }
 
 /* Own site first: its copy is near. A damaged copy is passed over and named. */
-static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t count, uint64_t step, uint32_t generation, struct exported_model *out, struct err *err)
+static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t count, uint64_t step, uint32_t generation, struct exported_model *out,
+                    struct err *err)
 {
     err_set(err, ERR_NOT_FOUND, "no site has one");
     for (unsigned turn = 0; turn < 2; turn++)
@@ -43,7 +44,7 @@ static int open_trained(struct stage *s, const struct ckpt_found *all, uint32_t 
     return job_prune_steps(&s->job.spec, s->samples_per_pass) && step < s->step ? open_any(s, all, count, step, 0, &s->trained, err) : 0;
 }
 
-int stage_open_checkpoint(struct stage *s, struct err *err)
+int stage_open_checkpoints(struct stage *s, struct err *err)
 {
     char root[PATH_MAX];
     uint32_t count = 0;

@@ -43,10 +43,11 @@ static int load_spec(struct stage *s, struct err *err)
 
 static int open_model(struct stage *s, struct err *err)
 {
-    TRY(stage_open_checkpoint(s, err));
+    TRY(stage_open_checkpoints(s, err));
     const struct exported_model *trained = stage_trained(s);
     weights_sha256(&trained->layout, trained->weights, TENSOR_PARAMETER, s->weights_sha256);
     weights_sha256(&trained->layout, trained->weights, TENSOR_STATE, s->state_sha256);
+    weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, s->exported_sha256);
     const char *why;
     s->job.spec.export_to = exported_model_formats(&s->model, s->job.spec.export_to, &why);
     if (s->job.spec.has_export && why)
@@ -65,7 +66,7 @@ static int evaluate(struct stage *s, struct err *err)
     if (rc < 0)
         return err_wrap(err, "evaluating step %llu", (unsigned long long)s->step);
     s->trained_eval = s->eval;
-    if (s->trained.weights && exported_model_evaluate(&s->trained, &s->job.spec, 0, &s->trained_eval, err) < 0)
+    if (s->trained.weights && exported_model_predict(&s->trained, &s->eval_data, 0, NULL, &s->trained_eval, err) < 0)
         return err_wrap(err, "evaluating the last step of phase train");
     s->evaluated = true;
     return 0;

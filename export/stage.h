@@ -19,15 +19,16 @@ struct stage {
     struct log log;
 
     char export_dir[PATH_MAX], attempt_dir[PATH_MAX];
-    char spec_sha256[SHA256_HEX], weights_sha256[SHA256_HEX], state_sha256[SHA256_HEX];
+    char spec_sha256[SHA256_HEX];
+    char weights_sha256[SHA256_HEX], state_sha256[SHA256_HEX];   /* of what training ended with */
+    char exported_sha256[SHA256_HEX];                            /* parameters of `model` */
     struct job job;
-    uint64_t samples_per_pass;
     struct exported_model model;     /* of the last step, in float: what is exported */
     struct exported_model trained;   /* what phase train ended with, when a phase followed; else `model` is */
-    struct evaluation trained_eval;
+    uint64_t samples_per_pass;
     struct dataset eval_data;
     bool evaluated;
-    struct evaluation eval;
+    struct evaluation eval, trained_eval;
     uint8_t *with_float;             /* what the float model takes eval_data for */
     bool quantized;                  /* ladder is filled; published when its gate passed */
     struct ladder ladder;
@@ -41,7 +42,7 @@ static inline const struct exported_model *stage_trained(const struct stage *s) 
 int stage_run(struct stage *s, struct err *err);
 void stage_close(struct stage *s);
 
-int stage_open_checkpoint(struct stage *s, struct err *err);
+int stage_open_checkpoints(struct stage *s, struct err *err);
 /* A path in the attempt's folder, or in RUN/export. */
 int stage_path(const char *dir, const char *name, char out[PATH_MAX], struct err *err);
 static inline const struct rung *stage_rung(const struct stage *s) { return &s->ladder.rung[s->ladder.chosen]; }
