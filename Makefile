@@ -63,10 +63,12 @@ CFLAGS_FILE_collectives/mpi_plugin := -include $B/build_id.h $(if $(OMPI),$(shel
 .SECONDARY:
 .PHONY: all help lint unit test demo deps clean check-all bench oracle
 
+#: all            what plain `make` does: ./viaduct, libviaduct.so, plugins (MODE=asan or tsan: sanitizer builds below build/)
 all: viaduct $(PLUGINS) libviaduct.so
 
+#: help           this list
 help:
-	@sed -n 's/^#: //p' Makefile
+	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk
 
 define FOLDER_RULES
 SRC_$1 := $$(filter-out $$(wildcard $1/*_plugin.c),$$(wildcard $1/*.c))
@@ -86,6 +88,13 @@ $B/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $<"
 	@$(CC) $(ALL_CFLAGS) $(CFLAGS_FILE_$*) -MMD -MP -c -o $@ $<
+
+# The run page's template, style and script stand as they are in report/; each becomes a C string for report/page.c.
+CFLAGS_FILE_report/page := -I$B
+$B/report/%.inc: report/%
+	@mkdir -p $(@D)
+	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< >$@
+$B/report/page.o: $B/report/page.html.inc $B/report/page.css.inc $B/report/page_charts.js.inc $B/report/page.js.inc
 
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
@@ -118,6 +127,7 @@ unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
 lint:
 	@bash tests/lint.sh
 
+#: clean          removes everything that was built
 clean:
 	rm -rf build viaduct libviaduct.so
 
@@ -136,13 +146,13 @@ $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 
 #: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
 	@mkdir -p $(@D)
 	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
 	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread

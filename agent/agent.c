@@ -10,6 +10,7 @@
 
 #include "agent/children.h"
 #include "agent/door.h"
+#include "agent/front.h"
 #include "agent/publish.h"
 #include "agent/segments.h"
 #include "base/base.h"
@@ -40,6 +41,8 @@ struct agent {
     uint64_t lost_since_ms;
     struct children children;
     struct door *door;
+    const char *door_wanted;     /* HOST:PORT of the front door, over what the spec says; NULL: as the spec says */
+    struct front *front;
     struct publisher *publisher;
     bool have_view;
     struct view view;
@@ -77,6 +80,14 @@ static void kill_children(void *arg)
     struct agent *a = arg;
     for (unsigned i = 0; i < CHILDREN_MAX; i++)
         if (a->children.child[i].used)
+            children_kill(&a->children.child[i]);
+}
+
+/* Nobody waits for an export of a run that was told to stop: another attempt comes to the same files. */
+static void kill_export(struct agent *a)
+{
+    for (unsigned i = 0; i < CHILDREN_MAX; i++)
+        if (a->children.child[i].used && a->children.child[i].who.role == ROLE_EXPORT)
             children_kill(&a->children.child[i]);
 }
 
@@ -173,8 +184,8 @@ static int invite_gang(struct agent *a, const struct view_gang *gang, struct err
     char path[700], line[200];
     const char *world = getenv("VIADUCT_WORLD");
     if (a->invited || a->children.gang_launched)
-        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run SPEC --resume --dir %s", a->site,
-                       gang->ranks, a->run.path);
+        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
+                       a->site, gang->ranks, a->run.path, a->run.path, a->site);
     a->invited = true;
     TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
     snprintf(path, sizeof path, "%s/state/gang-%s", a->run.path, a->site);
@@ -371,6 +382,7 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
+        kill_export(a);
         const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
         begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
     }
@@ -505,6 +517,9 @@ static int take_over(struct agent *a, struct err *err)
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
     snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
     TRY(door_open(c->socket_path, &a->door, err));
+    const char *visiting = getenv("VIADUCT_VISITING"), *in_spec = a->job.spec.sites[a->site_index].door;
+    const char *wanted = visiting && *visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
+    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
     segments_sweep(a->run.job, a->site, gang_lives, a);
     return 0;
@@ -536,11 +551,14 @@ static int set_up(struct agent *a, struct err *err)
 static int parse(struct agent *a, int argc, char **argv, struct err *err)
 {
     const char *run = NULL;
+    a->door_wanted = getenv("VIADUCT_DOOR");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
             run = argv[++i];
         else if (strcmp(argv[i], "--site") == 0 && i + 1 < argc)
             a->site = argv[++i];
+        else if (strcmp(argv[i], "--door") == 0 && i + 1 < argc)
+            a->door_wanted = argv[++i];
         else if (strcmp(argv[i], "--external-gang") == 0)
             a->external_gang = true;
         else
@@ -581,6 +599,7 @@ int agent_main(int argc, char **argv)
     }
     publisher_close(a->publisher);
     door_close(a->door);
+    front_close(a->front);
     if (a->loop)
         loop_free(a->loop);
     identity_free(a->identity);

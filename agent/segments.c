@@ -9,37 +9,30 @@
 #include "collectives/collectives.h"
 #include "jobs/jobs.h"
 
-/* What a segment's name says after the site: a launch, a dot and which of its openings, and "-h" and the number of a host that is not the site's first. */
+/* What a segment's name says after the site, by coll_segment_name: INCARNATION-TURN, and "-h" and the number of a host that is not the site's first. A gang
+ * has a segment for each time that its lanes changed; hosts that share this memory end together. */
 static bool parse(const char *rest, uint32_t *incarnation)
 {
-    char *end;
-    unsigned long n = strtoul(rest, &end, 10);
-    bool named = end != rest && *end == '.';
-    if (named) {
-        rest = end + 1;
-        strtoul(rest, &end, 10);
-        named = end != rest;
-    }
-    *incarnation = (uint32_t)n;
-    if (named && strncmp(end, "-h", 2) == 0) {
-        rest = end + 2;
-        strtoul(rest, &end, 10);
-        named = end != rest;
-    }
-    return named && *end == '\0';
+    static const char digits[] = "0123456789";
+    size_t launch = strspn(rest, digits), turn = rest[launch] == '-' ? strspn(rest + launch + 1, digits) : 0;
+    const char *end = rest + launch + 1 + turn;
+    *incarnation = (uint32_t)strtoul(rest, NULL, 10);
+    if (!launch || !turn)
+        return false;
+    size_t host = strncmp(end, "-h", 2) == 0 ? strspn(end + 2, digits) : 0;
+    return end[host ? 2 + host : 0] == '\0';
 }
 
-/* The segments of the launches that `lives` does not claim; of all hosts that share this memory. */
-void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, uint32_t incarnation), void *arg)
+static void for_each(const char *job, const char *site, bool (*ends)(void *arg, uint32_t incarnation), void *arg)
 {
-    char prefix[160], name[sizeof ((struct dirent *)0)->d_name + 1];
+    char prefix[160], name[300];
     size_t length = (size_t)snprintf(prefix, sizeof prefix, "viaduct-%s-%s-", job, site);
     DIR *d = opendir("/dev/shm");
     if (!d)
         return;
     for (struct dirent *e; (e = readdir(d));) {
         uint32_t incarnation;
-        if (length >= sizeof prefix || strncmp(e->d_name, prefix, length) != 0 || !parse(e->d_name + length, &incarnation) || lives(arg, incarnation))
+        if (length >= sizeof prefix || strncmp(e->d_name, prefix, length) != 0 || !parse(e->d_name + length, &incarnation) || !ends(arg, incarnation))
             continue;
         snprintf(name, sizeof name, "/%s", e->d_name);
         coll_abort_segment(name);
@@ -47,9 +40,23 @@ void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, 
     closedir(d);
 }
 
-static bool other_launch(void *arg, uint32_t incarnation) { return incarnation != *(uint32_t *)arg; }
+static bool is_it(void *arg, uint32_t incarnation) { return *(const uint32_t *)arg == incarnation; }
 
-void segments_end_gang(const char *job, const char *site, uint32_t incarnation) { segments_sweep(job, site, other_launch, &incarnation); }
+void segments_end_gang(const char *job, const char *site, uint32_t incarnation) { for_each(job, site, is_it, &incarnation); }
+
+struct sweep { bool (*lives)(void *arg, uint32_t incarnation); void *arg; };
+
+static bool is_dead(void *arg, uint32_t incarnation)
+{
+    const struct sweep *s = arg;
+    return !s->lives(s->arg, incarnation);
+}
+
+void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, uint32_t incarnation), void *arg)
+{
+    struct sweep s = {lives, arg};
+    for_each(job, site, is_dead, &s);
+}
 
 void segments_end_run(const char *job, const char *site)
 {

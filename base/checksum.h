@@ -1,10 +1,13 @@
-/* Checksums: xxh3-64 for frames and copies in memory, SHA-256 for whatever lies on disk or names content. */
+/* Checksums: CRC-32C where a file format asks for it, xxh3-64 for frames and copies in memory, SHA-256 for whatever lies on disk or names content. */
 #ifndef VIADUCT_BASE_CHECKSUM_H
 #define VIADUCT_BASE_CHECKSUM_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+/* CRC-32C (Castagnoli), and as TFRecord files mask it. */
+uint32_t crc32c_of(const void *p, size_t n);
+uint32_t crc32c_masked(const void *p, size_t n);
 uint64_t xxh64_of(const void *p, size_t n, uint64_t seed);
 
 #define SHA256_BYTES 32

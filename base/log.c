@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -72,6 +73,61 @@ int json_quote(char *out, size_t size, const char *s)
     if (size)
         out[n < size ? n : size - 1] = '\0';
     return (int)n;
+}
+
+/* YAML 1.1 takes 1e-08 for text. */
+static void add_point(char out[NUMBER_TEXT_BYTES])
+{
+    char *e = strchr(out, 'e');
+    if (!e || strchr(out, '.'))
+        return;
+    memmove(e + 2, e, strlen(e) + 1);
+    memcpy(e, ".0", 2);
+}
+
+void number_text(char out[NUMBER_TEXT_BYTES], double v)
+{
+    if (v < 1e15 && v > -1e15 && v == (double)(int64_t)v) {
+        snprintf(out, NUMBER_TEXT_BYTES, "%lld", (long long)v);
+        return;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(out, NUMBER_TEXT_BYTES, "%.*g", digits, v);
+        if (strtod(out, NULL) == v)
+            break;
+    }
+    add_point(out);
+}
+
+void number_text_float(char out[NUMBER_TEXT_BYTES], float v)
+{
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(out, NUMBER_TEXT_BYTES, "%.*g", digits, (double)v);
+        if (strtof(out, NULL) == v)
+            break;
+    }
+    add_point(out);
+}
+
+void json_print_short(FILE *out, const char *text)
+{
+    char number[NUMBER_TEXT_BYTES];
+    for (bool quoted = false; *text;) {
+        size_t n = quoted ? 0 : strspn(text, "0123456789+-.eE");
+        if (n > 0 && isdigit((unsigned char)text[n - 1]) && memchr(text, '.', n)) {
+            number_text(number, strtod(text, NULL));
+            fputs(number, out);
+            text += n;
+            continue;
+        }
+        n = MAX(n, (size_t)1);
+        if (quoted && *text == '\\')
+            n = 2;
+        else if (*text == '"')
+            quoted = !quoted;
+        fwrite(text, 1, n, out);
+        text += n;
+    }
 }
 
 int log_open(struct log *l, const char *path, const char *who, const char *job)

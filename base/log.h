@@ -29,6 +29,13 @@ void log_at(struct log *l, enum log_level level, const char *fmt, ...) __attribu
 char *text_plain(char *s);
 /* Appends s as a JSON string with quotes; returns bytes needed, as snprintf. Broken UTF-8 becomes '?'. */
 int json_quote(char *out, size_t size, const char *s);
+/* A finite number with the fewest digits that read back as the same one, as YAML 1.1, YAML 1.2 and JSON take it: 0.9, 1.0e-08, 1000000. */
+#define NUMBER_TEXT_BYTES 32
+void number_text(char out[NUMBER_TEXT_BYTES], double v);
+/* The same of a float: 0.01, where its value as a double would be 0.00999999978. */
+void number_text_float(char out[NUMBER_TEXT_BYTES], float v);
+/* JSON text again, with every real written so. */
+void json_print_short(FILE *out, const char *text);
 /* RFC 3339 UTC with milliseconds, e.g. 2026-11-24T12:00:00.123Z; out >= 32. */
 void time_text(char *out);
 

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +11,19 @@
 
 #include "base/fs.h"
 
-static int own_folder(const char *path, struct err *err)
+static int own_folder(const char *path, bool make, struct err *err)
 {
     struct stat st;
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
         return err_errno(err, errno, "cannot create %s", path);
+    if (!make && lstat(path, &st) < 0 && errno == ENOENT)
+        return 0;
     if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
         return err_set(err, ERR_DENIED, "%s is not a folder that only you can enter; remove it", path);
     return 0;
 }
 
-int rundir_open(struct rundir *r, const char *path, struct err *err)
+static int open_run(struct rundir *r, const char *path, bool make, struct err *err)
 {
     struct rundir made = {0};
     char file[600], user[64];
@@ -39,12 +42,16 @@ int rundir_open(struct rundir *r, const char *path, struct err *err)
     if (strlen(made.job) < 8)
         return err_set(err, ERR_CORRUPT, "%s does not hold a job id", file);
     snprintf(user, sizeof user, "/tmp/viaduct-%u", (unsigned)geteuid());
-    TRY(own_folder(user, err));
+    TRY(own_folder(user, make, err));
     snprintf(made.sockets, sizeof made.sockets, "%s/%.12s", user, made.job);
-    TRY(own_folder(made.sockets, err));
+    TRY(own_folder(made.sockets, make, err));
     *r = made;
     return 0;
 }
+
+int rundir_open(struct rundir *r, const char *path, struct err *err) { return open_run(r, path, true, err); }
+
+int rundir_look(struct rundir *r, const char *path, struct err *err) { return open_run(r, path, false, err); }
 
 int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err)
 {
@@ -77,6 +84,34 @@ int rundir_start_token(const struct rundir *r, char *out)
     snprintf(out, 40, "%.*s", (int)strcspn(bytes, "\n"), (const char *)bytes);
     free(bytes);
     return out[0] ? 0 : -1;
+}
+
+int rundir_door(const struct rundir *r, const char *site, char *out, struct err *err)
+{
+    char file[700];
+    void *bytes = NULL;
+    size_t size = 0;
+    snprintf(file, sizeof file, "%s/state/door-%s", r->path, site);
+    TRY(fs_read_file(&fs_real, file, 4096, &bytes, &size, err));
+    size_t line = strcspn(bytes, "\n");
+    int rc = line > 0 && line < 160 ? 0 : err_set(err, ERR_CORRUPT, "%s holds no address", file);
+    if (rc == 0)
+        snprintf(out, 160, "%.*s", (int)line, (const char *)bytes);
+    free(bytes);
+    return rc;
+}
+
+int rundir_set_door(const struct rundir *r, const char *site, const char *address, struct err *err)
+{
+    char file[700], text[200];
+    snprintf(file, sizeof file, "%s/state/door-%s", r->path, site);
+    int n = snprintf(text, sizeof text, "%s\n", address);
+    return n < (int)sizeof text ? fs_publish_file(&fs_real, file, text, (size_t)n, err) : err_set(err, ERR_USAGE, "%s is too long for an address", address);
+}
+
+void rundir_door_socket(const struct rundir *r, unsigned site_index, char *out)
+{
+    snprintf(out, 108, "unix:%s/d-%u", r->sockets, site_index);
 }
 
 int rundir_site(const struct rundir *r, const char *name)

@@ -18,11 +18,14 @@ static bool is_override(const char *text)
     return true;
 }
 
+/* "!--name": an option between our own processes, which nobody is told of. */
+static const char *name_of(const char *option) { return option + (*option == '!'); }
+
 static int option_index(const char *const *options, const char *text, size_t length)
 {
     for (int i = 0; options[i]; i++) {
-        size_t n = strcspn(options[i], "=");
-        if (n == length && strncmp(options[i], text, n) == 0)
+        const char *name = name_of(options[i]);
+        if (strcspn(name, "=") == length && strncmp(name, text, length) == 0)
             return i;
     }
     return -1;
@@ -30,11 +33,20 @@ static int option_index(const char *const *options, const char *text, size_t len
 
 static int refuse(const char *const *options, const char *text, struct err *err)
 {
-    char known[400] = "";
+    char known[400] = "", names[16][32];
+    const char *list[16] = {NULL}, *nearest;
+    unsigned count = 0;
     size_t n = 0;
-    for (int i = 0; options[i] && n < sizeof known - 40; i++)
-        n += (size_t)snprintf(known + n, sizeof known - n, "%s%.*s", i ? ", " : "", (int)strcspn(options[i], "="), options[i]);
-    return err_set(err, ERR_USAGE, "unknown option '%s'; this verb knows %s", text, n ? known : "none");
+    for (int i = 0; options[i] && n < sizeof known - 40 && count < ARRAY_LEN(names); i++) {
+        if (options[i][0] == '!')
+            continue;
+        list[count] = names[count];
+        snprintf(names[count++], sizeof names[0], "%.*s", (int)strcspn(options[i], "="), options[i]);
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", list[count - 1]);
+    }
+    nearest = nearest_name(text, list, count);
+    return err_set(err, ERR_USAGE, "unknown option '%s'%s%s%s; this verb knows %s", text, nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "",
+                   n ? known : "none");
 }
 
 int args_parse(struct args *a, const char *const *options, int argc, char **argv, struct err *err)

@@ -9,6 +9,7 @@
 struct verb {
     const char *name, *arguments, *does;
     const char *examples;             /* two real ones, one a line */
+    const char *details;              /* its arguments, one a line; NULL: the line of arguments says it all */
     int (*main)(int argc, char **argv);   /* argv[0] is the verb */
     bool role;                        /* a process of a run: not listed in --help */
 };
@@ -30,11 +31,14 @@ int verb_stop(int argc, char **argv);
 int verb_join(int argc, char **argv);
 int verb_token(int argc, char **argv);
 int verb_drain(int argc, char **argv);
+int verb_top(int argc, char **argv);
+int verb_logs(int argc, char **argv);
+int verb_report(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
 
 /* ---- shared by the verbs ---- */
-/* Command line of a verb: options it knows (NULL-terminated names; "--dir=" takes a value), positionals, key.path=value overrides. */
+/* Command line of a verb: options it knows (NULL-terminated names; "--dir=" takes a value, "!--name" is not told to people), positionals, key.path=value overrides. */
 #define CLI_POSITIONALS_MAX 8
 #define CLI_OVERRIDES_MAX 64
 struct args {
@@ -48,6 +52,10 @@ struct args {
 int args_parse(struct args *a, const char *const *options, int argc, char **argv, struct err *err);
 /* Prints "viaduct VERB: text" to stderr, gives the exit code. */
 int cli_fail(const char *verb, const struct err *err);
+/* A plan for people, and as JSON; worker: the trainer of one's own that runs instead of the spec's model, or NULL. */
+struct run_plan;
+void cli_print_plan(const struct run_plan *p, const char *worker, FILE *out);
+int cli_print_plan_json(const struct run_plan *p, const char *worker, FILE *out);
 /* job_load with problems printed to stderr; the caller calls job_fini always. Returns 0 or the code. */
 int cli_load_spec(const char *verb, struct job *job, const char *file, const struct args *a, bool check_files);
 

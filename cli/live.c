@@ -53,31 +53,60 @@ static const char *string(const json_t *o, const char *key)
     return s ? s : "";
 }
 
-void live_line(const char *json, char *out, size_t size)
+enum { SITES_FULL, SITES_SHORT, SITES_NONE };
+
+/* Ranks and shards that are up: by site, or in all. */
+static void sites_text(const json_t *sites, int how, char *out, size_t size)
 {
-    json_t *s = json_loads(json, 0, NULL);
-    char eta[32], phase[48], ranks[400] = "";
+    double up = 0, ranks = 0, shards_up = 0, shards = 0;
     size_t n = 0, i;
     json_t *site;
-    json_array_foreach(json_object_get(s, "sites"), i, site) {
-        double up = number(site, "up"), of = number(site, "ranks"), shards = number(site, "shards"), shards_up = number(site, "shards_up");
-        if (n < sizeof ranks - 120)
-            n += (size_t)snprintf(ranks + n, sizeof ranks - n, "  %.60s %.0f/%.0f", string(site, "name"), isnan(up) ? 0 : up, isnan(of) ? 0 : of);
-        if (shards > 0 && n < sizeof ranks - 40)
-            n += (size_t)snprintf(ranks + n, sizeof ranks - n, " ps %.0f/%.0f", isnan(shards_up) ? 0 : shards_up, shards);
+    out[0] = '\0';
+    json_array_foreach(sites, i, site) {
+        double u = number(site, "up"), r = number(site, "ranks"), s = number(site, "shards"), su = number(site, "shards_up");
+        up += isnan(u) ? 0 : u, ranks += isnan(r) ? 0 : r, shards += isnan(s) ? 0 : s, shards_up += isnan(su) ? 0 : su;
+        if (how == SITES_FULL && n + 160 < size)
+            n += (size_t)snprintf(out + n, size - n, "  %.60s %.0f/%.0f", string(site, "name"), isnan(u) ? 0 : u, isnan(r) ? 0 : r);
+        if (how == SITES_FULL && s > 0 && n + 80 < size)
+            n += (size_t)snprintf(out + n, size - n, " ps %.0f/%.0f", isnan(su) ? 0 : su, s);
     }
-    eta_text(number(s, "eta_seconds"), eta, sizeof eta);
-    bool running = strcmp(string(s, "phase"), "running") == 0;
-    snprintf(phase, sizeof phase, "%s%s%s", string(s, "phase"), running && *string(s, "training_phase") ? " " : "", running ? string(s, "training_phase") : "");
+    if (how == SITES_SHORT && ranks > 0)
+        n += (size_t)snprintf(out, size, "  ranks %.0f/%.0f", up, ranks);
+    if (how == SITES_SHORT && shards > 0)
+        snprintf(out + n, size - n, "  ps %.0f/%.0f", shards_up, shards);
+}
+
+void live_line(const char *json, unsigned width, char *out, size_t size)
+{
+    /* Most columns first; each further row does without one thing more. */
+    static const struct { bool loss, eta, rate, wan; int sites; } rows[] = {
+        {true, true, true, true, SITES_FULL},     {true, true, true, true, SITES_SHORT},   {true, true, true, false, SITES_SHORT},
+        {true, true, true, false, SITES_NONE},    {true, true, false, false, SITES_NONE},  {true, false, false, false, SITES_NONE},
+        {false, false, false, false, SITES_NONE},
+    };
+    json_t *s = json_loads(json, 0, NULL);
+    char eta[32], sites[400], phase[48];
     double step = number(s, "step"), steps = number(s, "steps"), loss = number(s, "loss"), rate = number(s, "samples_per_second"),
            wan = number(s, "wan_bytes_per_second");
-    if (!s || isnan(step))
-        snprintf(out, size, "starting");
-    else if (isnan(loss))
-        snprintf(out, size, "%s  step %.0f/%.0f%s", phase, step, isnan(steps) ? 0 : steps, ranks);
-    else
-        snprintf(out, size, "%s  step %.0f/%.0f  loss %.4f  %.0f samples/s  ETA %s%s  WAN %.1f MB/s", phase, step, steps, loss, isnan(rate) ? 0 : rate, eta, ranks,
-                 isnan(wan) ? 0 : wan / 1e6);
+    bool running = strcmp(string(s, "phase"), "running") == 0;   /* else nothing is trained that a rate would tell of */
+    snprintf(phase, sizeof phase, "%s%s%s", string(s, "phase"), running && *string(s, "training_phase") ? " " : "", running ? string(s, "training_phase") : "");
+    eta_text(number(s, "eta_seconds"), eta, sizeof eta);
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        size_t n = (size_t)snprintf(out, size, "%s", s && !isnan(step) ? phase : "starting");
+#define ADD(have, ...) do { if ((have) && n < size) n += (size_t)snprintf(out + n, size - n, __VA_ARGS__); } while (0)
+        ADD(steps > 0, "  step %.0f/%.0f", step, steps);
+        ADD(rows[i].loss && !isnan(loss), "  loss %.4f", loss);
+        ADD(rows[i].rate && running && rate > 0, "  %.0f samples/s", rate);
+        ADD(rows[i].eta && running && rate > 0, "  ETA %s", eta);
+        sites_text(json_object_get(s, "sites"), rows[i].sites, sites, sizeof sites);
+        ADD(true, "%s", sites);
+        ADD(rows[i].wan && running && wan > 0, "  WAN %.1f MB/s", wan / 1e6);
+#undef ADD
+        if (!width || n <= width)
+            break;
+        if (i + 1 == ARRAY_LEN(rows) && width < size)
+            out[width] = '\0';
+    }
     json_decref(s);
 }
 
@@ -99,14 +128,13 @@ static void print_plain(struct live *l)
 
 static void show(struct live *l, const char *json)
 {
-    char line[512];
-    live_line(json, line, sizeof line);
     uint64_t now = loop_now_ms(l->loop);
-    snprintf(l->last, sizeof l->last, "%s", line);
+    live_line(json, 0, l->last, sizeof l->last);
     if (l->terminal) {
+        char line[512];
         struct winsize w;
-        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 10 && strlen(line) >= w.ws_col)
-            line[w.ws_col - 1] = '\0';
+        bool sized = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1;
+        live_line(json, sized ? w.ws_col - 1u : 79u, line, sizeof line);   /* the last column would wrap */
         fprintf(stderr, "\r\033[K%s", line);
         l->shown = true;
     } else if (now >= l->next_plain_ms) {
@@ -284,6 +312,38 @@ int live_drain(const struct rundir *run, uint8_t site, uint64_t timeout_ms, stru
 }
 
 /* ---- summary ---- */
+static json_t *report_of(const char *run_dir)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/report.json", run_dir);
+    return json_load_file(path, 0, NULL);
+}
+
+/* The report may still say "running" of a run that nobody ended. */
+int live_summary_json(const char *run_dir, const char *status, const char *resume, FILE *out, struct err *err)
+{
+    static const char *const taken[][2] = {{"step", "steps"}, {"steps", "planned_steps"}, {"error", "error"}, {"samples", "samples"}, {"epochs", "epochs"},
+                                           {"wall_seconds", "wall_seconds"}, {"checkpoint", "checkpoint"}, {"final", "final"},
+                                           {"weights_sha256", "weights_sha256"}, {"export", "export"}};
+    json_t *r = report_of(run_dir), *o = json_object();
+    json_object_set_new(o, "phase", json_string(status));
+    json_object_set_new(o, "status", json_string(status));
+    for (unsigned i = 0; i < ARRAY_LEN(taken); i++) {
+        json_t *v = json_object_get(r, taken[i][1]);
+        json_object_set_new(o, taken[i][0], v ? json_incref(v) : json_null());
+    }
+    json_object_set_new(o, "resume", resume ? json_string(resume) : json_null());
+    char *text = json_dumps(o, JSON_REAL_PRECISION(17));
+    if (text)
+        json_print_short(out, text);
+    fputc('\n', out);
+    bool ok = text && fflush(out) == 0;
+    free(text);
+    json_decref(o);
+    json_decref(r);
+    return ok ? 0 : err_set(err, ERR_IO, "the status could not be written to stdout");
+}
+
 static void print_number(FILE *out, const char *label, double v, const char *format)
 {
     if (isnan(v))
@@ -293,11 +353,31 @@ static void print_number(FILE *out, const char *label, double v, const char *for
     fputc('\n', out);
 }
 
+static void print_steps(FILE *out, const json_t *r)
+{
+    double steps = number(r, "steps"), planned = number(r, "planned_steps");
+    if (planned > 0 && planned != steps)
+        fprintf(out, "  %-18s %.0f of %.0f\n", "steps", steps, planned);
+    else
+        print_number(out, "steps", steps, "%.0f");
+}
+
+static void print_checkpoint(FILE *out, const json_t *ckpt)
+{
+    size_t i;
+    json_t *site;
+    if (!*string(ckpt, "path"))
+        return;
+    fprintf(out, "  %-18s %s, step %.0f, verified at", "checkpoint", string(ckpt, "path"), number(ckpt, "step"));
+    json_array_foreach(json_object_get(ckpt, "verified_sites"), i, site)
+        fprintf(out, "%s %s", i ? "," : "", json_string_value(site));
+    fputc('\n', out);
+}
+
 void live_summary(const char *run_dir, FILE *out)
 {
     char path[600];
-    snprintf(path, sizeof path, "%s/report.json", run_dir);
-    json_t *r = json_load_file(path, 0, NULL);
+    json_t *r = report_of(run_dir);
     if (!r) {
         fprintf(out, "no report was written; the reason stands in %s/log/\n", run_dir);
         return;
@@ -309,7 +389,7 @@ void live_summary(const char *run_dir, FILE *out)
     fprintf(out, "%s: %s\n", string(r, "name"), strcmp(status, "running") == 0 ? "interrupted" : status);
     if (*string(r, "error"))
         fprintf(out, "  %-18s %s\n", "error", string(r, "error"));
-    print_number(out, "steps", number(r, "steps"), "%.0f");
+    print_steps(out, r);
     print_number(out, "samples/s", number(r, "samples_per_second"), "%.0f");
     print_number(out, "wall seconds", number(r, "wall_seconds"), "%.1f");
     print_number(out, "train loss", number(final, "train_loss"), "%.4f");
@@ -320,8 +400,7 @@ void live_summary(const char *run_dir, FILE *out)
                 number(ledger, "duplicated"));
     print_number(out, "WAN megabytes", number(wan, "bytes_sent") / 1e6, "%.1f");
     print_number(out, "restarts", (double)json_array_size(json_object_get(r, "restarts")), "%.0f");
-    if (*string(ckpt, "path"))
-        fprintf(out, "  %-18s %s\n", "checkpoint", string(ckpt, "path"));
+    print_checkpoint(out, ckpt);
     if (*string(floats, "path"))
         fprintf(out, "  %-18s %s\n", "exported", string(floats, "path"));
     print_number(out, "its accuracy", number(floats, "accuracy"), "%.4f");
@@ -333,5 +412,8 @@ void live_summary(const char *run_dir, FILE *out)
     print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");
     if (*string(r, "weights_sha256"))
         fprintf(out, "  %-18s %s\n", "weights_sha256", string(r, "weights_sha256"));
+    snprintf(path, sizeof path, "%s/report.html", run_dir);
+    if (access(path, R_OK) == 0)
+        fprintf(out, "  %-18s %s\n", "page", path);
     json_decref(r);
 }

@@ -9,7 +9,9 @@
 #include "base/base.h"
 #include "ckpt/ckpt.h"
 #include "cli/cli.h"
+#include "cli/rundirs.h"
 #include "export/export.h"
+#include "report/report.h"
 
 static bool has(const char *dir, const char *name)
 {
@@ -44,7 +46,7 @@ static int eval(const char *path, const struct job_spec *spec, bool json, struct
 {
     struct exported_model m;
     struct evaluation e;
-    char from[PATH_MAX], quoted[2 * PATH_MAX], loss[40] = "null";
+    char from[PATH_MAX], quoted[2 * PATH_MAX], loss[40] = "null", accuracy[NUMBER_TEXT_BYTES];
     TRY(open_model("eval", path, &m, from, err));
     int rc = exported_model_evaluate(&m, spec, 0, &e, err);
     exported_model_close(&m);
@@ -52,9 +54,10 @@ static int eval(const char *path, const struct job_spec *spec, bool json, struct
         return rc;
     json_quote(quoted, sizeof quoted, from);
     if (isfinite(e.loss))
-        snprintf(loss, sizeof loss, "%.17g", e.loss);
+        number_text(loss, e.loss);
+    number_text(accuracy, e.accuracy);
     if (json)
-        printf("{\"accuracy\":%.17g,\"loss\":%s,\"model\":%s,\"samples\":%llu}\n", e.accuracy, loss, quoted, (unsigned long long)e.samples);
+        printf("{\"accuracy\":%s,\"loss\":%s,\"model\":%s,\"samples\":%llu}\n", accuracy, loss, quoted, (unsigned long long)e.samples);
     else
         printf("%s\n  loss %.6f, accuracy %.4f over %llu samples\n", from, e.loss, e.accuracy, (unsigned long long)e.samples);
     return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the result could not be written to stdout");
@@ -121,25 +124,35 @@ static int print_files(const char *model, const char *dir, bool json, struct err
     return fflush(stdout) == 0 ? 0 : err_set(err, ERR_IO, "the paths could not be written to stdout");
 }
 
-/* A run by its own spec: everything that the run itself would have made, in its place. */
+/* A run by its own spec: everything that the run itself would have made, in its place; its report is renewed. */
 static int export_whole(const char *run, const struct args *a, struct err *err)
 {
     char dir[PATH_MAX];
-    uint64_t step;
+    uint64_t step = 0;
+    int lock;
     if (snprintf(dir, sizeof dir, "%s/export", run) >= (int)sizeof dir)
         return err_set(err, ERR_USAGE, "the path %s is too long", run);
+    TRY(rundirs_hold(run, &lock, err));
     int rc = export_run(run, a->override, a->override_count, &step, err);
+    struct err why = ERR_INIT;
+    int renewed = rc == 0 || rc == ERR_JOB ? report_renew(run, &why) : 0;    /* a gate that failed is in the result, too */
+    rundirs_let_go(lock);
+    if (rc == 0 && renewed < 0)
+        return *err = why, err->code;
     return rc < 0 ? rc : print_files(run, dir, a->value[1] != NULL, err);
 }
 
-static int export_model(const char *path, const char *out, bool json, struct err *err)
+static int export_files(const char *path, const char *dir, bool json, struct err *err)
 {
     struct exported_model m;
     char from[PATH_MAX];
-    const char *dir = out ? out : "exported";
+    const char *why;
     TRY(open_model("export", path, &m, from, err));
-    int rc = exported_model_write(&m, dir, EXPORT_ONNX | EXPORT_SAFETENSORS, err);
+    unsigned formats = exported_model_formats(&m, EXPORT_ONNX | EXPORT_SAFETENSORS, &why);
+    int rc = exported_model_write(&m, dir, formats, err);
     exported_model_close(&m);
+    if (rc == 0 && why)
+        fprintf(stderr, "viaduct export: %s\n", why);
     return rc < 0 ? rc : print_files(from, dir, json, err);
 }
 
@@ -155,6 +168,6 @@ int verb_export(int argc, char **argv)
     if (rc == 0 && (a.positional_count != 1 || (a.override_count && !whole)))
         rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct export RUN [key.path=value ...] [--json], or viaduct export RUN|CKPT [--out DIR] [--json]");
     if (rc == 0)
-        rc = whole ? export_whole(a.positional[0], &a, &err) : export_model(a.positional[0], a.value[0], a.value[1] != NULL, &err);
+        rc = whole ? export_whole(a.positional[0], &a, &err) : export_files(a.positional[0], a.value[0] ? a.value[0] : "exported", a.value[1] != NULL, &err);
     return rc < 0 ? cli_fail("export", &err) : 0;
 }

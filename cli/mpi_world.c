@@ -3,6 +3,10 @@
  * for that line: a file of an earlier start never starts a worker. */
 #include "cli/mpi_world.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +22,7 @@
 #define GANG_WAIT_MS 90000            /* a resume may wait for the processes of the start before it */
 #define REPORT_WAIT_MS 600000
 #define ENV_MAX 256
+#define TERMINAL "VIADUCT_TERMINAL_FD"
 
 extern char **environ;
 
@@ -62,17 +67,43 @@ static void print_sites(const struct world *w, char *out, size_t size)
     size_t n = (size_t)snprintf(out, size, "sites=[");
     for (unsigned i = 0; i < spec->site_count && n < size; i++) {
         const struct job_site *s = &spec->sites[i];
-        n += (size_t)snprintf(out + n, size - n, "%s{name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u}", i ? ", " : "", s->name,
-                              job_via_word(i == w->site_index && s->via == VIA_SLURM ? VIA_MPIRUN : s->via), i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards);
+        n += (size_t)snprintf(out + n, size - n, "%s{name: \"%s\", via: %s, ranks: %u, threads: %u, ps_shards: %u%s%s%s}", i ? ", " : "", s->name,
+                              job_via_word(i == w->site_index && s->via == VIA_SLURM ? VIA_MPIRUN : s->via), i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards,
+                              s->door ? ", door: \"" : "", s->door ? s->door : "", s->door ? "\"" : "");
     }
     CHECK(n + 2 < size);
     snprintf(out + n, size - n, "]");
 }
 
+/* What a rank writes goes through mpirun, and ends with it. The supervisor lives longer: it gets mpirun's own standard error, to say how it ended. */
+static int open_terminal(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/2", (int)getppid());
+    return open(path, O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC);
+}
+
+void mpi_world_take_terminal(void)
+{
+    const char *text = getenv(TERMINAL);
+    struct pollfd own = {.fd = STDERR_FILENO, .events = POLLOUT};
+    int fd = text && *text ? (int)strtol(text, NULL, 10) : -1;
+    if (fd > STDERR_FILENO && poll(&own, 1, 0) == 1 && own.revents & (POLLERR | POLLHUP | POLLNVAL))
+        dup2(fd, STDERR_FILENO);
+}
+
+void mpi_world_keep_terminal(void)
+{
+    const char *text = getenv(TERMINAL);
+    int fd = text && *text ? (int)strtol(text, NULL, 10) : -1;
+    if (fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        unsetenv(TERMINAL);
+}
+
 static int start_supervisor(struct world *w, struct err *err)
 {
-    const char *args[72], *env[ENV_MAX + 2];
-    char sites[SITES_MAX * 160 + 16], external[160], world_name[200], *emptied[ENV_MAX];
+    const char *args[72], *env[ENV_MAX + 3];
+    char sites[SITES_MAX * 256 + 16], external[160], world_name[200], terminal_fd[48], *emptied[ENV_MAX];
     unsigned n = 0, e = 0;
     print_sites(w, sites, sizeof sites);
     snprintf(external, sizeof external, "--external-gang=%s", w->site);
@@ -90,10 +121,15 @@ static int start_supervisor(struct world *w, struct err *err)
             e++;
         }
     unsigned count = e;
+    int terminal = open_terminal();
+    snprintf(terminal_fd, sizeof terminal_fd, TERMINAL "=%.0d", terminal > STDERR_FILENO ? terminal : 0);
     env[e++] = world_name;
+    env[e++] = terminal_fd;
     env[e] = NULL;
-    struct launch what = {.argv = args, .env = env, .keep_fd = -1, .own_session = true};
+    struct launch what = {.argv = args, .env = env, .keep_fd = terminal, .own_session = true};
     int rc = launch_local(&what, &w->supervisor, err);
+    if (terminal >= 0)
+        close(terminal);
     for (unsigned i = 0; i < count; i++)
         free(emptied[i]);
     return rc;
@@ -148,8 +184,44 @@ static int stay_for_report(const struct world *w)
     return strcmp(status, "completed") == 0 || strcmp(status, "stopped") == 0 ? 0 : 3;
 }
 
+/* mpirun ends the ranks that are left by SIGTERM, and a second later by SIGKILL: the first of them says what goes on with the run. */
+static void *await_term(void *arg)
+{
+    const struct world *w = arg;
+    char path[700], command[RESUME_COMMAND_BYTES];
+    sigset_t term;
+    int signo;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    while (sigwait(&term, &signo) != 0)
+        ;
+    snprintf(path, sizeof path, "%s/state/gang-told", w->dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    rundirs_resume_command(w->dir, command, sizeof command);
+    if (fd >= 0)
+        fprintf(stderr, "viaduct run: mpirun ends this world, as it does when a rank dies; go on with: %s\n", command);
+    signal(SIGTERM, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &term, NULL);
+    raise(SIGTERM);
+    return NULL;
+}
+
+static void watch_term(struct world *w)
+{
+    pthread_t thread;
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &term, NULL);   /* before the library's threads are made: none of them takes it */
+    if (pthread_create(&thread, NULL, await_term, w) == 0)
+        pthread_detach(thread);
+    else
+        pthread_sigmask(SIG_UNBLOCK, &term, NULL);
+}
+
 static int be_a_rank(struct world *w, unsigned incarnation)
 {
+    watch_term(w);
     char rank[16], number[16];
     snprintf(rank, sizeof rank, "%u", w->mpi.rank);
     snprintf(number, sizeof number, "%u", incarnation);
@@ -158,8 +230,11 @@ static int be_a_rank(struct world *w, unsigned incarnation)
     int code = worker_main(9, worker);
     if (code == 0)
         return stay_for_report(w);
-    if (code == 75)
-        fprintf(stderr, "viaduct run: the gang ended early; go on with: mpirun -n %u viaduct run %s --resume --dir %s\n", w->mpi.ranks, w->run->spec, w->dir);
+    if (code == err_exit_code(ERR_TEMPORARY)) {
+        char command[RESUME_COMMAND_BYTES];
+        rundirs_resume_command(w->dir, command, sizeof command);
+        fprintf(stderr, "viaduct run: the gang ended early; go on with: %s\n", command);
+    }
     return code;
 }
 

@@ -15,4 +15,9 @@ struct mpi_run {                      /* what the command line said */
 /* Returns the exit code of this rank. */
 int mpi_world_run(struct mpi_environment world, const struct mpi_run *run);
 
+/* For the supervisor that rank 0 starts: keeps the terminal that it was given to itself; and writes there once mpirun, which its standard error goes
+ * through, is gone. */
+void mpi_world_keep_terminal(void);
+void mpi_world_take_terminal(void);
+
 #endif

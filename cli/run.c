@@ -19,6 +19,7 @@
 #include "cli/slurm_run.h"
 #include "coordinator/coordinator.h"
 #include "net/net.h"
+#include "report/report.h"
 #include "slurm/slurm.h"
 
 #define RESTARTS_MAX 50               /* of one process; a run that needs more has another problem */
@@ -27,6 +28,7 @@
 #define RESTART_AFTER_MS 100
 #define STEP_AFTER_MS 2000            /* a Slurm step: its nodes may need a moment */
 #define FAREWELL_MS 12000
+#define FAREWELL_STOPPED_MS 3000       /* of a run that was told to stop: it has waited for its agents already */
 #define TICK_MS 250
 
 struct supervisor;
@@ -49,6 +51,8 @@ struct supervisor {
     struct log log;
     struct opened_run dir;
     bool opened;
+    const char *dir_name;             /* as it was given */
+    char fallback_dir[80];
     struct job job;
     int parent_pipe[2];               /* we hold the writing end: its end of file tells everyone that we are gone */
     char parent_env[48];
@@ -65,7 +69,7 @@ struct supervisor {
 };
 
 enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER };
-static const char *const options[] = {"--dir=", "--resume", "--site=", "--external-gang=", "--worker=", NULL};
+static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", NULL};
 
 static void on_end(void *arg, pid_t pid, int code, int signo);
 
@@ -98,8 +102,10 @@ static void begin_farewell(struct supervisor *s)
 {
     if (s->farewell)
         return;
+    char status[32];
+    rundirs_status(s->dir.run.path, status, sizeof status);
     s->farewell = true;
-    timer_start(s->loop, FAREWELL_MS, 0, give_up, s);
+    timer_start(s->loop, strcmp(status, "stopped") == 0 ? FAREWELL_STOPPED_MS : FAREWELL_MS, 0, give_up, s);
 }
 
 static void end_when_all_over(struct supervisor *s)
@@ -260,7 +266,7 @@ static void add_step(struct supervisor *s, unsigned site)
 static int expect_visitors(const struct supervisor *s, struct err *err)
 {
     const struct job_spec *spec = &s->job.spec;
-    char path[700], host[120];
+    char path[700], host[120], address[ADDRESS_LIMIT];
     for (unsigned i = 0; i < spec->site_count; i++) {
         if (spec->sites[i].via != VIA_JOIN)
             continue;
@@ -268,8 +274,8 @@ static int expect_visitors(const struct supervisor *s, struct err *err)
         if (setenv("VIADUCT_HOST_ADDRESS", host, 0) < 0)
             return err_errno(err, errno, "cannot tell where this host is");
         TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, path, err));
-        fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name, spec->address,
-                spec->sites[i].name, path);
+        fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name,
+                enrol_address(spec, s->dir.run.job, address), spec->sites[i].name, path);
     }
     return 0;
 }
@@ -347,11 +353,12 @@ static void show_plan(const struct supervisor *s)
         fprintf(stderr, "viaduct run: no prediction: %s\n", err.text);
         return;
     }
-    run_plan_print(plan, stderr);
+    const char *worker = getenv("VIADUCT_WORKER");
+    cli_print_plan(plan, worker && *worker ? worker : NULL, stderr);
     snprintf(path, sizeof path, "%s/plan.json", s->dir.run.path);
     FILE *f = open_memstream(&text, &size);
     CHECK(f != NULL);
-    int rc = run_plan_print_json(plan, f);
+    int rc = cli_print_plan_json(plan, worker && *worker ? worker : NULL, f);
     if (fclose(f) != 0 || rc != 0 || fs_publish_file(&fs_real, path, text, size, &err) < 0)
         fprintf(stderr, "viaduct run: plan.json was not written%s%s\n", err.code ? ": " : "", err.text);
     free(text);
@@ -372,36 +379,81 @@ static int own_worker(const char *program, struct err *err)
 }
 
 /* ---- the end ---- */
-static void print_report(const char *dir)
+/* The last line: who reads stdout gets the report's path and nothing else. */
+static void print_path(const char *dir)
 {
-    char path[700];
-    snprintf(path, sizeof path, "%s/report.json", dir);
+    char path[PATH_MAX + 32], real[PATH_MAX];
+    snprintf(path, sizeof path, "%s/report.json", realpath(dir, real) ? real : dir);
     if (access(path, R_OK) < 0)
         return;
-    live_summary(dir, stderr);
     printf("report: %s\n", path);
     fflush(stdout);
 }
 
+static void print_report(const char *dir)
+{
+    live_summary(dir, stderr);
+    print_path(dir);
+}
+
 /* The last words of a process that gave up. */
-static void print_reason(const struct supervisor *s, const struct minder *m)
+static void reason_of(const struct supervisor *s, const struct minder *m, char *out, size_t size)
 {
     char path[700], line[600];
     snprintf(path, sizeof path, "%s/log/%s.out", s->dir.run.path, m->name);
     last_line_of(path, line, sizeof line);
     if (line[0])
-        fprintf(stderr, "viaduct run: %s ended with code %d: %s\n", m->name, m->code, line);
+        snprintf(out, size, "%s ended with code %d: %s", m->name, m->code, line);
     else
-        fprintf(stderr, "viaduct run: %s ended with code %d; see %s/log\n", m->name, m->code, s->dir.run.path);
+        snprintf(out, size, "%s ended with code %d; see %s/log", m->name, m->code, s->dir.run.path);
 }
 
-static int outcome(const struct supervisor *s)
+/* A coordinator that was killed, or could not be kept alive, has not told the end. */
+static void tell_end(struct supervisor *s, const char *reason)
 {
-    char status[32];
+    char path[700], status[32];
+    struct err err = ERR_INIT;
     rundirs_status(s->dir.run.path, status, sizeof status);
+    if (*status && strcmp(status, "running") != 0)
+        return;
+    const char *end = s->interrupts ? "stopped" : "failed", *error = s->interrupts ? NULL : *reason ? reason : "its processes ended without a word";
+    if (report_close(s->dir.run.path, s->job.spec.name, end, error, &err) < 0)
+        log_error(&s->log, "%s", err.text);
+    snprintf(path, sizeof path, "%s/events.jsonl", s->dir.run.path);
+    FILE *events = fopen(path, "ae");
+    report_event(events, end, "run", 0, error ? error : "ended at once on request");
+    if (events)
+        fclose(events);
+}
+
+/* What a resume cannot help, it is not offered for: a spec that is wrong, a door that is closed, copies that are lost. */
+static bool can_go_on(int code)
+{
+    return code != err_exit_code(ERR_USAGE) && code != err_exit_code(ERR_NOT_FOUND) && code != err_exit_code(ERR_DENIED);
+}
+
+static void print_resume(const struct supervisor *s, int code)
+{
+    bool failed = s->cause && !s->interrupts && code != err_exit_code(ERR_TEMPORARY);
+    if (!can_go_on(s->cause && !s->interrupts ? code : 0))
+        return;
+    fprintf(stderr, "%s", failed ? "once that is mended, " : "");
+    rundirs_print_resume(s->dir_name, stderr);
+}
+
+static int outcome(struct supervisor *s)
+{
+    char status[32], reason[800] = "";
     if (s->cause && s->interrupts < 2)
-        print_reason(s, s->cause);
-    print_report(s->dir.run.path);
+        reason_of(s, s->cause, reason, sizeof reason);
+    tell_end(s, reason);
+    rundirs_status(s->dir.run.path, status, sizeof status);
+    if (*reason)
+        fprintf(stderr, "viaduct run: %s\n", reason);
+    live_summary(s->dir.run.path, stderr);
+    if (strcmp(status, "completed") != 0)
+        print_resume(s, s->cause ? s->cause->code : 0);
+    print_path(s->dir.run.path);
     if (slurm_run_signalled(s->slurm) && s->signo == SIGUSR1 && strcmp(status, "stopped") == 0)
         return 0;                     /* as planned */
     if (s->interrupts >= 2 || (s->signo && strcmp(status, "completed") != 0))
@@ -411,13 +463,27 @@ static int outcome(const struct supervisor *s)
     return strcmp(status, "completed") == 0 || strcmp(status, "stopped") == 0 ? 0 : 3;
 }
 
+/* For the line that resumes: an MPI world is started again by mpirun, a trainer of one's own named again. */
+static int keep_words(struct supervisor *s, const struct args *a, struct err *err)
+{
+    char before[200] = "", after[PATH_MAX + 200] = "";
+    const char *site = a->value[OPTION_EXTERNAL_GANG], *worker = getenv("VIADUCT_WORKER");
+    for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
+        if (strcmp(s->job.spec.sites[i].name, site) == 0)
+            snprintf(before, sizeof before, "mpirun -n %u", s->job.spec.sites[i].ranks);
+    if (site)
+        snprintf(after, sizeof after, "--site %s", site);
+    else if (a->value[OPTION_WORKER] && worker)
+        snprintf(after, sizeof after, "--worker '%s'", worker);
+    return rundirs_keep_words(&s->dir.run, before, after, err);
+}
+
 /* *code: of a run that needs no supervision, or -1. */
 static int prepare(struct supervisor *s, const struct args *a, int *code, struct err *err)
 {
-    char fallback[300];
     bool completed = false, resume = a->value[OPTION_RESUME] != NULL;
-    snprintf(fallback, sizeof fallback, "runs/%s", s->job.spec.name);
-    const char *dir = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : fallback;
+    snprintf(s->fallback_dir, sizeof s->fallback_dir, "runs/%s", s->job.spec.name);
+    const char *dir = s->dir_name = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : s->fallback_dir;
     *code = -1;
     if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
         TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
@@ -441,6 +507,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
         return 0;
     }
     TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
+    TRY(keep_words(s, a, err));
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 
@@ -461,6 +528,7 @@ static int supervise(struct supervisor *s, const struct args *a, int *code, stru
         *code = err_exit_code(ERR_CONFLICT);
         return err_set(err, ERR_CONFLICT, "Slurm has started this job again elsewhere: this start of it ended without a word to the run");
     }
+    mpi_world_take_terminal();
     *code = outcome(s);
     return 0;
 }
@@ -492,6 +560,7 @@ int verb_run(int argc, char **argv)
                               .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
+    mpi_world_keep_terminal();
     struct supervisor *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int code = 0, rc = cli_load_spec("run", &s->job, a.positional[0], &a, true);

@@ -217,7 +217,8 @@ static void forget_earlier_start(const char *dir)
     snprintf(path, sizeof path, "%s/state", dir);
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
-        bool stale = strcmp(e->d_name, "coordinator.addr") == 0 || strncmp(e->d_name, "agent-", 6) == 0 || strncmp(e->d_name, "gang-", 5) == 0;
+        bool stale = strcmp(e->d_name, "coordinator.addr") == 0 || strncmp(e->d_name, "agent-", 6) == 0 || strncmp(e->d_name, "gang-", 5) == 0 ||
+                     strncmp(e->d_name, "door-", 5) == 0;
         snprintf(path, sizeof path, "%s/state/%s", dir, e->d_name);
         if (stale)
             unlink(path);
@@ -453,6 +454,116 @@ void rundirs_status(const char *dir, char *status, size_t size)
     const char *text = json_string_value(json_object_get(report, "status"));
     snprintf(status, size, "%s", text ? text : "");
     json_decref(report);
+}
+
+bool rundirs_lives(const char *dir)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/state/lock", dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool free_now = flock(fd, LOCK_SH | LOCK_NB) == 0;
+    close(fd);
+    return !free_now;
+}
+
+int rundirs_hold(const char *dir, int *lock, struct err *err)
+{
+    TRY(open_lock(dir, "lock", O_CLOEXEC, lock, err));
+    if (lock_within(*lock, 0))
+        return 0;
+    close(*lock);
+    return err_set(err, ERR_CONFLICT, "%s is running; stop it first (viaduct stop %s), or give --out DIR", dir, dir);
+}
+
+void rundirs_let_go(int lock) { close(lock); }
+
+/* ---- the line that resumes ---- */
+int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err)
+{
+    char text[PATH_MAX + 400];
+    snprintf(text, sizeof text, "%s\n%s\n", before, after);
+    return write_text(run->path, "state/resume", text, err);
+}
+
+/* One word of a shell's command line. */
+static size_t quote(char *out, size_t size, const char *word)
+{
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-+=:,@%";
+    size_t n = 0;
+    if (word[strspn(word, plain)] == '\0' && *word)
+        return (size_t)snprintf(out, size, "%s", word);
+    n += (size_t)snprintf(out, size, "'");
+    for (const char *p = word; *p && n + 6 < size; p++)
+        n += (size_t)snprintf(out + n, size - n, *p == '\'' ? "'\\''" : "%c", *p);
+    return n + (size_t)snprintf(out + n, size - n, "'");
+}
+
+static bool is_same_file(const char *path, const struct stat *st)
+{
+    struct stat found;
+    return stat(path, &found) == 0 && found.st_ino == st->st_ino && found.st_dev == st->st_dev && access(path, X_OK) == 0;
+}
+
+/* This program as a shell finds it: "viaduct" when PATH leads to it, else where it lies. */
+static void own_name(char out[PATH_MAX])
+{
+    char path[2 * PATH_MAX], *rest = getenv("PATH") ? strdup(getenv("PATH")) : NULL, *all = rest;
+    struct stat own;
+    ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 1);
+    out[MAX(n, (ssize_t)0)] = '\0';
+    bool known = n > 0 && stat("/proc/self/exe", &own) == 0, found = false;
+    for (char *part; known && !found && (part = strsep(&rest, ":"));) {
+        snprintf(path, sizeof path, "%s/viaduct", part);
+        found = is_same_file(path, &own);
+    }
+    free(all);
+    char *deleted = strstr(out, " (deleted)");   /* it was built anew meanwhile */
+    if (deleted)
+        *deleted = '\0';
+    if (!known || found)
+        snprintf(out, PATH_MAX, "viaduct");
+}
+
+void rundirs_resume_command(const char *dir, char *out, size_t size)
+{
+    char path[PATH_MAX + 64], word[2 * PATH_MAX], spec[2 * PATH_MAX + 64], own[PATH_MAX], program[2 * PATH_MAX], before[256] = "", after[PATH_MAX] = "";
+    snprintf(path, sizeof path, "%s/state/resume", dir);
+    FILE *f = fopen(path, "re");
+    if (f && fgets(before, sizeof before, f) && fgets(after, sizeof after, f))
+        before[strcspn(before, "\n")] = after[strcspn(after, "\n")] = '\0';
+    else
+        before[0] = after[0] = '\0';
+    if (f)
+        fclose(f);
+    snprintf(path, sizeof path, "%s/spec.yaml", dir);
+    quote(spec, sizeof spec, path);
+    quote(word, sizeof word, dir);
+    own_name(own);
+    quote(program, sizeof program, own);
+    snprintf(out, size, "%s%s%s run %s --resume --dir %s%s%s", before, *before ? " " : "", program, spec, word, *after ? " " : "", after);
+}
+
+void rundirs_print_resume(const char *dir, FILE *out)
+{
+    char root[PATH_MAX + 64], command[RESUME_COMMAND_BYTES];
+    struct err err = ERR_INIT;
+    struct ckpt_found *found = calloc(CHECKPOINTS_LOOKED_AT, sizeof *found);
+    uint32_t count = 0, i = 0;
+    CHECK(found != NULL);
+    snprintf(root, sizeof root, "%s/ckpt", dir);
+    if (ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err) < 0)
+        count = 0;
+    while (i < count && !found[i].published)
+        i++;
+    rundirs_resume_command(dir, command, sizeof command);
+    fprintf(out, "go on with: %s\n", command);
+    if (i < count)
+        fprintf(out, "  it begins after step %llu, from ckpt/%s/step-%08llu\n", (unsigned long long)found[i].step, found[i].site, (unsigned long long)found[i].step);
+    else
+        fprintf(out, "  it begins at step 1: no checkpoint was saved\n");
+    free(found);
 }
 
 int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err)

@@ -2,6 +2,7 @@
 #ifndef VIADUCT_CLI_RUNDIRS_H
 #define VIADUCT_CLI_RUNDIRS_H
 
+#include <stdio.h>
 #include "base/rundir.h"
 #include "cli/cli.h"
 #include "cli/lease.h"
@@ -23,6 +24,18 @@ void rundirs_end_all(const struct opened_run *o);
 void rundirs_status(const char *dir, char *status, size_t size);
 /* Whether a resume of DIR with `job` has nothing left to do; refuses what rundirs_open refuses. */
 int rundirs_completed(const char *dir, const struct job *job, bool *completed, struct err *err);
+/* Whether a process of the run in DIR lives. */
+bool rundirs_lives(const char *dir);
+/* Keeps a run that is over from being resumed meanwhile; ERR_CONFLICT while a process of it lives. */
+int rundirs_hold(const char *dir, int *lock, struct err *err);
+void rundirs_let_go(int lock);
+/* What `run` leaves for the line that resumes it: words before and after `viaduct run ...`, "" for none. */
+int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err);
+/* The command that goes on with DIR, and below it where that begins: one line each. Nothing when no resume can help. */
+void rundirs_print_resume(const char *dir, FILE *out);
+/* The command alone. It names this program as a shell finds it, and the run's own spec.yaml: overrides of the first start are in it. */
+#define RESUME_COMMAND_BYTES 8192
+void rundirs_resume_command(const char *dir, char *out, size_t size);
 /* Certificates for coordinator and the processes of every site. */
 int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err);
 

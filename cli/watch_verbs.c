@@ -10,13 +10,14 @@
 #include "cli/rundirs.h"
 
 #define ANSWER_MS 5000
+#define AGAIN_MS 100000000l          /* between two tries, in nanoseconds */
 #define STOP_WAIT_MS 30000
 #define BEAT_MS 3000
 
 static int open_run(const char *verb, const struct args *a, struct rundir *run)
 {
     struct err err = ERR_INIT;
-    int rc = a->positional_count == 1 ? rundir_open(run, a->positional[0], &err)
+    int rc = a->positional_count == 1 ? rundir_look(run, a->positional[0], &err)
                                       : err_set(&err, ERR_USAGE, "one run directory is needed: viaduct %s RUN", verb);
     if (rc < 0)
         cli_fail(verb, &err);
@@ -30,6 +31,38 @@ static bool runs_elsewhere(const char *dir, struct holder *owner)
     return lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0 && lease_owner_lives(dir, &me, BEAT_MS);
 }
 
+/* A coordinator that is being started again answers soon; of a run that is over none ever will. *json: NULL to stop it. */
+static int reach(const struct rundir *run, const char *dir, char **json, struct err *err)
+{
+    int rc;
+    uint64_t until = clock_now_ms() + ANSWER_MS;
+    while ((rc = json ? live_ask(run, ANSWER_MS, json, err) : live_stop(run, ANSWER_MS, err)) < 0 && rundirs_lives(dir) && clock_now_ms() < until)
+        nanosleep(&(struct timespec){0, AGAIN_MS}, NULL);
+    return rc;
+}
+
+/* How a run ended: its report's status; "interrupted" when that still says running. */
+static void ended(const char *dir, char status[32])
+{
+    rundirs_status(dir, status, 32);
+    if (!*status || strcmp(status, "running") == 0)
+        snprintf(status, 32, "interrupted");
+}
+
+static int status_of_ended(const char *dir, bool json, struct err *err)
+{
+    char status[32], resume[RESUME_COMMAND_BYTES];
+    ended(dir, status);
+    bool completed = strcmp(status, "completed") == 0;
+    rundirs_resume_command(dir, resume, sizeof resume);
+    if (json)
+        return live_summary_json(dir, status, completed ? NULL : resume, stdout, err);
+    live_summary(dir, stdout);
+    if (!completed)
+        rundirs_print_resume(dir, stdout);
+    return 0;
+}
+
 int verb_status(int argc, char **argv)
 {
     static const char *const options[] = {"--json", NULL};
@@ -41,33 +74,35 @@ int verb_status(int argc, char **argv)
     int rc = open_run("status", &a, &run);
     if (rc < 0)
         return err_exit_code(rc);
-    char *json = NULL, line[512], status[32];
-    if (live_ask(&run, ANSWER_MS, &json, &err) == 0) {
-        live_line(json, line, sizeof line);
+    const char *dir = a.positional[0];
+    char *json = NULL, line[512], who[200];
+    struct holder owner;
+    rc = reach(&run, dir, &json, &err);
+    if (rc == 0) {
+        live_line(json, 0, line, sizeof line);
         printf("%s\n", a.value[0] ? json : line);
         free(json);
-        return 0;
-    }
-    rundirs_status(a.positional[0], status, sizeof status);
-    if (!*status) {
-        err_set(&err, ERR_TEMPORARY, "%s: no coordinator answers and no report was written; see %s/log", a.positional[0], a.positional[0]);
-        return cli_fail("status", &err);
-    }
-    struct holder owner;
-    char who[200];
-    bool elsewhere = strcmp(status, "running") == 0 && runs_elsewhere(a.positional[0], &owner), died = strcmp(status, "running") == 0 && !elsewhere;
-    if (elsewhere && !a.value[0]) {
+    } else if (runs_elsewhere(dir, &owner)) {
         holder_text(&owner, who, sizeof who);
-        printf("running: %s; %s/metrics.jsonl has its newest step\n", who, a.positional[0]);
-        return 0;
+        printf(a.value[0] ? "{\"phase\":\"running\"}\n" : "running: %s; %s/metrics.jsonl has its newest step\n", who, dir);
+        rc = 0;
+    } else if (rundirs_lives(dir)) {
+        err_set(&err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: ask again; its log is %s/log", dir, dir);
+    } else {
+        rc = status_of_ended(dir, a.value[0] != NULL, &err);
     }
-    if (a.value[0])
-        printf("{\"phase\":\"%s\"}\n", died ? "interrupted" : status);
-    else if (died)
-        printf("interrupted: nothing runs; go on with: viaduct run SPEC --resume --dir %s\n", a.positional[0]);
-    else
-        live_summary(a.positional[0], stdout);
-    return 0;
+    return rc < 0 ? cli_fail("status", &err) : 0;
+}
+
+static int not_running(const char *dir, struct err *err)
+{
+    char status[32], resume[RESUME_COMMAND_BYTES];
+    if (rundirs_lives(dir))
+        return err_set(err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: try again, or end `viaduct run` itself", dir);
+    ended(dir, status);
+    rundirs_resume_command(dir, resume, sizeof resume);
+    bool completed = strcmp(status, "completed") == 0;
+    return err_set(err, ERR_CONFLICT, "%s is not running (%s)%s%s", dir, status, completed ? "" : "; go on with: ", completed ? "" : resume);
 }
 
 int verb_stop(int argc, char **argv)
@@ -81,13 +116,12 @@ int verb_stop(int argc, char **argv)
     int rc = open_run("stop", &a, &run);
     if (rc < 0)
         return err_exit_code(rc);
-    if (live_stop(&run, ANSWER_MS, &err) < 0) {
-        struct err why = err;
+    if (reach(&run, a.positional[0], NULL, &err) < 0) {
         struct holder owner;
         if (runs_elsewhere(a.positional[0], &owner) && owner.job)
-            err_set(&err, why.code, "%s runs on node %s: scancel %llu saves it and ends it", a.positional[0], owner.host, (unsigned long long)owner.job);
+            err_set(&err, ERR_TEMPORARY, "%s runs on node %s: scancel %llu saves it and ends it", a.positional[0], owner.host, (unsigned long long)owner.job);
         else
-            err_set(&err, why.code, "%s does not run: no coordinator answers; `viaduct status %s` tells how it ended (%s)", a.positional[0], a.positional[0], why.text);
+            not_running(a.positional[0], &err);
         return cli_fail("stop", &err);
     }
     char status[32] = "running";

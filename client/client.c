@@ -283,6 +283,7 @@ static void on_tick(void *arg)
     if (v->host)
         ps_host_tick(v->host);
     rounds_tick(v);
+    times_tell(v);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -439,6 +440,9 @@ static void say_goodbye(void *arg)
     struct msg_leave m = {.who = v->hello.who};
     struct msg_heartbeat last = {.who = v->hello.who};
     heartbeat(v, &last);
+    pthread_mutex_lock(&v->lock);
+    times_tell(v);
+    pthread_mutex_unlock(&v->lock);
     ps_member_send(v->member, MSG_HEARTBEAT, 0, &last, NULL, 0);
     if (v->end.code == 0 && v->step.finished)
         ps_member_send(v->member, MSG_LEAVE, 0, &m, NULL, 0);

@@ -69,7 +69,6 @@ struct viaduct {
     struct coll *coll;
     char segment[COLL_SEGMENT_BYTES];     /* of coll; set while it is being opened too */
     struct lane_range gang_lanes, lanes;  /* of the gang as opened (none at first); of this rank */
-    const char *transport;                /* of coll: static, chosen at the first opening */
     unsigned gang_turn;                   /* counts openings: all ranks of a gang open together */
     struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */
@@ -78,6 +77,8 @@ struct viaduct {
     bool contributed;                     /* `sums` belong to round target - 1 and stay until target is here */
     struct coll_sums sums;
     struct viaduct_step step;
+    struct { uint64_t since_ns; double seconds[TIME_PARTS]; } spent;   /* of the step under way; the trainer's own */
+    struct msg_times times;               /* of finished steps, not yet told; when full the oldest give way */
     float *seed;                          /* the flat arena at version 0, made when first asked for */
 
     struct ps_disk *disk;                 /* embedded shards only */
@@ -94,6 +95,11 @@ bool client_is_member(const struct viaduct *v);
 int client_error(struct viaduct_error *out, const struct err *err);
 
 void rounds_forget(struct viaduct *v);                                     /* the trainer's thread: what was put and not contributed is over with */
+/* times.c: where the step's time goes. The first two in the trainer's thread; the others locked. */
+void times_start(struct viaduct *v);                                       /* a step begins now */
+void times_add(struct viaduct *v, enum time_part part);                    /* the time since the last of these calls was spent so */
+void times_keep(struct viaduct *v, uint64_t round);                        /* that round is whole */
+void times_tell(struct viaduct *v);                                        /* the loop's thread */
 
 /* rounds.c; all locked, in the loop's thread */
 void rounds_set_pieces(struct viaduct *v);

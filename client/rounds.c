@@ -283,7 +283,8 @@ static int choose_transport(struct viaduct *v, const char **out, struct err *err
         one_host = one_host && v->gang.host[r] == v->gang.host[0];
     *out = wish ? wish : one_host ? "shm" : "tcp";
     if (strcmp(*out, "tcp") == 0 && !v->port)
-        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this rank does not know its own: its agent sets VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR", v->site);
+        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this one does not know its own: the agent sets VIADUCT_HOST_INDEX and "
+                                       "VIADUCT_HOST_ADDR", v->site);
     return 0;
 }
 
@@ -291,8 +292,10 @@ static int choose_transport(struct viaduct *v, const char **out, struct err *err
 static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err)
 {
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
+    const char *transport;
+    TRY(choose_transport(v, &transport, err));
     coll_segment_name(v->segment, v->run.job, v->site, v->hello.who.instance, v->gang_turn++, v->host_index);
-    struct coll_config c = {.transport = v->transport, .segment = v->segment, .port = v->port, .where = &v->gang, .rank = v->hello.who.index, .ranks = gang->ranks,
+    struct coll_config c = {.transport = transport, .segment = v->segment, .port = v->port, .where = &v->gang, .rank = v->hello.who.index, .ranks = gang->ranks,
                             .lanes = v->plan.lanes, .gang = lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
     v->gang_lanes = lanes;
     pthread_mutex_unlock(&v->lock);
@@ -304,30 +307,13 @@ static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err
         return rc;
     }
     v->coll = coll;
-    log_info(&v->log, "the gang's %u ranks sum over %s", c.ranks, c.transport);
+    log_info(&v->log, "%u ranks sum over %s, lanes %u to %u", c.ranks, c.transport, lanes.lo, lanes.hi);
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
 }
 
 static struct lane_range lanes_told(const struct viaduct *v) { return v->view.view.gang[v->hello.who.site].lanes; }
-static int end_for_lanes(struct viaduct *v, struct err *err)
-{
-    err_set(err, ERR_ABORTED, "the lanes of this gang have changed, and its ranks are on several hosts: it starts anew");
-    client_end(v, err);
-    return err->code;
-}
-
-/* Over several hosts frames of two openings could meet: such a gang has one opening, with the lanes it is for. */
-static int open_first(struct viaduct *v, struct err *err)
-{
-    struct lane_range none = {0, 0};
-    TRY(choose_transport(v, &v->transport, err));
-    bool several = strcmp(v->transport, "tcp") == 0;
-    TRY(open_gang(v, several ? lanes_told(v) : none, err));
-    return several && !lane_range_eq(lanes_told(v), v->gang_lanes) ? end_for_lanes(v, err) : 0;   /* a view that came meanwhile */
-}
-
 static bool other_lanes(const struct viaduct *v) { return client_is_member(v) && !lane_range_eq(lanes_told(v), v->gang_lanes); }
 
 /* Locked on entry and return. The own pieces at `target`, or other lanes, or why not. */
@@ -409,8 +395,6 @@ static int change_lanes(struct viaduct *v, struct err *err)
     TRY(agree_on_lanes(v, &lanes, err));
     if (lane_range_eq(lanes, v->gang_lanes))
         return 0;
-    if (strcmp(v->transport, "tcp") == 0)
-        return end_for_lanes(v, err);
     struct coll *old = v->coll;
     v->coll = NULL;
     if (v->contributed)
@@ -441,14 +425,17 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
 {
     bool level = false, stop = false, lanes = false;
     if (!v->coll)
-        TRY(open_first(v, err));
+        TRY(open_gang(v, (struct lane_range){0, 0}, err));
     while ((!level || lanes) && !stop) {
         TRY(wait_for_pieces(v, err));
+        times_add(v, TIME_BETWEEN);
         TRY(agree(v, &level, &stop, &lanes, err));
         if (lanes && !stop)
             TRY(change_lanes(v, err));
+        times_add(v, TIME_INSIDE);
     }
     if (!stop) {
+        bool own = v->contributed;            /* else it went for a version that others made */
         v->phase = CLIENT_COMPUTING;
         v->contributed = false;
         if (v->target > 0) {                  /* made again if a rollback to the start ever needs it */
@@ -461,7 +448,11 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
         pthread_mutex_lock(&v->lock);
         if (rc < 0)
             return rc;
+        times_add(v, TIME_INSIDE);
+        if (own)
+            times_keep(v, v->target - 1);
     }
+    times_start(v);
     fill_step(v, stop, &v->step);
     if (v->step.finished)
         stay_if_embedded(v);
@@ -527,8 +518,10 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
         t[i] = (struct lane_totals){totals[i].loss_sum, totals[i].correct, totals[i].samples, totals[i].nonfinite};
     failpoint(FAIL_WORKER_REDUCE);
     int rc = wait_for_gradients(v, &err);
+    times_add(v, TIME_COMPUTE);
     if (rc == 0)
         rc = coll_reduce(v->coll, t, &sums, &err);
+    times_add(v, TIME_INSIDE);
     pthread_mutex_lock(&v->lock);
     if (rc == 0) {
         v->sums = sums;

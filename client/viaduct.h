@@ -26,10 +26,11 @@ struct viaduct_tensor {               /* fp32; every rank of the job declares th
 };
 
 struct viaduct_config {
-    /* Who: NULL and -1 take what the agent put into the environment (VIADUCT_RUN, VIADUCT_SITE, VIADUCT_RANK, VIADUCT_INCARNATION). */
+    /* Who: NULL and -1 take what the agent put into the environment (VIADUCT_RUN, VIADUCT_SITE, VIADUCT_RANK, VIADUCT_INCARNATION). At a
+     * site of several hosts VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR say which this is, and where the others reach it. */
     const char *run_dir, *site;
     int64_t rank, incarnation;
-    const char *transport;            /* of in-site sums: NULL "shm", or "mpi" inside an MPI world */
+    const char *transport;            /* of in-site sums: NULL as the ranks' hosts ask for, or "mpi" inside an MPI world */
     const struct viaduct_tensor *tensor;
     uint32_t tensor_count;
     uint64_t samples_per_pass;
@@ -75,6 +76,8 @@ struct viaduct_memory { void *pointer; int space; void *stream; };
 VIADUCT_API int viaduct_fetch_weights(struct viaduct *v, struct viaduct_memory to, struct viaduct_error *error);
 /* Any thread. Submits the copy; later calls of the same stream may overwrite the memory. viaduct_contribute waits for it, at most a minute. */
 VIADUCT_API int viaduct_put_gradient(struct viaduct *v, uint32_t lane, struct viaduct_memory from, struct viaduct_error *error);
+/* Of the present step: seconds that the trainer stood still for want of data, over its threads the longest; without it that time counts as computing. */
+VIADUCT_API void viaduct_data_wait(struct viaduct *v, double seconds);
 
 struct viaduct_totals { double loss_sum; uint64_t correct, samples, nonfinite; };     /* of one lane */
 /* totals: of lanes lane_lo .. lane_hi - 1. */

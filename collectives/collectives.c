@@ -129,7 +129,7 @@ void coll_traffic(const struct coll *c, unsigned to_rank, struct coll_traffic *o
 
 void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host)
 {
-    int n = snprintf(out, COLL_SEGMENT_BYTES, "/viaduct-%.60s-%.64s-%u.%u", job, site, incarnation, turn);
+    int n = snprintf(out, COLL_SEGMENT_BYTES, "/viaduct-%.50s-%.64s-%u-%u", job, site, incarnation, turn);
     if (host > 0)                     /* "hosts" of one machine share /dev/shm */
         snprintf(out + n, (size_t)(COLL_SEGMENT_BYTES - n), "-h%u", host);
 }

@@ -33,7 +33,7 @@ struct coll_port_config {
 };
 int coll_port_open(const struct coll_port_config *config, struct coll_port **out, struct err *err);
 const char *coll_port_address(const struct coll_port *p);        /* with the real port */
-void coll_port_close(struct coll_port *p);                       /* after coll_close of the gang that used it; NULL is none */
+void coll_port_close(struct coll_port *p);                       /* after coll_close of what used it; NULL is none */
 
 struct lane_totals {                  /* rides with a contribution: sums over samples */
     double loss_sum;
@@ -44,7 +44,7 @@ struct lane_totals {                  /* rides with a contribution: sums over sa
 struct coll_config {
     const char *transport;            /* "shm": one host; "tcp": one host or many; "mpi": the ranks of MPI_COMM_WORLD, by the plugin */
     const char *segment;              /* shm, tcp: name of this host's POSIX segment, by coll_segment_name; made by whoever comes first */
-    struct coll_port *port;           /* tcp: this rank's; one gang only. Kept by the caller, as is: */
+    struct coll_port *port;           /* tcp: this rank's; one gang after another may use it. Kept by the caller, as is: */
     const struct msg_gang *where;     /* tcp: host and address of every rank */
     unsigned rank, ranks, lanes;
     struct lane_range gang;           /* may be empty: then rounds carry no lanes, weights still move */
@@ -61,7 +61,7 @@ void coll_close(struct coll *c);      /* the last one out removes the segment */
 void coll_abort(struct coll *c);
 void coll_abort_segment(const char *segment);     /* aborts and unlinks: for the agent, after a member died */
 #define COLL_SEGMENT_BYTES 160
-void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host);   /* turn: counts openings */
+void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host);
 
 struct lane_range coll_rank_lanes(const struct coll *c);
 /* layout->elems floats; valid until the round's coll_reduce. Threads may fill different lanes at the same time. */

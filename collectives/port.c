@@ -12,6 +12,7 @@
 
 #define REDIAL_MS 200
 #define QUEUED_MAX ((size_t)2 << 20)  /* of one link: more would only take memory */
+#define DRAIN_MS 10000                /* at an orderly end, for what a peer has not read yet: by then the coordinator takes it for dead */
 #define DRAIN_LOOK_MS 20
 
 /* Fields are the loop's thread's, except those that say otherwise. */
@@ -20,9 +21,10 @@ struct peer {
     unsigned rank;
     struct link *link;
     bool dials, open;
-    bool early;                       /* it opened the gang before us: */
+    bool early;                       /* it opened the next turn before us: */
     struct msg_insite opening;
-    char gave_up[TEXT_LIMIT];         /* before we were attached */
+    char gave_up[TEXT_LIMIT];         /* while we were not attached; as is: */
+    struct err lost;                  /* code < 0: its link is over */
     struct port_item item[PORT_QUEUE];    /* the ring's entries: written by the sender before `queued` says so */
     unsigned first, queued;           /* locked */
     atomic_uint_fast64_t payload, wire;
@@ -38,12 +40,14 @@ struct coll_port {
     struct listener *listener;
     struct timer *redial, *drain;
     uint64_t drain_until_ms;
+    uint32_t turn;                    /* gangs that were attached so far */
     const struct msg_gang *where;     /* NULL: not attached */
     const struct port_ops *ops;
     void *arg;
     pthread_mutex_t lock;             /* of the queues and what follows */
     pthread_cond_t detached_cond;
-    bool pumping, detached;
+    bool pumping, detached, given_up;
+    uint32_t next_turn;               /* of what is attached, or about to be */
     struct peer peer[LANES_MAX];
 };
 
@@ -137,6 +141,7 @@ void port_send(struct coll_port *p, unsigned rank, const struct port_item *item)
     *to = *item;
     to->m.site = p->config.site;
     to->m.incarnation = p->config.incarnation;
+    to->m.turn = p->next_turn;
     q->queued++;
     bool first = !p->pumping;
     p->pumping = true;
@@ -164,6 +169,9 @@ void port_tell(struct coll_port *p, const char *why)
     struct notice *n = calloc(1, sizeof *n);
     CHECK(n != NULL);
     n->port = p;
+    pthread_mutex_lock(&p->lock);
+    p->given_up = true;
+    pthread_mutex_unlock(&p->lock);
     snprintf(n->why, sizeof n->why, "%s", why);
     post(p, send_notice, n);
 }
@@ -213,10 +221,10 @@ static void take(struct peer *q, const struct msg_insite *m, const uint8_t *payl
     const char *wrong = NULL;
     if (m->site != p->config.site || m->incarnation != p->config.incarnation)
         wrong = "a message of another launch of this gang";
-    else if (p->where)
+    else if (p->where && m->turn == p->turn)
         wrong = p->ops->take(p->arg, q->rank, m, payload, size);
-    else if (m->kind != INSITE_OPEN || m->round != 0 || q->early)
-        wrong = "a message before the gang is open";
+    else if (m->turn != p->turn + 1 || m->kind != INSITE_OPEN || m->round != 0 || q->early)
+        wrong = "a message of a gang that is not open yet, or over";
     else {
         q->early = true;
         q->opening = *m;
@@ -249,15 +257,18 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
     bool was_open = q->open;
     q->link = NULL;
     q->open = false;
-    if (!p->where) {
+    if (p->turn == 0) {               /* it may dial again before we begin */
         q->early = false;
         return;
     }
-    if (was_open || why->code == ERR_DENIED)
+    bool for_good = was_open || why->code == ERR_DENIED;
+    q->dials = q->dials && !for_good;
+    if (for_good)
+        q->lost = *why;
+    if (p->where && for_good)
         p->ops->gone(p->arg, q->rank, why);
-    else
+    else if (p->where)
         p->ops->unreachable(p->arg, q->rank, why);
-    q->dials = q->dials && !was_open && why->code != ERR_DENIED;
 }
 
 static void on_dialled(void *arg, struct link *link, const struct msg_hello *peer)
@@ -281,7 +292,7 @@ static void on_accepted(void *arg, struct link *link, const struct msg_hello *pe
 {
     struct coll_port *p = arg;
     struct peer *q = peer->who.index < p->config.rank ? &p->peer[peer->who.index] : NULL;   /* the lower rank dials */
-    if (refused(p, link, peer) || !q || (q->open && (q->early || p->where))) {
+    if (refused(p, link, peer) || !q || (q->open && (q->early || p->turn > 0))) {
         link_close(link);
         return;
     }
@@ -330,17 +341,23 @@ static void attach(void *arg)
     p->where = a->where;
     p->ops = a->ops;
     p->arg = a->arg;
+    p->turn++;
     for (unsigned r = 0; r < LANES_MAX; r++) {
         struct peer *q = &p->peer[r];
-        q->dials = a->remote[r] && r > p->config.rank;
-        if (q->early)
+        bool early = q->early;
+        q->dials = q->dials || (p->turn == 1 && a->remote[r] && r > p->config.rank);
+        q->early = false;
+        if (early)
             take(q, &q->opening, NULL, 0);
         if (q->gave_up[0])
             p->ops->told(p->arg, r, q->gave_up);
+        if (q->lost.code < 0)
+            p->ops->gone(p->arg, r, &q->lost);
         pump(q);
     }
     on_redial(p);
-    p->redial = timer_start(p->loop, REDIAL_MS, REDIAL_MS, on_redial, p);
+    if (!p->redial)
+        p->redial = timer_start(p->loop, REDIAL_MS, REDIAL_MS, on_redial, p);
     free(a);
 }
 
@@ -350,6 +367,10 @@ void port_attach(struct coll_port *p, const struct msg_gang *where, const bool *
     CHECK(a != NULL);
     *a = (struct attachment){.port = p, .where = where, .ops = ops, .arg = arg};
     memcpy(a->remote, remote, where->rank_count * sizeof *remote);
+    pthread_mutex_lock(&p->lock);
+    p->next_turn++;
+    p->detached = false;
+    pthread_mutex_unlock(&p->lock);
     post(p, attach, a);
 }
 
@@ -381,11 +402,7 @@ static void on_drain_look(void *arg)
 static void detach(void *arg)
 {
     struct coll_port *p = arg;
-    timer_stop(p->redial);
-    p->redial = NULL;
     p->where = NULL;
-    if (close_links(p, false))
-        p->drain = timer_start(p->loop, DRAIN_LOOK_MS, DRAIN_LOOK_MS, on_drain_look, p);
     pthread_mutex_lock(&p->lock);
     for (unsigned r = 0; r < LANES_MAX; r++)
         p->peer[r].queued = 0;
@@ -394,9 +411,8 @@ static void detach(void *arg)
     pthread_mutex_unlock(&p->lock);
 }
 
-void port_detach(struct coll_port *p, uint64_t drain_ms)
+void port_detach(struct coll_port *p)
 {
-    p->drain_until_ms = clock_now_ms() + drain_ms;
     post(p, detach, p);
     pthread_mutex_lock(&p->lock);
     while (!p->detached)
@@ -465,8 +481,13 @@ static void end(void *arg)            /* the loop ends by itself when the links 
     struct coll_port *p = arg;
     listener_close(p->listener);
     p->listener = NULL;
-    if (!p->drain)
-        close_links(p, true);
+    timer_stop(p->redial);
+    p->redial = NULL;
+    pthread_mutex_lock(&p->lock);
+    p->drain_until_ms = loop_now_ms(p->loop) + (p->given_up ? 0 : DRAIN_MS);
+    pthread_mutex_unlock(&p->lock);
+    if (close_links(p, false))
+        p->drain = timer_start(p->loop, DRAIN_LOOK_MS, DRAIN_LOOK_MS, on_drain_look, p);
 }
 
 void coll_port_close(struct coll_port *p)

@@ -25,10 +25,11 @@ struct port_ops {                     /* all in the port's thread */
     void (*told)(void *arg, unsigned rank, const char *why);             /* it gave the gang up */
 };
 
-/* Starts to dial the ranks r with remote[r]; from now on ops are called, until port_detach returns. where: kept by the caller until then. */
+/* A gang begins to use the port, its next turn; the first time the ranks r with remote[r] are dialled. From now on ops are called, until port_detach returns.
+ * where: kept by the caller until then. */
 void port_attach(struct coll_port *p, const struct msg_gang *where, const bool *remote, const struct port_ops *ops, void *arg);
-/* What is on its way has drain_ms to leave; port items that have not been sent are dropped. */
-void port_detach(struct coll_port *p, uint64_t drain_ms);
+/* Links stay for the next turn; items that have not been sent are dropped. */
+void port_detach(struct coll_port *p);
 void port_send(struct coll_port *p, unsigned rank, const struct port_item *item);   /* any thread; at most PORT_QUEUE unsent ones a rank */
 void port_tell(struct coll_port *p, const char *why);                    /* any thread: the gang is given up */
 void port_traffic(const struct coll_port *p, unsigned rank, struct coll_traffic *out);

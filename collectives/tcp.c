@@ -9,251 +9,26 @@
  * knows that everybody has entered it, and can be one round ahead of another rank, never two: what arrives is of the present round or the next. Buffers
  * that the next round may fill while this one is read alternate, or are free by then: weights, because nobody reads them from a reduce to its gather, and
  * received sums, because two reduces in a row are parted by an exchange. */
-#include <pthread.h>
-#include <stdlib.h>
+#include "collectives/tcp.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/arena.h"
 #include "base/base.h"
-#include "collectives/hosts.h"
-#include "collectives/port.h"
-#include "collectives/segment.h"
 
 #define SLOTS 8                       /* chunks of sums on their way: one is made while others are sent */
-#define NO_SLOT UINT16_MAX
-#define NO_BODY UINT8_MAX
-
-enum operation { OP_OPEN, OP_REDUCE, OP_GATHER, OP_EXCHANGE, OPERATIONS };
-static const struct { const char *name; uint8_t head, body; } operations[OPERATIONS] = {
-    {"opening", INSITE_OPEN, NO_BODY}, {"sums", INSITE_TOTALS, INSITE_SUMS}, {"weights", INSITE_READY, INSITE_WEIGHTS}, {"agreement", INSITE_VALUE, NO_BODY}};
-
-struct incoming { bool any, head; enum operation op; uint64_t elems; };   /* of one round from one rank */
-
-struct tcp {                          /* struct coll's state */
-    struct coll *c;
-    struct segment segment;
-    struct hosts hosts;
-    struct coll_run run[LANES_MAX];
-    unsigned host;                    /* own */
-    uint64_t shape;
-    bool attached, opened, told;
-    float *received;                  /* other hosts' sums over the own blocks: [host's nodes][own elements] */
-    unsigned received_at[LANES_MAX];  /* by host: its first node there */
-    float *slot;
-    size_t received_bytes, slot_bytes, slot_floats;
-    unsigned terms;                   /* of the own sums, in lane order: lanes of this host and nodes of the others */
-    struct lane_range term[LANES_MAX];
-    const float *term_at[LANES_MAX];
-    enum operation before;            /* the last one finished */
-    uint64_t until_ms;                /* for what other hosts send in this round */
-    pthread_mutex_t lock;             /* of all that follows */
-    pthread_cond_t wake;
-    uint64_t begun;                   /* rounds that this rank has entered */
-    bool busy;                        /* in the last of them */
-    enum operation op;
-    struct incoming in[2][LANES_MAX]; /* by round modulo 2, by rank */
-    unsigned unsent, unsent_to[LANES_MAX], free_slots;    /* free_slots: bits */
-    bool gone[LANES_MAX];
-    char first_gone[SEGMENT_WHY_BYTES];       /* why the first link broke */
-    char unreachable[SEGMENT_WHY_BYTES];
-};
-
-/* ---- names ---- */
-static bool is_remote(const struct tcp *t, unsigned rank) { return t->hosts.of[rank] != t->host; }
-
-static void rank_text(const void *tcp, unsigned rank, char out[256])
-{
-    const struct msg_gang *where = ((const struct tcp *)tcp)->c->cfg.where;
-    snprintf(out, 256, "rank %u (host %u, %s)", rank, where->host[rank], where->address_tls[rank]);
-}
-
-/* ---- the end ---- */
-/* Everybody on this host wakes, and the other hosts are told once; the trainer's thread meets it in its present wait, or in the next. */
-static int give_up(struct tcp *t, const char *why, struct err *err)
-{
-    segment_abort(&t->segment, why);
-    segment_given_up(&t->segment, err);
-    pthread_mutex_lock(&t->lock);
-    bool tell = t->attached && !t->told;
-    t->told = true;
-    pthread_cond_broadcast(&t->wake);
-    pthread_mutex_unlock(&t->lock);
-    if (tell)
-        port_tell(t->c->cfg.port, err->text);
-    return err->code;
-}
-
-static void end_gang(struct tcp *t, const char *why)
-{
-    struct err unused = ERR_INIT;
-    give_up(t, why, &unused);
-}
-
-/* ---- what is due ---- */
-static uint64_t elems_due(const struct tcp *t, enum operation op, unsigned from)
-{
-    if (op == OP_REDUCE)
-        return hosts_sums(&t->hosts, t->run, from, t->c->cfg.rank).count;
-    return op == OP_GATHER ? hosts_weights(&t->hosts, t->run, from, t->c->cfg.rank).count : 0;
-}
-
-static bool all_of(const struct tcp *t, unsigned from)
-{
-    const struct incoming *in = &t->in[(t->begun - 1) & 1][from];
-    bool heard = in->head || (t->op != OP_OPEN && !hosts_hears(&t->hosts, from, t->c->cfg.rank));
-    return heard && in->elems == elems_due(t, t->op, from);
-}
 
 /* The first rank of which something is missing; `ranks` when the round is whole here. */
 static unsigned missing(const struct tcp *t)
 {
     unsigned r = 0;
-    while (r < t->hosts.ranks && (!is_remote(t, r) || all_of(t, r)))
+    while (r < t->hosts.ranks && (!tcp_is_remote(t, r) || tcp_all_of(t, r)))
         r++;
     return r;
 }
-
-/* ---- what arrives: the port's thread ---- */
-static enum operation operation_of(uint8_t kind)
-{
-    enum operation op = OP_OPEN;
-    while (operations[op].head != kind && operations[op].body != kind)
-        op++;
-    return op;
-}
-
-/* Locked. */
-static const char *refuse(struct tcp *t, unsigned rank, const struct msg_insite *m)
-{
-    uint64_t first = t->busy ? t->begun - 1 : t->begun;
-    struct incoming *in = &t->in[m->round & 1][rank];
-    enum operation op = operation_of(m->kind);
-    bool head = m->kind == operations[op].head;
-    if (m->round < first || m->round > t->begun)
-        return "a message of a round that is over, or far ahead";
-    if ((in->any && in->op != op) || (m->round < t->begun && t->op != op))
-        return "a message of another operation than this rank is in";
-    if (m->round == t->begun && t->busy && op == OP_REDUCE && t->op == OP_REDUCE)
-        return "sums where an agreement was due";
-    if (head && (in->head || (op != OP_OPEN && !hosts_hears(&t->hosts, rank, t->c->cfg.rank))))
-        return "a message twice";
-    if (op == OP_OPEN && m->value != t->shape)
-        return "it has other lanes, another model or other hosts than this rank";
-    in->any = true;
-    in->op = op;
-    return NULL;
-}
-
-static const char *take_head(struct tcp *t, unsigned rank, const struct msg_insite *m, const uint8_t *payload, size_t size)
-{
-    struct segment_head *h = t->segment.head;
-    struct lane_range lanes = coll_lanes_of(&t->c->cfg, rank);
-    size_t due = m->kind == INSITE_TOTALS ? (size_t)(lanes.hi - lanes.lo) * sizeof(struct lane_totals) : 0;
-    if (size != due || (m->kind == INSITE_TOTALS && m->first != lanes.lo))
-        return "totals of other lanes";
-    if (due > 0)
-        memcpy(&h->totals[m->round & 1][lanes.lo], payload, due);
-    if (m->kind == INSITE_VALUE)
-        h->exchange[m->round & 1][rank] = m->value;
-    return NULL;
-}
-
-/* Chunks come in order, so that none is counted twice. */
-static const char *take_body(struct tcp *t, unsigned rank, const struct msg_insite *m, const uint8_t *payload, size_t size)
-{
-    bool sums = m->kind == INSITE_SUMS;
-    unsigned host = t->hosts.of[rank], self = t->c->cfg.rank, nodes = sums ? t->hosts.node_count[host] : 1;
-    struct part due = sums ? hosts_sums(&t->hosts, t->run, rank, self) : hosts_weights(&t->hosts, t->run, rank, self);
-    uint64_t had = t->in[m->round & 1][rank].elems;
-    if (m->first != due.first + had || m->count > due.count - had || size != (size_t)m->count * nodes * sizeof(float))
-        return "elements that were not due";
-    const float *from = (const float *)(const void *)payload;
-    if (!sums)
-        memcpy(t->c->weights + t->run[rank].first_offset + m->first, from, size);
-    for (unsigned k = 0; sums && k < nodes; k++)
-        memcpy(t->received + (t->received_at[host] + k) * t->c->owned_elems + m->first, from + (size_t)k * m->count, m->count * sizeof(float));
-    return NULL;
-}
-
-static const char *take(void *arg, unsigned rank, const struct msg_insite *m, const uint8_t *payload, size_t size)
-{
-    struct tcp *t = arg;
-    if (rank >= t->hosts.ranks || !is_remote(t, rank))
-        return "it is no rank of another host";
-    bool head = m->kind == operations[operation_of(m->kind)].head;
-    pthread_mutex_lock(&t->lock);
-    const char *wrong = refuse(t, rank, m);
-    pthread_mutex_unlock(&t->lock);
-    if (!wrong)                       /* only this thread changes what is due of a rank */
-        wrong = head ? take_head(t, rank, m, payload, size) : take_body(t, rank, m, payload, size);
-    if (wrong)
-        return wrong;
-    pthread_mutex_lock(&t->lock);
-    struct incoming *in = &t->in[m->round & 1][rank];
-    in->head = in->head || head;
-    in->elems += head ? 0 : m->count;
-    pthread_cond_signal(&t->wake);
-    pthread_mutex_unlock(&t->lock);
-    return NULL;
-}
-
-static void sent(void *arg, unsigned rank, uint16_t tag)
-{
-    struct tcp *t = arg;
-    pthread_mutex_lock(&t->lock);
-    t->unsent--;
-    t->unsent_to[rank]--;
-    if (tag != NO_SLOT)
-        t->free_slots |= 1u << tag;
-    pthread_cond_signal(&t->wake);
-    pthread_mutex_unlock(&t->lock);
-}
-
-static void gone(void *arg, unsigned rank, const struct err *why)
-{
-    struct tcp *t = arg;
-    char who[256], text[SEGMENT_WHY_BYTES];
-    rank_text(t, rank, who);
-    snprintf(text, sizeof text, "%.140s: %.250s", who, why->text);
-    pthread_mutex_lock(&t->lock);
-    t->gone[rank] = true;
-    if (!t->first_gone[0])
-        memcpy(t->first_gone, text, sizeof text);
-    pthread_cond_signal(&t->wake);
-    pthread_mutex_unlock(&t->lock);
-    if (why->code == ERR_CORRUPT || why->code == ERR_DENIED || why->code == ERR_USAGE)
-        end_gang(t, text);
-}
-
-static void unreachable(void *arg, unsigned rank, const struct err *why)
-{
-    struct tcp *t = arg;
-    char who[256];
-    rank_text(t, rank, who);
-    pthread_mutex_lock(&t->lock);
-    snprintf(t->unreachable, sizeof t->unreachable, "%.140s: %.240s", who, why->text);
-    pthread_mutex_unlock(&t->lock);
-}
-
-/* Whoever tells may only have seen its host's ranks wake, and then names nobody; a link that broke before says more. */
-static void told(void *arg, unsigned rank, const char *why)
-{
-    struct tcp *t = arg;
-    char who[256], text[SEGMENT_WHY_BYTES];
-    bool names = strncmp(why, "rank ", 5) == 0;
-    rank_text(t, rank, who);
-    pthread_mutex_lock(&t->lock);
-    if (t->first_gone[0] && !names)
-        memcpy(text, t->first_gone, sizeof text);
-    else
-        snprintf(text, sizeof text, "%.140s%s%.250s", names ? "" : who, names ? "" : ": ", why);
-    pthread_mutex_unlock(&t->lock);
-    end_gang(t, text);
-}
-
-static const struct port_ops port_calls = {take, sent, gone, unreachable, told};
 
 /* ---- waiting: the trainer's thread ---- */
 /* A rank that a host waits for is named by that host, which knows who it is: the others wait a little longer than it does, and a host's ranks for each
@@ -266,9 +41,9 @@ static void slow_text(const struct tcp *t, char out[SEGMENT_WHY_BYTES])
     unsigned r = missing(t);
     char who[256] = "a rank that reads too slowly";
     if (r < t->hosts.ranks)
-        rank_text(t, r, who);
+        tcp_rank_text(t, r, who);
     snprintf(out, SEGMENT_WHY_BYTES, "%.140s: slower than the deadline of %llu ms in round %llu (%s)%s%.150s", who, (unsigned long long)timeout_of(t),
-             (unsigned long long)t->begun - 1, operations[t->op].name, t->op == OP_OPEN && t->unreachable[0] ? "; " : "",
+             (unsigned long long)t->begun - 1, tcp_operations[t->op].name, t->op == OP_OPEN && t->unreachable[0] ? "; " : "",
              t->op == OP_OPEN ? t->unreachable : "");
 }
 
@@ -276,7 +51,7 @@ static void slow_text(const struct tcp *t, char out[SEGMENT_WHY_BYTES])
 static bool lost(const struct tcp *t)
 {
     for (unsigned r = 0; r < t->hosts.ranks; r++)
-        if (t->gone[r] && (!all_of(t, r) || t->unsent_to[r] > 0))
+        if (t->gone[r] && (!tcp_all_of(t, r) || t->unsent_to[r] > 0))
             return true;
     return false;
 }
@@ -293,7 +68,7 @@ static int wait_some(struct tcp *t, struct err *err)
         slow_text(t, why);
     if (over || why[0]) {
         pthread_mutex_unlock(&t->lock);
-        return give_up(t, why[0] ? why : NULL, err);
+        return tcp_give_up(t, why[0] ? why : NULL, err);
     }
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += SEGMENT_LOOK_MS * 1000000l;
@@ -307,7 +82,7 @@ static int wait_some(struct tcp *t, struct err *err)
 
 static int host_barrier(struct tcp *t, uint64_t timeout_ms, struct err *err)
 {
-    return segment_barrier(&t->segment, timeout_ms, err) < 0 ? give_up(t, NULL, err) : 0;
+    return segment_barrier(&t->segment, timeout_ms, err) < 0 ? tcp_give_up(t, NULL, err) : 0;
 }
 
 /* ---- a round: begin, send, finish ---- */
@@ -322,15 +97,15 @@ static int begin(struct tcp *t, enum operation op, struct err *err)
     for (unsigned r = 0; r < t->hosts.ranks; r++) {
         const struct incoming *in = &t->in[(t->begun - 1) & 1][r];
         if (in->any && in->op != op) {
-            rank_text(t, r, who);
-            snprintf(why, sizeof why, "%.140s: is in another operation (%s) of round %llu than this rank (%s)", who, operations[in->op].name,
-                     (unsigned long long)t->begun - 1, operations[op].name);
+            tcp_rank_text(t, r, who);
+            snprintf(why, sizeof why, "%.140s: is in another operation (%s) of round %llu than this rank (%s)", who, tcp_operations[in->op].name,
+                     (unsigned long long)t->begun - 1, tcp_operations[op].name);
         }
     }
     pthread_mutex_unlock(&t->lock);
     if (why[0])
-        return give_up(t, why, err);
-    return segment_aborted(&t->segment) ? give_up(t, NULL, err) : 0;
+        return tcp_give_up(t, why, err);
+    return segment_aborted(&t->segment) ? tcp_give_up(t, NULL, err) : 0;
 }
 
 static void submit(struct tcp *t, unsigned rank, struct port_item item)
@@ -345,11 +120,11 @@ static void submit(struct tcp *t, unsigned rank, struct port_item item)
 
 static void send_heads(struct tcp *t, struct port_item item)
 {
-    item.m.kind = operations[t->op].head;
+    item.m.kind = tcp_operations[t->op].head;
     item.whole = true;
     item.tag = NO_SLOT;
     for (unsigned r = 0; r < t->hosts.ranks; r++)
-        if (is_remote(t, r) && (t->op == OP_OPEN || hosts_hears(&t->hosts, t->c->cfg.rank, r)))
+        if (tcp_is_remote(t, r) && (t->op == OP_OPEN || hosts_hears(&t->hosts, t->c->cfg.rank, r)))
             submit(t, r, item);
 }
 
@@ -414,8 +189,8 @@ static int send_sums_to(struct tcp *t, unsigned rank, struct err *err)
         TRY(free_slot(t, &slot, err));
         float *sums = t->slot + slot * t->slot_floats;
         sum_nodes(t, t->run[rank].first_offset + part.first + at, n, sums);
-        submit(t, rank, (struct port_item){.m = {.kind = INSITE_SUMS, .first = part.first + at, .count = n}, .data = sums, .element_bytes = bytes, .whole = true,
-                                           .tag = (uint16_t)slot});
+        submit(t, rank, (struct port_item){.m = {.kind = INSITE_SUMS, .first = part.first + at, .count = n}, .data = sums, .element_bytes = bytes,
+                                           .whole = true, .tag = (uint16_t)slot});
     }
     return 0;
 }
@@ -509,7 +284,7 @@ static int tcp_gather(struct coll *c, struct err *err)
     for (unsigned i = 1; i < c->cfg.ranks; i++) {
         unsigned r = (self + i) % c->cfg.ranks;
         struct part part = hosts_weights(&t->hosts, t->run, self, r);
-        if (!is_remote(t, r) || part.count == 0)
+        if (!tcp_is_remote(t, r) || part.count == 0)
             continue;
         CHECK(part.count <= UINT32_MAX);
         submit(t, r, (struct port_item){.m = {.kind = INSITE_WEIGHTS, .first = part.first, .count = (uint32_t)part.count}, .element_bytes = sizeof(float),
@@ -540,8 +315,8 @@ static int place(struct coll *c, struct tcp *t, struct err *err)
     TRY(coll_runs(&c->cfg, t->run, err));
     hosts_plan(&c->cfg, where->host, &t->hosts);
     t->host = t->hosts.of[c->cfg.rank];
-    struct { uint64_t layout, lanes, lo, hi, ranks; uint16_t host[LANES_MAX]; } shape = {layout_hash(c->cfg.layout), c->cfg.lanes, c->cfg.gang.lo, c->cfg.gang.hi,
-                                                                                        c->cfg.ranks, {0}};
+    struct { uint64_t layout, lanes, lo, hi, ranks; uint16_t host[LANES_MAX]; } shape = {.layout = layout_hash(c->cfg.layout), .lanes = c->cfg.lanes,
+                                                                                         .lo = c->cfg.gang.lo, .hi = c->cfg.gang.hi, .ranks = c->cfg.ranks};
     memcpy(shape.host, where->host, c->cfg.ranks * sizeof *shape.host);
     t->shape = xxh64_of(&shape, sizeof shape, 0);
     return 0;
@@ -587,7 +362,7 @@ static int allocate(struct coll *c, struct tcp *t, struct err *err)
 static int share_memory(struct coll *c, struct tcp *t, struct err *err)
 {
     struct segment_shape shape = {.members = t->hosts.size[t->host], .lanes = c->cfg.lanes, .rank = c->cfg.rank, .elems = c->cfg.layout->elems};
-    t->segment.name_rank = rank_text;
+    t->segment.name_rank = tcp_rank_text;
     t->segment.arg = t;
     for (unsigned i = 0; i < shape.members; i++) {
         struct lane_range lanes = coll_lanes_of(&c->cfg, t->hosts.rank[t->host][i]);
@@ -605,9 +380,9 @@ static int meet(struct coll *c, struct tcp *t, struct err *err)
 {
     bool remote[LANES_MAX];
     for (unsigned r = 0; r < c->cfg.ranks; r++)
-        remote[r] = is_remote(t, r);
+        remote[r] = tcp_is_remote(t, r);
     t->attached = true;
-    port_attach(c->cfg.port, c->cfg.where, remote, &port_calls, t);
+    port_attach(c->cfg.port, c->cfg.where, remote, &tcp_port_ops, t);
     TRY(begin(t, OP_OPEN, err));
     send_heads(t, (struct port_item){.m = {.value = t->shape}});
     return finish(t, err);
@@ -630,18 +405,17 @@ static int tcp_open(struct coll *c, struct err *err)
     TRY(share_memory(c, t, err));
     TRY(allocate(c, t, err));
     find_terms(t);
-    TRY(meet(c, t, err));
-    t->opened = true;
-    return 0;
+    return meet(c, t, err);
 }
 
 static void tcp_abort(struct coll *c)
 {
     struct tcp *t = c->state;
     char who[256], why[SEGMENT_WHY_BYTES];
-    rank_text(t, c->cfg.rank, who);
+    struct err unused = ERR_INIT;
+    tcp_rank_text(t, c->cfg.rank, who);
     snprintf(why, sizeof why, "%.140s left the gang", who);
-    end_gang(t, why);
+    tcp_give_up(t, why, &unused);
 }
 
 static void tcp_close(struct coll *c)
@@ -649,9 +423,8 @@ static void tcp_close(struct coll *c)
     struct tcp *t = c->state;
     if (!t)
         return;
-    bool orderly = t->opened && !segment_aborted(&t->segment);
     if (t->attached)
-        port_detach(c->cfg.port, orderly ? c->cfg.timeout_ms : 0);
+        port_detach(c->cfg.port);
     segment_close(&t->segment);
     pages_free(t->received, t->received_bytes);
     pages_free(t->slot, t->slot_bytes);

@@ -14,6 +14,8 @@ int coordinator_main(int argc, char **argv);
 void placement_of(const struct job_spec *spec, struct core_config *config);
 
 /* ---- machines that become a site (`via: join`) ---- */
+/* What a visitor writes behind `viaduct join`: coordinator.address, with the coordinator's name when it stands behind a front door. out: ADDRESS_LIMIT. */
+const char *enrol_address(const struct job_spec *spec, const char *job, char *out);
 struct enrol_token { char job[40], site[64], secret[80]; unsigned index; };
 /* RUN/state/tokens/SITE.token, 0600: good once, and the only one that is good. path: where it lies. */
 int enrol_make_token(const char *run_dir, const char *job, const struct job_spec *spec, unsigned site, char path[700], struct err *err);

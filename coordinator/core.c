@@ -233,13 +233,15 @@ static void progress(struct core *c, struct core_out *out)
     if (c->phase != CORE_FINISHING || !ckpt_durable_at(c, c->plan.rounds))
         return;
     if (c->config.has_export && !c->export_done) {
-        if (!c->export_running)
+        if (c->stopping)
+            end(c, out, STOP_REQUESTED, "stopped on request, before the export was done");
+        else if (!c->export_running)
             launch_export(c, out);
         return;
     }
     if (c->end_ms == 0)
         c->end_ms = c->now_ms + c->config.lease_ms;
-    if (gangs_finished(c) || c->plan.embedded || c->now_ms >= c->end_ms)
+    if (gangs_finished(c) || c->plan.embedded || c->stopping || c->now_ms >= c->end_ms)
         end(c, out, STOP_FINISHED, "finished");
 }
 
@@ -486,8 +488,13 @@ void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m,
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
 {
     begin(c, now_ms, out);
-    if (core_over(c) || c->stopping || c->phase == CORE_FINISHING)
+    if (core_over(c) || c->stopping)
         return;
+    if (c->phase == CORE_FINISHING) {     /* the last checkpoint is kept, an export can be made again */
+        c->stopping = true;
+        settle(c, out);
+        return;
+    }
     if (c->plan.rounds == 0 || ckpt_durable_at(c, c->round)) {
         end(c, out, STOP_REQUESTED, "stopped on request");
         return;

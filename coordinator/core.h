@@ -3,7 +3,7 @@
  * an action after CORE_APPEND_SYNC happens only when that entry is durable, so what is logged before visible stands in the list.
  *
  *   RECOVERING --(every expected process reported or was declared dead)--> RUNNING --(last round published)--> FINISHING
- *      RUNNING --(stop asked, next checkpoint durable)--> STOPPING        FINISHING --(checkpoint durable, export done)--> DONE
+ *      RUNNING --(stop asked, next checkpoint durable)--> STOPPING        FINISHING --(checkpoint durable, export done or stop asked)--> DONE
  *      any --(non-finite sum, three relaunches without a commit, a record that differs)--> FAILED */
 #ifndef VIADUCT_COORDINATOR_CORE_H
 #define VIADUCT_COORDINATOR_CORE_H

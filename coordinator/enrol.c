@@ -50,6 +50,13 @@ static int append_file(FILE *to, const char *path, struct err *err)
     return 0;
 }
 
+const char *enrol_address(const struct job_spec *spec, const char *job, char *out)
+{
+    bool door = spec->coordinator_door != NULL;
+    snprintf(out, ADDRESS_LIMIT, "%s%s%s", spec->address, door ? "/coordinator." : "", door ? job : "");
+    return out;
+}
+
 /* ---- tokens ---- */
 static int token_text(const char *run_dir, const char *job, const char *site, unsigned index, const char *secret, char **out, size_t *size, struct err *err)
 {

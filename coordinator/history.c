@@ -38,7 +38,9 @@ static void keep_commit(struct history *h, const struct record *r, double second
         return;
     make_room(h, h->count + 1);
     h->round[h->count++] = (struct past){.first = r->first, .samples = r->totals.samples, .pass = r->pass, .count = r->count, .view = r->view, .lr = r->lr,
-                                         .loss_sum = r->totals.loss_sum, .seconds = seconds};
+                                         .correct = r->totals.correct, .checkpoint = r->flags & RECORD_CHECKPOINT, .part = {-1, -1, -1, -1, -1},
+                                         .part_max = {-1, -1, -1, -1, -1}, .loss_sum = r->totals.loss_sum, .seconds = seconds};
+    h->counts_correct = h->counts_correct || r->totals.correct > 0;
 }
 
 static void keep_checkpoint(struct history *h, uint64_t step, uint64_t position)
@@ -185,21 +187,74 @@ int history_manifest(const struct manifest_source *from, const struct checkpoint
     return rc;
 }
 
+/* ---- where the time went ---- */
+_Static_assert((int)TIME_PARTS == (int)METRIC_PARTS && (int)TIME_CHECKPOINT == METRIC_PARTS - 1, "parts are told and written in one order");
+
+void history_times(struct history *h, const struct step_times *t)
+{
+    if (t->round >= h->count || !h->round[t->round].samples)
+        return;
+    struct past *p = &h->round[t->round];
+    for (unsigned k = 0; k < TIME_CHECKPOINT; k++) {
+        if (!(t->seconds[k] >= 0) || isinf(t->seconds[k]))
+            continue;
+        p->part[k] = p->part[k] < 0 ? t->seconds[k] : p->part[k] + (t->seconds[k] - p->part[k]) / (float)(p->told + 1);
+        p->part_max[k] = MAX(p->part_max[k], t->seconds[k]);
+    }
+    p->told += t->seconds[TIME_COMPUTE] >= 0;
+    /* Every rank waits for the slowest copy. */
+    if (t->seconds[TIME_CHECKPOINT] >= 0 && !isinf(t->seconds[TIME_CHECKPOINT]))
+        p->part[TIME_CHECKPOINT] = p->part_max[TIME_CHECKPOINT] = MAX(p->part[TIME_CHECKPOINT], t->seconds[TIME_CHECKPOINT]);
+}
+
+static double part_or_nan(float seconds) { return seconds >= 0 ? (double)seconds : NAN; }
+
+bool history_metric(const struct history *h, uint64_t round, struct metric *out)
+{
+    const struct past *p = round < h->count ? &h->round[round] : NULL;
+    if (!p || !p->samples)
+        return false;
+    *out = (struct metric){.step = round + 1, .epoch = p->pass + 1, .samples = p->samples, .loss = p->loss_sum / (double)p->samples, .lr = (double)p->lr,
+                           .accuracy = h->counts_correct ? (double)p->correct / (double)p->samples : NAN, .seconds = p->seconds};
+    for (unsigned k = 0; k < TIME_PARTS; k++) {
+        out->part[k] = part_or_nan(p->part[k]);
+        out->part_max[k] = part_or_nan(p->part_max[k]);
+    }
+    if (!p->checkpoint && p->told && p->part[TIME_CHECKPOINT] < 0)
+        out->part[TIME_CHECKPOINT] = out->part_max[TIME_CHECKPOINT] = 0;
+    if (p->part[TIME_CHECKPOINT] > 0) {   /* ranks saw it as waiting for the shards */
+        out->part[TIME_BETWEEN] = fmax(out->part[TIME_BETWEEN] - (double)p->part[TIME_CHECKPOINT], 0);
+        out->part_max[TIME_BETWEEN] = fmax(out->part_max[TIME_BETWEEN] - (double)p->part[TIME_CHECKPOINT], 0);
+    }
+    return true;
+}
+
 /* ---- metrics.jsonl: what the log says, cut at a rollback ---- */
+static float told(double seconds) { return isfinite(seconds) ? (float)seconds : -1; }
+
 double history_read_seconds(struct history *h, const char *path)
 {
-    char line[400];
+    char line[2000];
     double newest = 0;
+    struct metric m;
     FILE *f = fopen(path, "re");
     while (f && fgets(line, sizeof line, f)) {
-        unsigned long long step;
-        const char *at = strstr(line, "\"seconds\":");
-        if (!at || sscanf(line, "{\"step\":%llu", &step) != 1)
+        if (!metric_read(line, &m) || !isfinite(m.seconds))
             continue;
-        double seconds = strtod(at + strlen("\"seconds\":"), NULL);
-        newest = MAX(newest, seconds);
-        if (step >= 1 && step <= h->count)
-            h->round[step - 1].seconds = seconds;
+        newest = MAX(newest, m.seconds);
+        if (m.step > h->count)
+            continue;
+        struct past *p = &h->round[m.step - 1];
+        p->seconds = m.seconds;
+        p->told = isfinite(m.part[TIME_COMPUTE]);
+        for (unsigned k = 0; k < TIME_PARTS; k++) {
+            p->part[k] = told(m.part[k]);
+            p->part_max[k] = told(m.part_max[k]);
+        }
+        if (p->part[TIME_CHECKPOINT] > 0 && p->told) {
+            p->part[TIME_BETWEEN] += p->part[TIME_CHECKPOINT];
+            p->part_max[TIME_BETWEEN] += p->part[TIME_CHECKPOINT];
+        }
     }
     if (f)
         fclose(f);
@@ -214,11 +269,10 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
     size_t size = 0;
     FILE *f = open_memstream(&text, &size);
     CHECK(f != NULL);
-    for (uint64_t r = 0; r < h->count; r++) {
-        const struct past *p = &h->round[r];
-        if (p->samples)
-            report_metric(f, r + 1, p->pass + 1, p->loss_sum / (double)p->samples, p->lr, p->samples, p->seconds);
-    }
+    struct metric m;
+    for (uint64_t r = 0; r < h->count; r++)
+        if (history_metric(h, r, &m))
+            report_metric(f, &m);
     fclose(f);
     if (*out)
         fclose(*out);

@@ -12,6 +12,7 @@
 #include "coordinator/shell.h"
 
 #define TICK_MS 100
+#define DOOR_MS 50               /* between looks whether the front door is there */
 #define SYNC_MS 100
 #define REPORT_MS 2000
 #define ORPHAN_MS 10000
@@ -257,7 +258,7 @@ static int has_begun(struct shell *s, struct err *err)
 static int listen_all(struct shell *s, struct err *err)
 {
     char address[ADDRESS_LIMIT], path[700];
-    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_COORDINATOR}};
+    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_TIMES, .who = {.role = ROLE_COORDINATOR}};
     snprintf(s->hello.job, sizeof s->hello.job, "%s", s->run.job);
     snprintf(s->hello.build, sizeof s->hello.build, "%s", VIADUCT_VERSION);
     snprintf(address, sizeof address, "unix:%s/c", s->run.sockets);
@@ -266,6 +267,8 @@ static int listen_all(struct shell *s, struct err *err)
     s->superseded = false;
     snprintf(path, sizeof path, "%s/state/tls", s->run.path);
     TRY(identity_load(path, "coordinator", ROLE_COORDINATOR, &s->identity, err));
+    if (s->job.spec.coordinator_door)
+        return 0;                         /* when that door is there: be_found */
     snprintf(address, sizeof address, "tls:%.140s", s->job.spec.listen);
     return net_listen(s->loop, address, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err);
 }
@@ -274,8 +277,45 @@ static int tell_addresses(const struct shell *s, struct err *err)
 {
     char path[700], text[400];
     snprintf(path, sizeof path, "%s/state/coordinator.addr", s->run.path);
-    snprintf(text, sizeof text, "%s\n%s\n", listener_address(s->listen_tls), listener_address(s->listen_unix));
+    snprintf(text, sizeof text, "%s%s%s\n", s->listen_tls ? listener_address(s->listen_tls) : "", s->listen_tls ? "\n" : "", listener_address(s->listen_unix));
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
+}
+
+/* ERR_NOT_FOUND: the agent of that site has not opened its door yet. */
+static int listen_at_door(struct shell *s, const char *site, struct err *err)
+{
+    char door[ADDRESS_LIMIT], passing[108], name[80];
+    TRY(rundir_door(&s->run, site, door, err));
+    rundir_door_socket(&s->run, site_index(s, site), passing);
+    snprintf(name, sizeof name, "coordinator.%s", s->run.job);
+    const struct door_place place = {.address = door, .passing = passing, .name = name};
+    TRY(net_listen_at_door(s->loop, &place, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err));
+    return tell_addresses(s, err);
+}
+
+static void on_door_timer(void *arg)
+{
+    struct shell *s = arg;
+    struct err err = ERR_INIT;
+    int rc = s->ending ? 0 : listen_at_door(s, s->job.spec.coordinator_door, &err);
+    if (rc == ERR_NOT_FOUND)
+        return;
+    timer_stop(s->door_timer);
+    s->door_timer = NULL;
+    if (rc == 0)
+        return;
+    snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
+    log_error(&s->log, "%s", s->error);
+    shell_end(s, err_exit_code(rc), 0);
+}
+
+/* From here on others find us: this machine's at once, agents, ranks and shards when the front door is there, if it is to be one. */
+static int be_found(struct shell *s, struct err *err)
+{
+    TRY(tell_addresses(s, err));
+    if (s->job.spec.coordinator_door)
+        s->door_timer = timer_start(s->loop, 0, DOOR_MS, on_door_timer, s);
+    return 0;
 }
 
 /* ---- signals, parent ---- */
@@ -340,6 +380,7 @@ static int open_files(struct shell *s, struct err *err)
     for (uint32_t i = 0; i < s->job.spec.site_count; i++) {
         s->report.site[i].name = s->job.spec.sites[i].name;
         s->report.site[i].ranks = s->job.spec.sites[i].ranks;
+        s->topology.sent_before[i] = topology_sent_before(s->run.path, s->job.spec.sites[i].name);
     }
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), digest);
     hex_of(digest, sizeof digest, s->report.spec_sha256);
@@ -382,7 +423,7 @@ static int open_metrics(struct shell *s, struct err *err)
     snprintf(path, sizeof path, "%s/metrics.jsonl", s->run.path);
     double newest = history_read_seconds(&s->history, path);
     s->seconds_before = MAX(newest, restarts_wall_before(s->restarts));
-    return history_write_metrics(&s->history, path, &s->metrics, err);
+    return shell_metrics_rewrite(s, err);
 }
 
 static int begin(struct shell *s, struct err *err)
@@ -412,7 +453,7 @@ static int set_up(struct shell *s, struct err *err)
     failpoint(FAIL_COORDINATOR_START);
     tell_start(s, died_ms);
     TRY(open_metrics(s, err));
-    TRY(tell_addresses(s, err));
+    TRY(be_found(s, err));
     TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
     TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
     TRY(watch_parent(s, err));
@@ -440,11 +481,17 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
     return rundir_open(&s->run, run, err);
 }
 
-static const char *final_status(const struct shell *s)
+/* The last line of events.jsonl, then the report. */
+static void tell_end(struct shell *s)
 {
-    if (!s->core || core_phase(s->core) == CORE_FAILED || s->exit_code != 0)
-        return "failed";
-    return core_plan(s->core)->rounds > 0 && core_round(s->core) >= core_plan(s->core)->rounds ? "completed" : "stopped";
+    const char *outcome = shell_outcome(s), *status = strcmp(outcome, "running") == 0 ? "stopped" : outcome;
+    uint64_t steps = s->history.count, kept = s->report.have_checkpoint ? s->report.checkpoint_step : 0;
+    bool failed = strcmp(status, "failed") == 0;
+    if (!s->superseded)
+        shell_event(s, status, "coordinator", steps, "%s", failed ? s->error : kept ? s->report.checkpoint_path : "no checkpoint");
+    if (failed)
+        restarts_unmended(s->restarts, steps > kept ? steps - kept : 0);
+    shell_report(s, status);
 }
 
 static void tear_down(struct shell *s)
@@ -455,8 +502,7 @@ static void tear_down(struct shell *s)
         decision_log_sqlite.close(s->db);
     if (s->events)
         fclose(s->events);
-    if (s->metrics)
-        fclose(s->metrics);
+    shell_metrics_close(s);
     restarts_close(s->restarts);
     identity_free(s->identity);
     declaration_fini(&s->declaration);
@@ -495,8 +541,9 @@ int coordinator_main(int argc, char **argv)
         s->exit_code = err_exit_code(rc);
         snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
     }
+    shell_metrics_write(s, true);
     if (s->restarts)
-        shell_report(s, final_status(s));
+        tell_end(s);
     if (s->error[0])
         fprintf(stderr, "viaduct: coordinator: %s\n", s->error);
     tear_down(s);

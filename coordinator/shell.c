@@ -117,12 +117,10 @@ static void tell_view(struct shell *s, const struct view *v)
 /* A newer generation: what was committed above its base is void. */
 static void rolled_back(struct shell *s, uint64_t lost)
 {
-    char path[700];
     struct err err = ERR_INIT;
     if (lost)
         restarts_lost(s->restarts, lost);
-    snprintf(path, sizeof path, "%s/metrics.jsonl", s->run.path);
-    if (history_write_metrics(&s->history, path, &s->metrics, &err) < 0)
+    if (shell_metrics_rewrite(s, &err) < 0)
         log_warn(&s->log, "%s", err.text);
 }
 
@@ -182,9 +180,7 @@ void shell_sync(void *arg)
 static void on_committed(struct shell *s, const struct record *r)
 {
     uint64_t now = loop_now_ms(s->loop);
-    const struct past *p = &s->history.round[r->round];
-    if (p->samples)
-        report_metric(s->metrics, r->round + 1, p->pass + 1, p->loss_sum / (double)p->samples, p->lr, p->samples, p->seconds);
+    shell_metrics_committed(s, r->round);
     if (!s->first_commit_ms)
         s->first_commit_ms = now;
     else
@@ -197,7 +193,7 @@ static void on_durable(struct shell *s, const struct checkpoint_entry *e)
     unsigned site = 0;
     while (site + 1 < s->job.spec.site_count && !(e->site_mask >> site & 1))
         site++;
-    s->report.have_checkpoint = true;
+    s->report.have_checkpoint = s->report_due = true;   /* told soon: the next moment may be our last */
     s->report.checkpoint_step = e->step;
     s->report.checkpoint_sites = e->site_mask;
     snprintf(s->report.checkpoint_path, sizeof s->report.checkpoint_path, "ckpt/%s/step-%08llu", s->job.spec.sites[site].name, (unsigned long long)e->step);
@@ -221,7 +217,6 @@ static void on_core_event(struct shell *s, const struct core_action *a)
 static void on_fail(struct shell *s, const char *text)
 {
     snprintf(s->error, sizeof s->error, "%s", text);
-    shell_event(s, "failed", "coordinator", core_round(s->core), "%s", text);
     shell_end(s, s->failed_code ? s->failed_code : err_exit_code(ERR_JOB), FLUSH_MS);
 }
 
@@ -248,7 +243,11 @@ static bool act(struct shell *s, const struct core_action *a)
     case CORE_SEND_SUM: send_to(s, shell_member(s, a->to), MSG_SUM, &a->u.sum, NULL); break;
     case CORE_SEND_MANIFEST: send_manifest(s, &a->u.checkpoint); break;
     case CORE_SEND_LAUNCH: send_to(s, shell_member(s, a->to), MSG_LAUNCH, &a->u.launch, NULL); break;
-    case CORE_SEND_STOP: send_stop(s, a); break;
+    case CORE_SEND_STOP:
+        if (a->to.role == ROLE_NONE)
+            s->end_why = a->u.stop.why;
+        send_stop(s, a);
+        break;
     case CORE_EVENT: on_core_event(s, a); break;
     case CORE_COMMITTED: on_committed(s, &a->u.record); break;
     case CORE_DURABLE: on_durable(s, &a->u.checkpoint); break;
@@ -276,6 +275,7 @@ void shell_stop_asked(struct shell *s)
 {
     if (s->ending)
         return;
+    s->report_due = true;
     shell_event(s, "stop asked", "coordinator", core_round(s->core), "a checkpoint, then the end");
     core_on_stop(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);
@@ -288,6 +288,7 @@ void shell_tick(void *arg)
         return;
     core_on_tick(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);
+    shell_metrics_write(s, false);
     shell_sample(s);
     if (core_phase(s->core) != CORE_RECOVERING)
         restarts_back(s->restarts, "coordinator", loop_now_ms(s->loop));

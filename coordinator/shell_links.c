@@ -69,6 +69,12 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         link_close(stale);
     }
     me->joined = true;
+    if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
+        if (s->joined[m->who.site].incarnation != m->who.instance)
+            s->joined[m->who.site].ranks = 0;
+        s->joined[m->who.site].incarnation = m->who.instance;
+        s->joined[m->who.site].ranks |= 1ull << m->who.index;
+    }
     if (m->who.role == ROLE_PS && m->who.index < SLOTS_LIMIT) {
         struct slot_address *a = &s->address[m->who.index];
         a->instance = m->who.instance;
@@ -136,6 +142,33 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
 }
 
 /* ---- messages of members: NULL, or what is wrong with one ---- */
+/* A process that a newer one has replaced may still speak, but not end the job. */
+static bool is_current(const struct shell *s, struct process_id who)
+{
+    const struct view *v = core_view(s->core);
+    if (who.role == ROLE_PS)
+        return who.index < v->slot_count && v->slot[who.index].instance == who.instance;
+    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
+}
+
+/* A rank that refuses its spec or data before it ever joined would refuse them again. */
+static bool cannot_begin(const struct shell *s, const struct msg_exited *m)
+{
+    struct process_id who = m->who;
+    if (who.role != ROLE_WORKER || who.site >= SITES_LIMIT || who.index >= LANES_MAX || m->signal > 0 || !is_current(s, who))
+        return false;
+    bool joined = s->joined[who.site].incarnation == who.instance && s->joined[who.site].ranks >> who.index & 1;
+    return !joined && (m->code == err_exit_code(ERR_USAGE) || m->code == err_exit_code(ERR_JOB));
+}
+
+static void on_exported(struct shell *s, const char *who, const struct msg_exited *m)
+{
+    restarts_back(s->restarts, who, loop_now_ms(s->loop));
+    if (!s->exported)
+        shell_event(s, "exported", who, core_round(s->core), "%s", m->text);
+    s->exported = true;
+}
+
 static void on_exited(struct shell *s, struct msg_exited *m)
 {
     char who[120];
@@ -146,9 +179,16 @@ static void on_exited(struct shell *s, struct msg_exited *m)
     else if (!m->text[0])
         snprintf(m->text, sizeof m->text, "ended while no agent watched");
     shell_who(s, m->who, who);
-    if (m->who.role == ROLE_EXPORT && m->code == 0)
-        restarts_back(s->restarts, who, loop_now_ms(s->loop));
+    if (m->who.role == ROLE_EXPORT && m->code == 0 && m->signal <= 0)
+        on_exported(s, who, m);
     s->exited = m->who;
+    if (cannot_begin(s, m)) {
+        struct msg_failed failed = {.who = m->who, .code = m->code};
+        snprintf(failed.text, sizeof failed.text, "%s cannot begin: %.*s", who, (int)sizeof failed.text - 160, m->text);
+        s->failed_code = m->code;
+        core_on_failed(s->core, loop_now_ms(s->loop), &failed, s->out);
+        return;
+    }
     core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
 }
 
@@ -159,16 +199,10 @@ static void on_published(struct shell *s, struct process_id from, const struct m
     bool known = s->manifest.step == m->step && s->manifest.generation == m->generation;
     if (m->ok)
         shell_event(s, "published", who, m->step, "wrote its copy%s%s", known ? ", manifest sha256 " : "", known ? s->manifest.sha256 : "");
+    /* A site may be later than the decision that enough of them have it, and than the end of training. */
+    if (m->ok && known && s->report.have_checkpoint && s->report.checkpoint_step == m->step && m->site < REPORT_SITES_MAX)
+        s->report.checkpoint_sites |= 1ull << m->site;
     core_on_published(s->core, loop_now_ms(s->loop), m, s->out);
-}
-
-/* A process that a newer one has replaced may still speak, but not end the job. */
-static bool is_current(const struct shell *s, struct process_id who)
-{
-    const struct view *v = core_view(s->core);
-    if (who.role == ROLE_PS)
-        return who.index < v->slot_count && v->slot[who.index].instance == who.instance;
-    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
 }
 
 static void on_failed(struct shell *s, const struct member *me, const struct msg_failed *m)
@@ -224,6 +258,11 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
             return "tells of parts of another site";
         core_on_part(s->core, now, m, s->out);
         return NULL;
+    case MSG_TIMES:
+        if (me->who.role != ROLE_WORKER && me->who.role != ROLE_PS)
+            return "tells the times of steps it has no part in";
+        shell_metrics_times(s, m);
+        return NULL;
     case MSG_FAILED: on_failed(s, me, m); return NULL;
     case MSG_EXITED:
     case MSG_PUBLISHED: return from_agent(s, me, type, m);
@@ -244,7 +283,7 @@ static void keep_wan(struct shell *s, struct process_id who, uint64_t bytes)
         s->wan = realloc(s->wan, s->wan_room * sizeof *s->wan);
         CHECK(s->wan != NULL);
     }
-    s->wan[s->wan_count++] = (struct wan){who, bytes};
+    s->wan[s->wan_count++] = (struct wan){who, bytes, bytes};
 }
 
 /* ---- the links ---- */

@@ -1,8 +1,21 @@
-/* What the machine has, by hwloc. */
+/* What the machine has, by hwloc; its memory by the kernel, because hwloc counts what the NUMA nodes say, which a container may hide in part. */
 #include <hwloc.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "device/device.h"
+
+static uint64_t memory_total_bytes(void)
+{
+    char line[256];
+    uint64_t kib = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "MemTotal: %" SCNu64 " kB", &kib) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return kib * 1024;
+}
 
 int machine_probe(struct machine *m, struct err *err)
 {
@@ -19,7 +32,8 @@ int machine_probe(struct machine *m, struct err *err)
     m->threads = threads > 0 ? (unsigned)threads : 1;
     m->cores = cores > 0 ? (unsigned)cores : m->threads;
     hwloc_obj_t root = hwloc_get_root_obj(t), package = hwloc_get_obj_by_type(t, HWLOC_OBJ_PACKAGE, 0);
-    m->memory_bytes = root->total_memory;
+    uint64_t total = memory_total_bytes();
+    m->memory_bytes = total ? total : root->total_memory;
     const char *name = package ? hwloc_obj_get_info_by_name(package, "CPUModel") : NULL;
     snprintf(m->cpu_name, sizeof m->cpu_name, "%s", name ? name : "unknown CPU");
     hwloc_topology_destroy(t);

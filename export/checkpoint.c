@@ -41,7 +41,7 @@ static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t coun
 static int open_trained(struct stage *s, const struct ckpt_found *all, uint32_t count, struct err *err)
 {
     uint64_t step = job_steps(&s->job.spec, s->samples_per_pass);
-    return job_prune_steps(&s->job.spec, s->samples_per_pass) ? open_any(s, all, count, step, 0, &s->trained, err) : 0;
+    return job_prune_steps(&s->job.spec, s->samples_per_pass) && step < s->step ? open_any(s, all, count, step, 0, &s->trained, err) : 0;
 }
 
 int stage_open_checkpoints(struct stage *s, struct err *err)

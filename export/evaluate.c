@@ -123,6 +123,8 @@ int open_eval_data(const struct job_spec *spec, const struct model_config *c, st
 int exported_model_evaluate(const struct exported_model *m, const struct job_spec *spec, unsigned threads, struct evaluation *out, struct err *err)
 {
     struct dataset data;
+    if (!m->graph && !m->quantized)
+        return err_set(err, ERR_USAGE, "the checkpoint holds no description of its model: its trainer was not viaduct's own, which must evaluate it itself");
     TRY(open_eval_data(spec, &m->config, &data, err));
     int rc = exported_model_predict(m, &data, threads, NULL, out, err);
     dataset_close(&data);

@@ -21,6 +21,8 @@ static int parse(struct stage *s, int argc, char **argv, struct err *err)
             s->generation = (uint32_t)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--attempt") == 0)
             s->attempt = (uint32_t)strtoul(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--always") == 0)
+            s->always = strcmp(argv[i + 1], "1") == 0;
         else
             return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
     }
@@ -33,7 +35,7 @@ static int start(struct stage *s, struct err *err)
 {
     char path[PATH_MAX], who[64];
     struct rundir run;
-    TRY(rundir_open(&run, s->run, err));
+    TRY(rundir_look(&run, s->run, err));
     snprintf(who, sizeof who, "export %.40s/%u", s->site, s->attempt);
     snprintf(path, sizeof path, "%s/log/export-%s-%u.jsonl", s->run, s->site, s->attempt);
     log_close(&s->log);
@@ -87,6 +89,7 @@ int export_run(const char *run_dir, const char *const *overrides, unsigned overr
     struct ckpt_found *found = calloc(1, sizeof *found);
     CHECK(s != NULL && found != NULL);
     s->run = run_dir;
+    s->always = true;
     s->overrides = overrides;
     s->override_count = override_count;
     log_open(&s->log, NULL, "export", "");

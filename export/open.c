@@ -65,10 +65,6 @@ static int open_checkpoint(const char *dir, struct exported_model *out, struct e
     TRY(ckpt_open(&fs_real, dir, &manifest, err));
     int rc = checkpoint_load(dir, &manifest, out, err);
     ckpt_manifest_fini(&manifest);
-    if (rc == 0 && !out->graph) {
-        exported_model_close(out);
-        return err_set(err, ERR_USAGE, "%s holds no description of its model: its trainer was not viaduct's own, which must evaluate it itself", dir);
-    }
     return rc;
 }
 

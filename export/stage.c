@@ -27,6 +27,10 @@ static int load_spec(struct stage *s, struct err *err)
     TRY(stage_path(s->run, "spec.yaml", spec, err));
     if (job_load(&s->job, spec, s->overrides, s->override_count, false, err) < 0)
         return spec_error(s, spec, err);
+    if (s->always && !s->job.spec.has_export) {
+        s->job.spec.has_export = true;
+        s->job.spec.export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
+    }
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), sha256);
     hex_of(sha256, sizeof sha256, s->spec_sha256);
     snprintf(attempt, sizeof attempt, "attempt-%u.tmp", s->attempt);
@@ -40,12 +44,14 @@ static int load_spec(struct stage *s, struct err *err)
 static int open_model(struct stage *s, struct err *err)
 {
     TRY(stage_open_checkpoints(s, err));
-    const struct exported_model *trained = s->trained.weights ? &s->trained : &s->model;
+    const struct exported_model *trained = stage_trained(s);
     weights_sha256(&trained->layout, trained->weights, TENSOR_PARAMETER, s->weights_sha256);
     weights_sha256(&trained->layout, trained->weights, TENSOR_STATE, s->state_sha256);
     weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, s->exported_sha256);
-    if (s->job.spec.has_export && !s->model.graph)
-        log_warn(&s->log, "the checkpoint holds no description of its model, so that nothing can be exported; `ckpt show` lists its tensors");
+    const char *why;
+    s->job.spec.export_to = exported_model_formats(&s->model, s->job.spec.export_to, &why);
+    if (s->job.spec.has_export && why)
+        log_warn(&s->log, "%s", why);
     return 0;
 }
 
@@ -91,7 +97,8 @@ static int write_model(struct stage *s, const struct exported_model *m, const ch
 {
     char dir[PATH_MAX], file[PATH_MAX];
     unsigned to = s->job.spec.export_to;
-    TRY(measure_latency(m, &out->latency, err));
+    if (m->graph || m->quantized)
+        TRY(measure_latency(m, &out->latency, err));
     TRY(stage_path(s->attempt_dir, name, dir, err));
     TRY(exported_model_write(m, dir, to, err));
     out->file = to & (EXPORT_ONNX | EXPORT_TRITON) ? "model.onnx" : "model.safetensors";
@@ -111,7 +118,7 @@ static int write_card(struct stage *s, struct err *err) { return card_write(s, e
 static int publish(struct stage *s, struct err *err)
 {
     const struct { const char *name; bool made; } folder[] = {
-        {"float", s->floats.done}, {"quantized", s->integers.done}, {"triton", s->floats.done && s->job.spec.export_to & EXPORT_TRITON}, {"card", s->floats.done}};
+        {"float", s->floats.done}, {"quantized", s->integers.done}, {"triton", s->floats.done && s->job.spec.export_to & EXPORT_TRITON}, {"card", s->floats.done && s->model.graph}};
     for (unsigned i = 0; i < ARRAY_LEN(folder); i++)
         TRY(folder[i].made ? attempt_publish(s->export_dir, s->attempt_dir, folder[i].name, err) : attempt_withdraw(s->export_dir, folder[i].name, err));
     return 0;
@@ -136,7 +143,8 @@ static int finish(struct stage *s, struct err *err)
 /* ---- the table ---- */
 static bool always(const struct stage *s) { return s != NULL; }
 static bool has_eval(const struct stage *s) { return s->job.spec.has_eval && s->model.graph; }
-static bool has_export(const struct stage *s) { return s->job.spec.has_export && s->model.graph; }
+static bool has_files(const struct stage *s) { return s->job.spec.has_export && s->job.spec.export_to; }
+static bool has_export(const struct stage *s) { return has_files(s) && s->model.graph; }
 static bool has_quantize(const struct stage *s) { return has_export(s) && s->job.spec.quantize.on; }
 static bool has_triton(const struct stage *s) { return has_export(s) && s->job.spec.export_to & EXPORT_TRITON; }
 
@@ -145,7 +153,7 @@ static const struct step { const char *name; bool (*wanted)(const struct stage *
     {"checkpoint", always, open_model},
     {"evaluate", has_eval, evaluate},
     {"quantize", has_quantize, quantize},
-    {"float files", has_export, write_float},
+    {"float files", has_files, write_float},
     {"quantized files", stage_passed, write_quantized},
     {"triton", has_triton, write_triton},
     {"card", has_export, write_card},

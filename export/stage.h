@@ -13,6 +13,7 @@ struct stage {
     const char *run, *site;
     uint64_t step;
     uint32_t generation, attempt;
+    bool always;                     /* files also when the spec wants none */
     const char *const *overrides;    /* of a person */
     unsigned override_count;
     struct log log;
@@ -34,6 +35,8 @@ struct stage {
     uint8_t train_sha256[SHA256_BYTES];
     struct published floats, integers;
 };
+
+static inline const struct exported_model *stage_trained(const struct stage *s) { return s->trained.weights ? &s->trained : &s->model; }
 
 /* Runs the steps; ERR_JOB when all was published but the gate failed. */
 int stage_run(struct stage *s, struct err *err);

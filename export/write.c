@@ -13,11 +13,23 @@ static int image_of(const struct exported_model *m, enum job_export what, void *
     return m->quantized ? onnx_write_quantized(m->quantized, out, size, err) : onnx_write(m->graph, &m->layout, m->weights, out, size, err);
 }
 
+unsigned exported_model_formats(const struct exported_model *m, unsigned to, const char **why)
+{
+    *why = NULL;
+    if (m->graph || m->quantized || !(to & (EXPORT_ONNX | EXPORT_TRITON)))
+        return to;
+    *why = "no ONNX file: the checkpoint holds no description of its model (its trainer was not viaduct's own), only tensors";
+    return to & ~(unsigned)(EXPORT_ONNX | EXPORT_TRITON);
+}
+
 int exported_model_write(const struct exported_model *m, const char *dir, unsigned to, struct err *err)
 {
     static const struct { enum job_export what; const char *name; } format[] = {{EXPORT_ONNX, "model.onnx"}, {EXPORT_SAFETENSORS, "model.safetensors"}};
     if (to & ~(unsigned)(EXPORT_ONNX | EXPORT_SAFETENSORS | EXPORT_TRITON) || to == 0)
         return err_set(err, ERR_USAGE, "this version exports onnx, safetensors and triton; name one of them in export.to");
+    const char *why;
+    if (exported_model_formats(m, to, &why) != to)
+        return err_set(err, ERR_USAGE, "%s", why);
     if (to & EXPORT_TRITON)
         to |= EXPORT_ONNX;
     TRY(fs_mkdirs(&fs_real, dir, err));

@@ -8,6 +8,9 @@
 #include "base/base.h"
 #include "jobs/keys.h"
 
+#define DOOR_HOST_MAX 60             /* with a process's name behind it, it is an address in messages */
+#define HOST_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
+
 /* ---- reading by path; defaults come from the table ---- */
 static struct tree *at(const struct tree *root, const char *path)
 {
@@ -94,6 +97,8 @@ static void read_sites(struct job *job, const struct tree *root)
         site->via = via_of(via);
         site->ranks = (uint32_t)bounded(tree_get(t, "ranks"), "sites[].ranks", 1);
         site->threads = (uint32_t)bounded(tree_get(t, "threads"), "sites[].threads", 1);
+        const struct tree *door = tree_get(t, "door");
+        site->door = door && door->kind == TREE_SCALAR && !tree_is_null(door) ? door->text : NULL;
         site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
     }
 }
@@ -233,16 +238,59 @@ static void read_optimizer(struct job *job, const struct tree *root)
         problem_at(job, at(root, "train.optimizer.nesterov"), "train.optimizer.nesterov", NULL, "nesterov needs train.optimizer.momentum greater than 0");
 }
 
-static void check_address(struct job *job, const struct tree *root, const char *path)
+static bool check_host_port(struct job *job, const struct tree *t, const char *path, const char *text)
 {
-    const struct tree *t = at(root, path);
-    const char *text = text_at(root, path), *colon = text ? strrchr(text, ':') : NULL;
+    const char *colon = text ? strrchr(text, ':') : NULL;
     if (!text)
-        return;
+        return true;
     char *end = NULL;
     unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-    if (!colon || colon == text || !colon[1] || *end || port > 65535)
+    bool good = colon && colon != text && colon[1] && !*end && port <= 65535;
+    if (!good)
         problem_at(job, t, path, NULL, "'%.80s' is no HOST:PORT with a port from 0 to 65535", text);
+    return good;
+}
+
+static void check_address(struct job *job, const struct tree *root, const char *path) { check_host_port(job, at(root, path), path, text_at(root, path)); }
+
+/* A door's host is where it listens and what others dial, together with a server name. */
+static void check_doors(struct job *job, const struct tree *root)
+{
+    static const char *const everywhere[] = {"0.0.0.0:", "[::]:", "*:"};
+    const struct tree *list = at(root, "sites"), *chosen = at(root, "coordinator.door"), *listen = at(root, "coordinator.listen");
+    struct job_spec *s = &job->spec;
+    const struct job_site *at_site = NULL;
+    const struct tree *at_tree = NULL;
+    const char *names[SITES_MAX];
+    chosen = s->coordinator_door ? chosen : NULL;
+    for (uint32_t i = 0; i < s->site_count; i++) {
+        const char *door = s->sites[i].door, *path = job_text(job, "sites[%u].door", i);
+        const struct tree *t = door ? tree_get(list->item[i], "door") : NULL;
+        names[i] = s->sites[i].name;
+        bool good = check_host_port(job, t, path, door);
+        for (unsigned k = 0; good && door && k < ARRAY_LEN(everywhere); k++)
+            if (strncmp(door, everywhere[k], strlen(everywhere[k])) == 0)
+                problem_at(job, t, path, NULL, "'%.80s' names no host that others could dial; write the host's name or address", door);
+        size_t host = door ? strspn(door, HOST_CHARACTERS) : 0;
+        if (good && door && s->sites[i].via == VIA_JOIN)
+            problem_at(job, t, path, NULL, "nobody dials a site that joins: it needs no door; leave it out");
+        if (good && door && (host != strlen(door) || host > DOOR_HOST_MAX + strlen(strrchr(door, ':'))))
+            problem_at(job, t, path, NULL, "'%.80s' is no door; its host has at most %d letters, digits, dots and dashes", door, DOOR_HOST_MAX);
+        if (chosen && strcmp(s->sites[i].name, s->coordinator_door) == 0) {
+            at_site = &s->sites[i];
+            at_tree = list ? list->item[i] : NULL;
+        }
+    }
+    const char *near = chosen && !at_site ? nearest_name(s->coordinator_door, names, s->site_count) : NULL;
+    if (chosen && !at_site)
+        problem_at(job, chosen, "coordinator.door", near ? job_text(job, "did you mean '%s'?", near) : NULL, "there is no site named '%.60s'",
+                   s->coordinator_door);
+    else if (chosen && !at_site->door)
+        problem_at(job, chosen, "coordinator.door", NULL, "site '%.60s' (%s) has no door; give it one: door: HOST:PORT", s->coordinator_door,
+                   line_of(job, at_tree));
+    if (chosen && listen)
+        problem_at(job, chosen, "coordinator.door", NULL, "give coordinator.door (%s) or coordinator.listen (%s), not both", line_of(job, chosen),
+                   line_of(job, listen));
 }
 
 static void read_train(struct job *job, const struct tree *root)
@@ -300,6 +348,7 @@ static void read_rest(struct job *job, const struct tree *root)
         s->eval = (struct job_dataset){text_at(root, "data.eval.images"), text_at(root, "data.eval.labels")};
     s->listen = text_at(root, "coordinator.listen");
     s->address = text_at(root, "coordinator.address");
+    s->coordinator_door = text_at(root, "coordinator.door");
     s->inside = INSIDE_ALLREDUCE;
     s->checkpoint_every = (uint64_t)number_at(root, "checkpoint.every");
     s->checkpoint_keep = (uint32_t)number_at(root, "checkpoint.keep");
@@ -329,7 +378,8 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     read_optimizer(job, root);
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
-    if (check_files && !job->problems.errors && reads_here(&job->spec))
+    check_doors(job, root);
+    if (check_files && reads_here(&job->spec))
         check_data_files(job, root);
     if (!job->problems.errors)
         resolve_text(job);

@@ -16,7 +16,7 @@ void read_slurm(struct job *job, const struct tree *list);
 
 /* Cross-field rules are looked at as far as the single values allow; the spec is filled when there is no problem at all. */
 void check_whole(struct job *job, const struct tree *root, bool check_files);
-/* Existence and header of the data files. */
+/* Existence and header of the data files, as far as the spec names them. */
 void check_data_files(struct job *job, const struct tree *root);
 /* job->resolved_yaml from the filled spec. */
 void resolve_text(struct job *job);

@@ -60,6 +60,13 @@ static bool header(struct job *job, const struct tree *t, const char *path, cons
     return false;
 }
 
+/* A path that is none, or holds a variable that was not found, is told of already. */
+static bool is_path(const struct tree *t)
+{
+    double v;
+    return t && t->kind == TREE_SCALAR && !tree_is_null(t) && *t->text && !scalar_number(t, &v) && !strstr(t->text, "${");
+}
+
 static void check_set(struct job *job, const struct tree *root, const char *set, const struct job_dataset *d)
 {
     const struct tree *images = path_node(root, set, "images"), *labels = path_node(root, set, "labels");
@@ -68,12 +75,12 @@ static void check_set(struct job *job, const struct tree *root, const char *set,
     char path[64], label_path[64];
     snprintf(path, sizeof path, "data.%s.images", set);
     snprintf(label_path, sizeof label_path, "data.%s.labels", set);
-    bool ok = header(job, images, path, d->images, 3, dims);
-    ok = header(job, labels, label_path, d->labels, 1, count) && ok;
-    if (ok && (m->input[0] != 1 || m->input[1] != dims[1] || m->input[2] != dims[2]))
+    bool have_images = is_path(images) && header(job, images, path, d->images, 3, dims);
+    bool have_labels = is_path(labels) && header(job, labels, label_path, d->labels, 1, count);
+    if (have_images && m->input_dim_count == 3 && (m->input[0] != 1 || m->input[1] != dims[1] || m->input[2] != dims[2]))
         problem_at(job, images, path, NULL, "%s holds images of 1 x %u x %u, and model.input is [%u, %u, %u]", d->images, dims[1], dims[2], m->input[0],
                    m->input[1], m->input[2]);
-    if (ok && dims[0] != count[0])
+    if (have_images && have_labels && dims[0] != count[0])
         problem_at(job, labels, label_path, NULL, "%u labels for %u images", count[0], dims[0]);
 }
 

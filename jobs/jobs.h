@@ -64,6 +64,7 @@ struct job_site {
     const char *name;
     enum job_via via;
     uint32_t ranks, threads, ps_shards, nodes;
+    const char *door;                /* HOST:PORT of its front door, or NULL */
     bool reads_data;                 /* named by data.residency */
     struct job_slurm slurm;
 };
@@ -89,6 +90,7 @@ struct job_spec {
     bool deterministic;
     const char *listen;              /* coordinator.listen, HOST:PORT */
     const char *address;             /* coordinator.address or NULL */
+    const char *coordinator_door;    /* site whose front door the coordinator stands behind, or NULL: it listens itself */
     uint32_t site_count;
     struct job_site sites[SITES_MAX];
     enum job_inside inside;

@@ -57,6 +57,7 @@ const struct key keys[] = {
     {"coordinator", KEY_MAP, .doc = "the process that decides"},
     {"coordinator.listen", KEY_TEXT, .fallback = "127.0.0.1:0", .doc = "HOST:PORT; port 0 takes a free one"},
     {"coordinator.address", KEY_TEXT, .doc = "HOST:PORT that other hosts dial; required for several sites that are not local"},
+    {"coordinator.door", KEY_NAME, .doc = "site by whose front door it is reached, instead of a port of its own"},
     {"coordinator.log", KEY_ENUM, .choices = "sqlite", .later = "etcd", .fallback = "sqlite", .doc = "where decisions are kept"},
 
     {"sites", KEY_LIST, 1, SITES_MAX, .doc = "sites, default one local site with one rank"},
@@ -66,6 +67,7 @@ const struct key keys[] = {
     {"sites[].ranks", KEY_INT, 1, RANKS_MAX, .fallback = "1", .doc = "worker processes"},
     {"sites[].threads", KEY_INT, 1, 64, .fallback = "1", .doc = "lanes that a rank computes at the same time"},
     {"sites[].ps_shards", KEY_INT, 0, 16, .doc = "parameter-server processes, default 1 at several sites, 0 at one"},
+    {"sites[].door", KEY_TEXT, .doc = "HOST:PORT of the site's front door, which others dial: one TLS port for all its processes; port 0 takes a free one, default none"},
     {"sites[].nodes", KEY_INT, 1, 1, .fallback = "1", .doc = "hosts; more than one is not in this version"},
     {"sites[].time", KEY_DURATION, .doc = "slurm: time limit, like 90m, 12h, 2d or D-HH:MM:SS; default: the partition's"},
     {"sites[].partition", KEY_WORD, .doc = "slurm: partition, default: Slurm's"},

@@ -20,6 +20,7 @@ struct key {
 };
 #define KEY_CHILDREN_MAX 96
 #define WORD_MAX 120                  /* bytes of a KEY_WORD */
+#define WORD_NUMBER_MAX 1e15          /* one that is a whole number */
 extern const struct key keys[];       /* ends with path NULL */
 
 const struct key *key_find(const char *path);

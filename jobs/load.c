@@ -178,7 +178,7 @@ bool scalar_word(const struct tree *t)
 {
     double v;
     bool b, number = scalar_number(t, &v);
-    if (t->kind != TREE_SCALAR || (number && (v < 0 || v != floor(v) || strpbrk(t->text, ".eE+-"))) || (!number && scalar_bool(t, &b)))
+    if (t->kind != TREE_SCALAR || (number && (v < 0 || v > WORD_NUMBER_MAX || v != floor(v) || strpbrk(t->text, ".eE+-"))) || (!number && scalar_bool(t, &b)))
         return false;
     size_t n = strspn(t->text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,:=+@%/*()&|[]-");
     return n >= 1 && n <= WORD_MAX && !t->text[n] && isalnum((unsigned char)t->text[0]);
@@ -315,7 +315,9 @@ static void check_map(struct job *job, const struct tree *t, const char *path, c
     for (unsigned i = 0; i < n; i++)
         names[i] = key_last(children[i]);
     for (uint32_t i = 0; i < t->count; i++) {
-        const char *name = t->key[i]->text ? t->key[i]->text : "";
+        const char *name = t->key[i]->text;
+        if (!name)
+            continue;   /* a key that is no word is told of by the parser */
         const char *child_path = *path ? job_text(job, "%s.%s", path, name) : name;
         const struct key *k = child_of(key_path, name, children, n);
         if (!k) {
@@ -373,7 +375,7 @@ static void expand(struct job *job, struct tree *t, const char *path)
 static bool put(struct job *job, struct tree *map, const char *name, struct tree *value)
 {
     for (uint32_t i = 0; i < map->count; i++)
-        if (strcmp(map->key[i]->text, name) == 0) {
+        if (map->key[i]->text && strcmp(map->key[i]->text, name) == 0) {
             map->item[i] = value;
             return true;
         }
@@ -501,7 +503,7 @@ int job_load_text(struct job *job, const char *file, const char *text, size_t si
         problem_at(job, NULL, "", NULL, "%s is empty; `viaduct init` writes a working spec", name);
     if (root && root->kind != TREE_MAP)
         problem_at(job, root, "", NULL, "a job spec is a map of keys; `viaduct init` writes a working one");
-    if (root && root->kind == TREE_MAP && !job->problems.count) {
+    if (root && root->kind == TREE_MAP) {   /* a key that stands twice stops no other check */
         for (unsigned i = 0; i < override_count; i++)
             override_one(job, root, overrides[i]);
         expand(job, root, "");

@@ -1,4 +1,5 @@
 /* What is left of a spec: its resolved text, steps, learning rates, and what a resume may change. */
+#include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -38,6 +39,23 @@ static void add_quoted(struct text *t, const char *s)
     add(t, "\"");
 }
 
+static void add_number(struct text *t, const char *key, double v)
+{
+    char number[NUMBER_TEXT_BYTES];
+    number_text(number, v);
+    add(t, "%s: %s", key, number);
+}
+
+/* Names that a YAML reader would take for a number or a truth. */
+static const char *quote_of(const char *name)
+{
+    static const char *const words[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
+    bool quoted = isdigit((unsigned char)*name);
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+        quoted = quoted || strcmp(name, words[i]) == 0;
+    return quoted ? "\"" : "";
+}
+
 static void add_set(struct text *t, const char *name, const struct job_dataset *d)
 {
     add(t, "  %s: {format: idx, images: ", name);
@@ -51,19 +69,23 @@ static void add_optimizer(struct text *t, const struct job_optim *o)
 {
     static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
     bool adamw = o->name == OPTIMIZER_ADAMW;
-    add(t, "  optimizer: {name: %s, lr: %.17g, weight_decay: %.17g", adamw ? "adamw" : "sgd", o->lr, o->weight_decay);
-    if (adamw)
-        add(t, ", beta1: %.17g, beta2: %.17g, eps: %.17g", o->beta1, o->beta2, o->eps);
-    else
-        add(t, ", momentum: %.17g, nesterov: %s", o->momentum, o->nesterov ? "true" : "false");
-    add(t, ", schedule: %s, final: %.17g, factor: %.17g, every: %llu, warmup: %llu, clip: %.17g}\n", schedules[o->schedule], o->final, o->step_factor,
-        (unsigned long long)o->step_every, (unsigned long long)o->warmup, o->clip);
-}
-
-const char *job_calibration_name(enum job_calibration c)
-{
-    static const char *const names[] = {"mse", "percentile", "entropy", "minmax"};
-    return names[c];
+    add(t, "  optimizer: {name: %s", adamw ? "adamw" : "sgd");
+    add_number(t, ", lr", o->lr);
+    add_number(t, ", weight_decay", o->weight_decay);
+    if (adamw) {
+        add_number(t, ", beta1", o->beta1);
+        add_number(t, ", beta2", o->beta2);
+        add_number(t, ", eps", o->eps);
+    } else {
+        add_number(t, ", momentum", o->momentum);
+        add(t, ", nesterov: %s", o->nesterov ? "true" : "false");
+    }
+    add(t, ", schedule: %s", schedules[o->schedule]);
+    add_number(t, ", final", o->final);
+    add_number(t, ", factor", o->step_factor);
+    add(t, ", every: %llu, warmup: %llu", (unsigned long long)o->step_every, (unsigned long long)o->warmup);
+    add_number(t, ", clip", o->clip);
+    add(t, "}\n");
 }
 
 static void add_slurm(struct text *t, const struct job_slurm *s, bool first)
@@ -83,6 +105,12 @@ static void add_slurm(struct text *t, const struct job_slurm *s, bool first)
         add(t, "%s%s: %s%s%s", first || i ? ", " : "", s->option[i].name, quote, v ? v : "true", quote);
     }
     add(t, "}");
+}
+
+const char *job_calibration_name(enum job_calibration c)
+{
+    static const char *const names[] = {"mse", "percentile", "entropy", "minmax"};
+    return names[c];
 }
 
 static void add_export(struct text *t, const struct job_spec *s)
@@ -112,7 +140,7 @@ void resolve_text(struct job *job)
     const struct job_spec *s = &job->spec;
     struct text t = {arena_alloc(&job->arena, RESOLVED_MAX, 1), RESOLVED_MAX, 0};
     CHECK(t.at != NULL);
-    add(&t, "viaduct: v1\nname: %s\nmodel: {family: %s, classes: %u", s->name, s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
+    add(&t, "viaduct: v1\nname: %s%s%s\nmodel: {family: %s, classes: %u", quote_of(s->name), s->name, quote_of(s->name), s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
     add_list(&t, "input", s->model.input, s->model.input_dim_count);
     if (s->model.family == FAMILY_CNN)
         add_list(&t, "channels", s->model.channels, s->model.channel_count);
@@ -125,21 +153,25 @@ void resolve_text(struct job *job)
         add_set(&t, "eval", &s->eval);
     add(&t, "train:\n");
     if (s->steps)
-        add(&t, "  steps: %llu\n", (unsigned long long)s->steps);
+        add(&t, "  steps: %llu", (unsigned long long)s->steps);
     else
-        add(&t, "  epochs: %.17g\n", s->epochs);
-    add(&t, "  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
+        add_number(&t, "  epochs", s->epochs);
+    add(&t, "\n  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
     add_optimizer(&t, &s->optimizer);
-    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {listen: \"%s\"", (unsigned long long)s->seed,
-        s->deterministic ? "true" : "false", s->listen);
+    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {%s: \"%s\"", (unsigned long long)s->seed,
+        s->deterministic ? "true" : "false", s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0, slurm = 0; i < s->site_count; i++) {
         const struct job_site *site = &s->sites[i];
-        add(&t, "  - {name: %s, via: %s, ranks: %u, threads: %u, ps_shards: %u", site->name, job_via_word(site->via), site->ranks, site->threads, site->ps_shards);
+        add(&t, "  - {name: %s%s%s, via: %s, ranks: %u, threads: %u, ps_shards: %u", quote_of(site->name), site->name, quote_of(site->name), job_via_word(site->via), site->ranks, site->threads, site->ps_shards);
         if (site->via == VIA_SLURM)
             add_slurm(&t, &site->slurm, slurm++ == 0);
+        if (site->door) {
+            add(&t, ", door: ");
+            add_quoted(&t, site->door);
+        }
         add(&t, "}\n");
     }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,

@@ -38,7 +38,10 @@ static void print_choices(FILE *out, const char *choices)
 
 static void print_limits(FILE *out, const struct key *k)
 {
-    fprintf(out, ", \"%s\": %.17g, \"maximum\": %.17g", k->exclusive_min ? "exclusiveMinimum" : "minimum", k->min, k->max);
+    char least[NUMBER_TEXT_BYTES], most[NUMBER_TEXT_BYTES];
+    number_text(least, k->min);
+    number_text(most, k->max);
+    fprintf(out, ", \"%s\": %s, \"maximum\": %s", k->exclusive_min ? "exclusiveMinimum" : "minimum", least, most);
 }
 
 static void print_type(FILE *out, const struct key *k, unsigned indent)
@@ -62,8 +65,8 @@ static void print_type(FILE *out, const struct key *k, unsigned indent)
                 k->min, k->max);
         break;
     case KEY_WORD:
-        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": "
-                     "\"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_MAX - 1);
+        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0, \"maximum\": %.0f}, {\"type\": \"string\", \"pattern\": "
+                     "\"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_NUMBER_MAX, WORD_MAX - 1);
         break;
     case KEY_DURATION:
         fprintf(out, "\"type\": \"string\", \"pattern\": "
@@ -118,7 +121,7 @@ void job_init_print(FILE *out, const char *name)
             "train:\n"
             "  epochs: 1\n"
             "  batch: 256                                            # over all sites\n"
-            "  optimizer: {name: adamw, lr: 1e-2, weight_decay: 0.01, schedule: cosine, final: 0.01, warmup: 117}\n"
+            "  optimizer: {name: adamw, lr: 0.01, weight_decay: 0.01, schedule: cosine, final: 0.01, warmup: 117}\n"
             "sites:\n"
             "  - {name: local, via: local, ranks: 1}\n",
             name);

@@ -41,7 +41,7 @@ struct link {
     struct link_ops ops;
     void *arg;
     const struct identity *identity;
-    char address[ADDRESS_LIMIT + 32];
+    char address[ADDRESS_LIMIT + 32], server_name[SERVER_NAME_MAX + 1];
     struct resolving *resolving;
     struct resolved targets;
     unsigned target;
@@ -483,7 +483,7 @@ static int start_talking(struct link *link, struct err *err)
     if (link->local)
         TRY(wire_check_user(link->wire.fd, err));
     else
-        TRY(tls_new(link->identity, link->accepted, &link->wire, &link->tls, err));
+        TRY(tls_new(link->identity, link->accepted, link->server_name, &link->wire, &link->tls, err));
     link->state = link->tls ? LINK_TLS : LINK_HELLO;
     arm(link, HELLO_MS);
     return 0;
@@ -502,7 +502,7 @@ static void connected(struct link *link)
 
 static int try_target(struct link *link, unsigned i, struct err *err)
 {
-    int rc = wire_connect(&link->targets.list[i], link->targets.size[i], &link->wire.fd);
+    int rc = wire_connect(&link->targets.list[i], link->targets.size[i], SOCK_STREAM, &link->wire.fd);
     if (rc < 0)
         return err_set(err, ERR_TEMPORARY, "it cannot be reached: %s", strerror(-rc));
     rc = watch_start(link->loop, link->wire.fd, on_ready, link, &link->watch, err);
@@ -629,6 +629,7 @@ int link_accepted(struct loop *l, int fd, bool local, const char *address, const
 static int start_dial(struct link *link, const struct address *to, struct err *err)
 {
     TRY(queue_frame(link, MSG_HELLO, 0, &link->hello, NULL, 0, err));
+    memcpy(link->server_name, to->name, sizeof link->server_name);
     arm(link, DIAL_MS);
     if (address_numeric(to, &link->targets.list[0], &link->targets.size[0])) {
         link->targets.count = 1;
@@ -674,10 +675,7 @@ int link_send(struct link *link, enum msg_type type, uint32_t view, const void *
     return 0;
 }
 
-size_t link_queued(const struct link *link)
-{
-    return link->out.bytes;
-}
+size_t link_queued(const struct link *link) { return link->out.bytes; }
 
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link))
 {

@@ -1,39 +1,27 @@
-/* Listeners: accept, and hand the socket to a link of its own. */
-#include <errno.h>
+/* Listeners: take connections, from a socket of one's own or from the front door of this host, and hand each to a link of its own. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "net/acceptor.h"
 #include "net/link.h"
-#include "net/wire.h"
+#include "net/passage.h"
 
-#define ACCEPTS_PER_TURN 16
 #define STRANGERS_MAX 256        /* connections that have not said who they are */
-#define PAUSE_MS 100             /* when the process is out of descriptors */
 
 struct listener {
     struct owned owned, strangers;
     struct loop *loop;
-    int fd;
-    struct watch *watch;
-    struct timer *pause;
-    struct address at;
-    ino_t inode;                 /* of the local path: it may be another's by the time we close */
+    struct acceptor *acceptor;   /* one of the two */
+    struct passage *passage;
+    bool local;
     char address[ADDRESS_LIMIT + 32];
     const struct identity *identity;
     struct msg_hello hello;
     struct link_ops ops;
     void *arg;
 };
-
-static void after_pause(void *arg)
-{
-    struct listener *s = arg;
-    s->pause = NULL;
-    watch_set(s->watch, true, false);
-}
 
 static unsigned strangers(const struct listener *s)
 {
@@ -43,25 +31,13 @@ static unsigned strangers(const struct listener *s)
     return n;
 }
 
-static void on_connection(void *arg, bool readable, bool writable)
+static void on_connection(void *arg, int fd)
 {
     struct listener *s = arg;
     struct err err = ERR_INIT;
-    (void)readable;
-    (void)writable;
-    for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
-        int fd, rc = wire_accept(s->fd, s->at.local, &fd);
-        if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOBUFS) {
-            watch_set(s->watch, false, false);
-            s->pause = timer_start(s->loop, PAUSE_MS, 0, after_pause, s);
-            return;
-        }
-        if (rc < 0)
-            return;
-        if (strangers(s) >= STRANGERS_MAX ||
-            link_accepted(s->loop, fd, s->at.local, s->address, s->identity, &s->hello, &s->ops, s->arg, &s->strangers, &err) < 0)
-            close(fd);
-    }
+    if (strangers(s) >= STRANGERS_MAX ||
+        link_accepted(s->loop, fd, s->local, s->address, s->identity, &s->hello, &s->ops, s->arg, &s->strangers, &err) < 0)
+        close(fd);
 }
 
 static void listener_drop(struct owned *o)
@@ -69,36 +45,56 @@ static void listener_drop(struct owned *o)
     listener_close((struct listener *)o);
 }
 
-static ino_t inode_of(const struct address *a)
+static int listener_new(struct loop *l, bool local, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops, void *arg,
+                        struct listener **out, struct err *err)
 {
-    struct stat st;
-    return a->local && stat(a->path, &st) == 0 ? st.st_ino : 0;
+    if (!local && !identity)
+        return err_set(err, ERR_USAGE, "to listen with TLS needs a certificate");
+    struct listener *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_set(err, ERR_NO_MEMORY, "no memory to listen");
+    *s = (struct listener){.loop = l, .local = local, .identity = identity, .hello = *hello, .ops = *ops, .arg = arg};
+    owned_init(&s->strangers);
+    loop_own(l, &s->owned, listener_drop);
+    *out = s;
+    return 0;
+}
+
+static int opened(struct listener *s, int rc, struct listener **out)
+{
+    if (rc < 0)
+        listener_close(s);
+    else
+        *out = s;
+    return rc;
 }
 
 int net_listen(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
                void *arg, struct listener **out, struct err *err)
 {
     struct address at;
+    struct listener *s;
     TRY(address_parse(address, &at, err));
-    if (!at.local && !identity)
-        return err_set(err, ERR_USAGE, "%s needs a certificate", address);
-    struct listener *s = calloc(1, sizeof *s);
-    if (!s)
-        return err_set(err, ERR_NO_MEMORY, "no memory to listen on %s", address);
-    *s = (struct listener){.loop = l, .at = at, .identity = identity, .hello = *hello, .ops = *ops, .arg = arg};
-    int rc = wire_listen(&at, &s->fd, s->address, sizeof s->address, err);
-    if (rc == 0 && (rc = watch_start(l, s->fd, on_connection, s, &s->watch, err)) < 0)
-        close(s->fd);
-    if (rc < 0) {
-        free(s);
-        return rc;
-    }
-    s->inode = inode_of(&at);
-    owned_init(&s->strangers);
-    loop_own(l, &s->owned, listener_drop);
-    watch_set(s->watch, true, false);
-    *out = s;
-    return 0;
+    if (at.name[0])
+        return err_set(err, ERR_USAGE, "%s is behind a front door: it can be dialled, not listened at", address);
+    TRY(listener_new(l, at.local, identity, hello, ops, arg, &s, err));
+    return opened(s, acceptor_open(l, &at, SOCK_STREAM, on_connection, s, s->address, sizeof s->address, &s->acceptor, err), out);
+}
+
+int net_listen_at_door(struct loop *l, const struct door_place *place, const struct identity *identity, const struct msg_hello *hello,
+                       const struct link_ops *ops, void *arg, struct listener **out, struct err *err)
+{
+    struct address at;
+    struct listener *s;
+    char address[ADDRESS_LIMIT];
+    int n = snprintf(address, sizeof address, "%s/%s", place->address, place->name);
+    if (n >= (int)sizeof address)
+        return err_set(err, ERR_USAGE, "%s/%s is longer than an address may be (%d bytes); give the front door's host a shorter name", place->address,
+                       place->name, ADDRESS_LIMIT - 1);
+    TRY(address_parse(address, &at, err));
+    TRY(listener_new(l, at.local, identity, hello, ops, arg, &s, err));
+    memcpy(s->address, address, (size_t)n + 1);
+    return opened(s, passage_open(l, place, on_connection, s, &s->passage, err), out);
 }
 
 const char *listener_address(const struct listener *s)
@@ -111,11 +107,8 @@ void listener_close(struct listener *s)
     if (!s)
         return;
     owned_drop_all(&s->strangers);
-    timer_stop(s->pause);
-    watch_stop(s->watch);
-    close(s->fd);
-    if (s->at.local && s->inode == inode_of(&s->at))
-        unlink(s->at.path);
+    acceptor_close(s->acceptor);
+    passage_close(s->passage);
     owned_remove(&s->owned);
     free(s);
 }

@@ -442,6 +442,7 @@ void code_insite(struct codec *c, struct msg_insite *m)
 {
     count8(c, &m->site, SITES_LIMIT - 1);
     u32(c, &m->incarnation);
+    u32(c, &m->turn);
     u64(c, &m->round);
     choice(c, &m->kind, INSITE_VALUE);
     u64(c, &m->first);
@@ -449,6 +450,17 @@ void code_insite(struct codec *c, struct msg_insite *m)
     if (m->count > INSITE_LIMIT)
         refuse(c);
     u64(c, &m->value);
+}
+
+void code_times(struct codec *c, struct msg_times *m)
+{
+    u32(c, &m->generation);
+    count8(c, &m->count, TIMES_LIMIT);
+    for (unsigned i = 0; i < m->count; i++) {
+        u64(c, &m->step[i].round);
+        for (unsigned k = 0; k < TIME_PARTS; k++)
+            f32(c, &m->step[i].seconds[k]);
+    }
 }
 
 /* ---- dispatch ---- */
@@ -459,7 +471,7 @@ typedef void (*code_fn)(struct codec *c, void *m);
     X(MSG_REPLICATE, replicate) X(MSG_BLOCK, block) X(MSG_ACK, ack) X(MSG_PREPARED, prepared) X(MSG_SUM, sum) X(MSG_COMMIT, commit)                  \
     X(MSG_PULL, pull) X(MSG_PULLREPLY, pullreply) X(MSG_SEED, seed) X(MSG_PART, part) X(MSG_MANIFEST, manifest) X(MSG_PUBLISHED, published)          \
     X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)                   \
-    X(MSG_ENROL, enrol) X(MSG_ENROLLED, enrolled) X(MSG_DRAIN, drain) X(MSG_GANG, gang) X(MSG_INSITE, insite)
+    X(MSG_ENROL, enrol) X(MSG_ENROLLED, enrolled) X(MSG_DRAIN, drain) X(MSG_GANG, gang) X(MSG_INSITE, insite) X(MSG_TIMES, times)
 #define SHIM(type, word) static void any_##word(struct codec *c, void *m) { code_##word(c, m); }
 ROWS(SHIM)
 static void any_view(struct codec *c, void *m) { code_msg_view(c, m); }

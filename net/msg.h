@@ -22,6 +22,7 @@ enum {
     INSITE_LIMIT = 1 << 24,    /* elements in one message between ranks */
     ADDRESS_LIMIT = 160,
     TEXT_LIMIT = 600,
+    TIMES_LIMIT = 64,          /* steps in one message */
 };
 
 /* ---- who ---- */
@@ -110,6 +111,7 @@ enum msg_type {
     MSG_STATUS, MSG_STATUSREPLY,
     MSG_ENROL, MSG_ENROLLED, MSG_DRAIN,
     MSG_GANG, MSG_INSITE,
+    MSG_TIMES,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -264,7 +266,8 @@ struct msg_gang {              /* coordinator -> each rank of a gang, once all o
     char address_tls[LANES_MAX][ADDRESS_LIMIT];
 };
 
-/* Rank -> rank of the same gang on another host: in-site sums. One operation of the gang has one round number, counted from 0 at its opening. */
+/* Rank -> rank of the same gang on another host: in-site sums. A gang is opened anew when its lanes change (turn, from 1); since
+ * then one operation has one round number, from 0. */
 enum insite_kind {
     INSITE_OPEN,               /* value: hash of what the gang is; to every rank */
     INSITE_TOTALS,             /* payload: count lane totals of the sender's lanes, first the first lane */
@@ -273,11 +276,18 @@ enum insite_kind {
     INSITE_WEIGHTS,            /* payload: elements [first, first + count) of the sender's run */
     INSITE_VALUE,              /* value: of an exchange */
 };
-struct msg_insite { uint8_t site; uint32_t incarnation; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
+struct msg_insite { uint8_t site; uint32_t incarnation, turn; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
 
+/* Where the time of a step went, as one rank (checkpoint: one copy of a shard) measured it. Told beside the protocol: nothing waits for it, what is lost stays
+ * lost. Sent only to a coordinator whose HELLO has FEATURE_TIMES, so that version 1 stays version 1. */
+enum time_part { TIME_COMPUTE, TIME_INSIDE, TIME_BETWEEN, TIME_DATA, TIME_CHECKPOINT, TIME_PARTS };
+struct step_times { uint64_t round; float seconds[TIME_PARTS]; };      /* -1: not measured here */
+struct msg_times { uint32_t generation; uint8_t count; struct step_times step[TIMES_LIMIT]; };
+
+enum feature { FEATURE_TIMES = 1 };
 struct msg_hello {
     uint16_t version_min, version_max;
-    uint64_t features;
+    uint64_t features;         /* bits of enum feature that this end understands */
     struct process_id who;
     char job[40], build[48];
 };
@@ -316,6 +326,7 @@ void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
 void code_gang(struct codec *c, struct msg_gang *m);
 void code_insite(struct codec *c, struct msg_insite *m);
+void code_times(struct codec *c, struct msg_times *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "base/err.h"
+#include "base/log.h"
 #include "net/msg.h"
 
 /* ---- loop: all callbacks run in the thread that calls loop_run ---- */
@@ -57,7 +58,8 @@ struct link_ops {
     void (*closed)(void *arg, struct link *link, const struct err *why);
 };
 struct listener;
-/* Addresses: "tls:HOST:PORT" (port 0: chosen), "unix:/path" (replaced when stale). hello: who we are. identity may be NULL for unix. */
+/* Addresses: "tls:HOST:PORT" (port 0: chosen), "unix:/path" (replaced when stale); to dial also "tls:HOST:PORT/NAME", a process behind the front door at
+ * HOST:PORT: NAME goes as the TLS server name, the certificate is checked as ever. hello: who we are. identity may be NULL for unix. */
 int net_listen(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
                void *arg, struct listener **out, struct err *err);
 const char *listener_address(const struct listener *s);      /* with the real port */
@@ -69,9 +71,9 @@ struct bytes { const void *data; size_t size; };
 /* Queues a message (copied, encoded; not MSG_HELLO) with its payload pieces (copied). The queue is bounded (256 MiB): ERR_TEMPORARY when full.
  * Never blocks; FIFO; may be called before opened(): it leaves once the other end is accepted. A link that is closing swallows it. */
 int link_send(struct link *link, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces, struct err *err);
-/* Bytes that wait to be sent; and a call from the loop each time that socket writes have brought them below `low`, for a sender with more than a queue
- * should hold (link_send itself never calls it). */
-size_t link_queued(const struct link *link);
+size_t link_queued(const struct link *link);          /* bytes that the connection has not taken yet */
+/* A call from the loop each time that socket writes have brought link_queued below `low`, for a sender with more than a queue should hold. link_send itself
+ * never calls it. */
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link));
 /* No message() any more; what is queued is sent (2 s at most), then closed() fires, from the loop. */
 void link_close(struct link *link);
@@ -82,5 +84,26 @@ void link_traffic(const struct link *link, uint64_t *sent, uint64_t *received);
 bool link_is_tls(const struct link *link);
 /* The name of the site in the certificate of the other end, accepted already; "" on a link without TLS. HELLO's site index is the peer's word only. */
 const char *link_peer_site(const struct link *link);
+
+/* ---- front door: one TLS port for all processes of a host ----
+ * It looks at each caller's ClientHello and passes the connection on, unread, to the process registered under its server name; TLS is between that
+ * process and the caller. When the door dies, passed connections live on, and its processes register with the next one by themselves. */
+struct front_door_counts {
+    uint64_t accepted, passed;
+    uint64_t unknown, bad, late, crowded, gone, busy;        /* callers that were not passed on, by why */
+    uint64_t strange;                                        /* processes of this host that were refused */
+    unsigned registered;                                     /* now */
+};
+struct front_door;
+/* address: "tls:HOST:PORT" (port 0: chosen), passing: "unix:/path", where processes of our own user register. */
+int front_door_open(struct loop *l, struct log *log, const char *address, const char *passing, struct front_door **out, struct err *err);
+const char *front_door_address(const struct front_door *d);  /* with the real port */
+struct front_door_counts front_door_counts(const struct front_door *d);
+void front_door_close(struct front_door *d);
+/* A listener behind it. name: at most 95 small letters, digits, dashes and dots. listener_address is ADDRESS/NAME at once; callers are passed on as soon
+ * as the door is there. A name whose holder lives is not given away: the newcomer tries until the holder ends. */
+struct door_place { const char *address, *passing, *name; };
+int net_listen_at_door(struct loop *l, const struct door_place *place, const struct identity *identity, const struct msg_hello *hello,
+                       const struct link_ops *ops, void *arg, struct listener **out, struct err *err);
 
 #endif

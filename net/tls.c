@@ -76,7 +76,7 @@ static BIO *memory_bio(struct tls *t)
 }
 
 /* ---- life ---- */
-int tls_new(const struct identity *identity, bool accepted, struct wire *wire, struct tls **out, struct err *err)
+int tls_new(const struct identity *identity, bool accepted, const char *server_name, struct wire *wire, struct tls **out, struct err *err)
 {
     struct tls *t = calloc(1, sizeof *t);
     if (!t)
@@ -86,7 +86,8 @@ int tls_new(const struct identity *identity, bool accepted, struct wire *wire, s
     t->out.data = malloc(CHUNK);
     t->ssl = SSL_new(identity->ctx);
     BIO *b = memory_bio(t);
-    if (!t->in.data || !t->out.data || !t->ssl || !b) {
+    bool named = t->ssl && (!*server_name || SSL_set_tlsext_host_name(t->ssl, server_name) == 1);
+    if (!t->in.data || !t->out.data || !named || !b) {
         BIO_free(b);
         tls_free(t);
         return err_set(err, ERR_NO_MEMORY, "no memory for a TLS session");

@@ -14,7 +14,8 @@ struct identity { struct ssl_ctx_st *ctx; };         /* immutable once loaded; s
 const char *role_word(unsigned role);                /* as in certificates: "worker" */
 
 struct tls;
-int tls_new(const struct identity *identity, bool accepted, struct wire *wire, struct tls **out, struct err *err);
+/* server_name: what the dialing end asks for, "" for none. */
+int tls_new(const struct identity *identity, bool accepted, const char *server_name, struct wire *wire, struct tls **out, struct err *err);
 void tls_free(struct tls *t);
 /* 1: done; 0: more must come in or go out first. A refused certificate, either way: ERR_DENIED. */
 int tls_handshake(struct tls *t, struct err *err);

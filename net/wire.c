@@ -23,22 +23,34 @@ static int parse_local(const char *path, struct address *out, struct err *err)
     return 0;
 }
 
-/* HOST:PORT, [HOST]:PORT */
+static int parse_name(const char *text, const char *slash, struct address *out, struct err *err)
+{
+    size_t size = strlen(slash + 1);
+    if (!server_name_ok(slash + 1, size))
+        return err_set(err, ERR_USAGE, "tls:%s: what follows the slash is no server name; it has at most %d small letters, digits, dashes and dots", text,
+                       SERVER_NAME_MAX);
+    memcpy(out->name, slash + 1, size + 1);
+    return 0;
+}
+
+/* HOST:PORT, [HOST]:PORT; behind it /NAME */
 static int parse_host(const char *text, struct address *out, struct err *err)
 {
-    const char *colon = strrchr(text, ':');
+    const char *slash = strchr(text, '/'), *behind = slash ? slash : text + strlen(text), *colon = memrchr(text, ':', (size_t)(behind - text)), *from = text;
     size_t host = colon ? (size_t)(colon - text) : 0;
     struct address a = {.local = false};
     char *end = NULL;
     unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-    bool bad = !colon || end == colon + 1 || *end != '\0' || port > 65535;
+    bool bad = !colon || end == colon + 1 || end != behind || port > 65535;
     if (!bad && host >= 2 && text[0] == '[' && text[host - 1] == ']') {
-        text++;
+        from++;
         host -= 2;
     }
     if (bad || host == 0 || host >= sizeof a.host)
-        return err_set(err, ERR_USAGE, "tls:%s: not an address; write tls:HOST:PORT", text);
-    memcpy(a.host, text, host);
+        return err_set(err, ERR_USAGE, "tls:%s: not an address; write tls:HOST:PORT or tls:HOST:PORT/NAME", text);
+    if (slash)
+        TRY(parse_name(text, slash, &a, err));
+    memcpy(a.host, from, host);
     snprintf(a.port, sizeof a.port, "%lu", port);
     *out = a;
     return 0;
@@ -104,7 +116,7 @@ static void tune(int fd, bool local)
 }
 
 /* ---- listen ---- */
-static int make_local_room(const char *path, struct err *err)
+static int make_local_room(const char *path, int type, struct err *err)
 {
     struct stat st;
     socklen_t size;
@@ -113,7 +125,7 @@ static int make_local_room(const char *path, struct err *err)
     if (!S_ISSOCK(st.st_mode))
         return err_set(err, ERR_CONFLICT, "%s exists and is no socket; move it away", path);
     struct sockaddr_storage to = local_name(path, &size);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_errno(err, errno, "cannot make a socket");
     bool dead = connect(fd, (struct sockaddr *)&to, size) != 0 && errno == ECONNREFUSED;
@@ -154,16 +166,16 @@ static int real_address(int fd, const struct address *a, char *out, size_t out_s
     return 0;
 }
 
-int wire_listen(const struct address *a, int *fd, char *out, size_t out_size, struct err *err)
+int wire_listen(const struct address *a, int type, int *fd, char *out, size_t out_size, struct err *err)
 {
     struct sockaddr_storage at;
     socklen_t size;
     if (a->local)
-        TRY(make_local_room(a->path, err));
+        TRY(make_local_room(a->path, type, err));
     int rc = address_numeric(a, &at, &size) ? 0 : lookup(a, AI_PASSIVE, &at, &size);
     if (rc != 0)
         return err_set(err, ERR_USAGE, "cannot resolve %s: %s", a->host, gai_strerror(rc));
-    int s = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int s = socket(at.ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s < 0)
         return err_errno(err, errno, "cannot make a socket");
     rc = bind_and_listen(s, a, &at, size, err);
@@ -177,9 +189,9 @@ int wire_listen(const struct address *a, int *fd, char *out, size_t out_size, st
 }
 
 /* ---- connect, accept ---- */
-int wire_connect(const struct sockaddr_storage *to, socklen_t size, int *fd)
+int wire_connect(const struct sockaddr_storage *to, socklen_t size, int type, int *fd)
 {
-    int s = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int s = socket(to->ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s < 0)
         return -errno;
     tune(s, to->ss_family == AF_UNIX);
@@ -211,6 +223,45 @@ int wire_check_user(int fd, struct err *err)
     if (peer.uid == geteuid() || peer.uid == 0)
         return 0;
     return err_set(err, ERR_DENIED, "the process at the other end belongs to user %u, this one to %u", (unsigned)peer.uid, (unsigned)geteuid());
+}
+
+/* ---- descriptors ---- */
+union one_descriptor { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int))]; };
+
+static struct msghdr packet(struct iovec *byte, union one_descriptor *control)
+{
+    memset(control, 0, sizeof *control);
+    return (struct msghdr){.msg_iov = byte, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_LEN(sizeof(int))};   /* room for one only */
+}
+
+int wire_pass(int over, int fd)
+{
+    char mark = 'c';
+    union one_descriptor control;
+    struct iovec byte = {&mark, 1};
+    struct msghdr m = packet(&byte, &control);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    return sendmsg(over, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+int wire_take(int over, int *fd)
+{
+    char mark;
+    union one_descriptor control;
+    struct iovec byte = {&mark, 1};
+    struct msghdr m = packet(&byte, &control);
+    ssize_t n = recvmsg(over, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    *fd = -1;
+    if (n <= 0)
+        return n < 0 ? -errno : -EPIPE;
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof *fd))
+        memcpy(fd, CMSG_DATA(c), sizeof *fd);
+    return 0;
 }
 
 /* ---- bytes ---- */

@@ -9,19 +9,26 @@
 #include <sys/uio.h>
 
 #include "base/err.h"
+#include "net/client_hello.h"
 
-struct address { bool local; char path[108]; char host[128], port[8]; };   /* local: unix:/path */
+/* local: unix:/path; else tls:HOST:PORT, with /NAME behind it when the process is reached through a front door. */
+struct address { bool local; char path[108]; char host[128], port[8], name[SERVER_NAME_MAX + 1]; };
 int address_parse(const char *text, struct address *out, struct err *err);
 /* Without asking a name server; false: the host is a name. */
 bool address_numeric(const struct address *a, struct sockaddr_storage *out, socklen_t *size);
 
-/* Binds and listens; out: the address with the real port. A local path is replaced when nobody listens on it: ERR_CONFLICT otherwise. */
-int wire_listen(const struct address *a, int *fd, char *out, size_t out_size, struct err *err);
+/* Binds and listens; out: the address with the real port. A local path is replaced when nobody listens on it: ERR_CONFLICT otherwise.
+ * type: SOCK_STREAM, or SOCK_SEQPACKET for a local path. */
+int wire_listen(const struct address *a, int type, int *fd, char *out, size_t out_size, struct err *err);
 /* Starts to connect. 0, or -errno. */
-int wire_connect(const struct sockaddr_storage *to, socklen_t size, int *fd);
+int wire_connect(const struct sockaddr_storage *to, socklen_t size, int type, int *fd);
 int wire_accept(int listening, bool local, int *fd);         /* 0, or -errno */
 /* Only our own user (or root) may be at the other end of a local socket. */
 int wire_check_user(int fd, struct err *err);
+
+/* One byte and a descriptor over a local socket; the sender keeps its own. 0, or -errno; *fd -1: a packet without one; -EPIPE: no more comes. */
+int wire_pass(int over, int fd);
+int wire_take(int over, int *fd);
 
 struct wire { int fd; uint64_t sent, received; };
 /* Bytes moved; 0: not now; ERR_TEMPORARY: the connection is over. */

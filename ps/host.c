@@ -49,6 +49,8 @@ struct ps_host {
     struct msg_part part[PARTS_KEPT];
     unsigned part_count;
     uint64_t part_seen;
+    struct step_times held;               /* by the newest snapshot */
+    bool held_new;
 };
 
 static uint64_t now(const struct ps_host *h) { return loop_now_ms(h->config.loop); }
@@ -359,9 +361,23 @@ static void enqueue(struct ps_host *h, struct snapshot *s)
     write_next(h);
 }
 
+static void keep_held(struct ps_host *h, uint64_t round, uint64_t since_ns)
+{
+    h->held = (struct step_times){round, {-1, -1, -1, -1, (float)((double)(clock_now_ns() - since_ns) / 1e9)}};
+    h->held_new = true;
+}
+
+bool ps_host_held(struct ps_host *h, struct step_times *out)
+{
+    bool any = h->held_new;
+    *out = h->held;
+    h->held_new = false;
+    return any;
+}
+
 static void snapshot(struct ps_host *h)
 {
-    uint64_t v = shard_version(h->core);
+    uint64_t v = shard_version(h->core), since_ns = clock_now_ns();
     const struct record *r = v ? shard_record(h->core, v - 1) : NULL;
     if (!r || !(r->flags & RECORD_CHECKPOINT))
         return;
@@ -382,6 +398,7 @@ static void snapshot(struct ps_host *h)
     memcpy(s->memory, h->weights, bytes_of(h->floats));
     memcpy(s->memory + h->floats, h->slots, bytes_of(h->floats * h->slot_count));
     enqueue(h, s);
+    keep_held(h, v - 1, since_ns);
 }
 
 /* ---- pulls ---- */

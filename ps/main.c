@@ -156,6 +156,15 @@ static void heartbeat(void *arg, struct msg_heartbeat *m)
         }
 }
 
+static void tell_times(struct ps *p)
+{
+    struct msg_times m = {.generation = p->view.view.generation};
+    for (unsigned s = 0; s < SHARDS_LIMIT; s++)
+        m.count += p->host[s] && ps_host_held(p->host[s], &m.step[m.count]);
+    if (m.count)
+        ps_member_send(p->member, MSG_TIMES, p->view.view.number, &m, NULL, 0);
+}
+
 static void on_coordinator(void *arg, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
     struct ps *p = arg;
@@ -181,6 +190,7 @@ static void on_coordinator(void *arg, enum msg_type type, void *m, const uint8_t
         struct msg_leave leave = {.who = p->hello.who};
         struct msg_heartbeat last = {.who = p->hello.who};
         heartbeat(p, &last);
+        tell_times(p);
         ps_member_send(p->member, MSG_HEARTBEAT, 0, &last, NULL, 0);
         ps_member_send(p->member, MSG_LEAVE, 0, &leave, NULL, 0);
         timer_start(p->loop, FAREWELL_MS, 0, (void (*)(void *))loop_stop, p->loop);   /* the last words go out first */
@@ -297,6 +307,7 @@ static void on_tick(void *arg)
         if (p->host[s])
             ps_host_tick(p->host[s]);
     }
+    tell_times(p);
 }
 
 static void on_term(void *arg, int signo)
@@ -304,15 +315,26 @@ static void on_term(void *arg, int signo)
     finish(arg, 128 + signo);
 }
 
-/* Where other sites dial us: nowhere at a visiting site; at VIADUCT_HOST_ADDRESS when sites are on other hosts. */
-static int listen_outside(struct ps *p, struct err *err)
+/* Where other sites dial us: nowhere at a visiting site; behind the front door of this host, where its agent has one; else at a port of our own, at
+ * VIADUCT_HOST_ADDRESS when sites are on other hosts. */
+static int listen_outside(struct ps *p, uint8_t site_index, struct err *err)
 {
-    char address[ADDRESS_LIMIT];
+    char address[ADDRESS_LIMIT], passing[108], name[160];
     const char *visiting = getenv("VIADUCT_VISITING"), *host = getenv("VIADUCT_HOST_ADDRESS");
+    struct err none = ERR_INIT;
     if (visiting && *visiting)
         return 0;
-    snprintf(address, sizeof address, "tls:%.120s:0", host && *host ? host : "127.0.0.1");
-    return net_listen(p->loop, address, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
+    int rc = rundir_door(&p->run, p->site, address, &none);
+    if (rc == ERR_NOT_FOUND) {
+        snprintf(address, sizeof address, "tls:%.120s:0", host && *host ? host : "127.0.0.1");
+        return net_listen(p->loop, address, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
+    }
+    if (rc < 0)
+        return *err = none, rc;
+    rundir_door_socket(&p->run, site_index, passing);
+    snprintf(name, sizeof name, "ps-%u.%s.%s", p->slot, p->site, p->run.job);
+    const struct door_place place = {.address = address, .passing = passing, .name = name};
+    return net_listen_at_door(p->loop, &place, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
 }
 
 static int set_up(struct ps *p, uint8_t site_index, struct err *err)
@@ -327,7 +349,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     TRY(identity_load(path, p->site, ROLE_PS, &p->identity, err));
     snprintf(path, sizeof path, "unix:%s/ps-%u-%u", p->run.sockets, p->slot, p->instance);
     TRY(net_listen(p->loop, path, p->identity, &p->hello, &guest_ops, p, &p->listen_unix, err));
-    TRY(listen_outside(p, err));
+    TRY(listen_outside(p, site_index, err));
     TRY(ps_disk_open(p->loop, &p->disk, err));
     struct ps_peers_config peers = {.loop = p->loop, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
                                     .opened = peer_opened, .message = peer_message, .arg = p};

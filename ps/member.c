@@ -20,6 +20,7 @@ struct ps_member {
     struct ps_member_config config;
     struct link *link;
     bool joined, ended;
+    uint64_t features;                    /* of the coordinator that is linked */
     uint64_t link_lost_ms, agent_lost_ms;
     char lost_why[400];                   /* the last attempt's */
     const char *agent_socket;
@@ -57,6 +58,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
         return;
     }
     m->joined = true;
+    m->features = peer->features;
     m->link_lost_ms = 0;
     m->config.linked(m->config.arg);
 }
@@ -172,6 +174,8 @@ void ps_member_close(struct ps_member *m) { free(m); }
 void ps_member_send(struct ps_member *m, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces)
 {
     struct err err = ERR_INIT;
+    if (type == MSG_TIMES && !(m->features & FEATURE_TIMES))
+        return;
     if (m->joined && link_send(m->link, type, view, msg, payload, pieces, &err) < 0)
         log_warn(m->config.log, "coordinator: %s", err.text);
 }

@@ -53,6 +53,8 @@ void ps_host_forget(struct ps_host *h, void *peer);      /* its waiting pulls go
 void ps_host_busy(struct ps_host *h, uint8_t slot);      /* the link to that slot has not taken all yet */
 void ps_host_tick(struct ps_host *h);
 uint64_t ps_host_version(const struct ps_host *h);
+/* For how long the newest snapshot held this loop up, told once: false when there is none since the last call. */
+bool ps_host_held(struct ps_host *h, struct step_times *out);
 /* Parts that this copy wrote, for each new link to the coordinator. */
 unsigned ps_host_parts(const struct ps_host *h, struct msg_part *out, unsigned max);
 

@@ -1,4 +1,4 @@
-/* report.json, whole at every moment; the book of restarts; lines of events.jsonl and metrics.jsonl. */
+/* report.json, whole at every moment; the book of restarts; lines of events.jsonl. */
 #include "report/report.h"
 
 #include <ctype.h>
@@ -39,6 +39,7 @@ static json_t *text_or_null(const char *s) { return s && *s ? text_of(s) : json_
 struct restarts {
     json_t *list;
     double wall_before;
+    bool wan_known;
     uint64_t wan_before;
     unsigned open_count;
     struct { json_t *entry; uint64_t since_ms; } open[OPEN_MAX];
@@ -54,7 +55,9 @@ struct restarts *restarts_open(const char *run_dir, bool keep_old)
     json_t *list = json_object_get(old, "restarts");
     b->list = json_is_array(list) ? json_incref(list) : json_array();
     b->wall_before = json_number_value(json_object_get(old, "wall_seconds"));
-    b->wan_before = (uint64_t)json_integer_value(json_object_get(json_object_get(old, "wan"), "bytes_sent"));
+    const json_t *wan = json_object_get(json_object_get(old, "wan"), "bytes_sent");
+    b->wan_known = json_is_integer(wan) && json_integer_value(wan) >= 0;
+    b->wan_before = b->wan_known ? (uint64_t)json_integer_value(wan) : 0;
     json_decref(old);
     return b;
 }
@@ -68,7 +71,12 @@ void restarts_close(struct restarts *b)
 }
 
 double restarts_wall_before(const struct restarts *b) { return b->wall_before; }
-uint64_t restarts_wan_before(const struct restarts *b) { return b->wan_before; }
+
+bool restarts_wan_before(const struct restarts *b, uint64_t *bytes)
+{
+    *bytes = b->wan_before;
+    return b->wan_known;
+}
 
 void restarts_died(struct restarts *b, const char *who, uint64_t at_step, const char *cause, uint64_t now_ms)
 {
@@ -97,6 +105,14 @@ void restarts_lost(struct restarts *b, uint64_t steps)
     size_t n = json_array_size(b->list);
     if (n)
         json_object_set_new(json_array_get(b->list, n - 1), "lost_steps", json_integer((json_int_t)steps));
+}
+
+void restarts_unmended(struct restarts *b, uint64_t steps)
+{
+    const json_t *newest = json_array_get(b->list, json_array_size(b->list) - 1);
+    for (unsigned i = 0; newest && i < b->open_count; i++)
+        if (b->open[i].entry == newest)
+            json_object_set_new(b->open[i].entry, "lost_steps", json_integer((json_int_t)steps));
 }
 
 /* ---- report.json ---- */
@@ -153,10 +169,17 @@ static json_t *export_of(json_t *result)
     return json_is_object(e) ? json_incref(e) : json_pack("{s:n, s:n, s:n}", "float", "quantized", "gate");
 }
 
+static json_t *wan_of(const struct report *r)
+{
+    json_t *bytes = r->have_wan ? json_integer((json_int_t)r->wan_bytes_sent) : json_null();
+    return json_pack("{s:o, s:I}", "bytes_sent", bytes, "rounds", (json_int_t)r->wan_rounds);
+}
+
 static json_t *whole(const struct report *r, const struct restarts *b, json_t *result)
 {
-    json_t *all = json_pack("{s:o, s:o, s:I, s:o, s:I, s:o, s:o}", "name", text_or_null(r->name), "status", text_or_null(r->status), "steps", (json_int_t)r->steps,
-                            "epochs", number_or_null(r->epochs), "samples", (json_int_t)r->samples, "wall_seconds", number_or_null(r->wall_seconds),
+    json_t *planned = r->planned_steps ? json_integer((json_int_t)r->planned_steps) : json_null();
+    json_t *all = json_pack("{s:o, s:o, s:I, s:o, s:o, s:I, s:o, s:o}", "name", text_or_null(r->name), "status", text_or_null(r->status), "steps", (json_int_t)r->steps,
+                            "planned_steps", planned, "epochs", number_or_null(r->epochs), "samples", (json_int_t)r->samples, "wall_seconds", number_or_null(r->wall_seconds),
                             "samples_per_second", number_or_null(r->samples_per_second));
     if (r->error)
         json_object_set_new(all, "error", text_of(r->error));
@@ -166,27 +189,88 @@ static json_t *whole(const struct report *r, const struct restarts *b, json_t *r
     json_object_set_new(all, "state_sha256", from_result(result, "state_sha256"));
     json_object_set_new(all, "ledger", ledger_of(r));
     json_object_set(all, "restarts", b->list);
-    json_object_set_new(all, "wan", json_pack("{s:I, s:I}", "bytes_sent", (json_int_t)r->wan_bytes_sent, "rounds", (json_int_t)r->wan_rounds));
+    json_object_set_new(all, "wan", wan_of(r));
     json_object_set_new(all, "checkpoint", checkpoint_of(r));
     json_object_set_new(all, "export", export_of(result));
     json_object_set_new(all, "lineage", lineage_of(r));
     return all;
 }
 
-int report_write(const char *run_dir, const struct report *r, const struct restarts *b, struct err *err)
+/* Takes `all`. */
+static int write_whole(const char *run_dir, json_t *all, struct err *err)
+{
+    char path[700], *dump = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL, *text = NULL;
+    size_t size = 0;
+    json_decref(all);
+    FILE *f = dump ? open_memstream(&text, &size) : NULL;
+    if (f)
+        json_print_short(f, dump);
+    free(dump);
+    if (!f || fclose(f) != 0) {
+        free(text);
+        return err_set(err, ERR_NO_MEMORY, "no memory for the report");
+    }
+    snprintf(path, sizeof path, "%s/report.json", run_dir);
+    int rc = fs_publish_file(&fs_real, path, text, size, err);
+    free(text);
+    return rc;
+}
+
+static json_t *result_of(const char *run_dir)
 {
     char path[700];
     snprintf(path, sizeof path, "%s/export/result.json", run_dir);
-    json_t *result = json_load_file(path, 0, NULL), *all = whole(r, b, result);
+    return json_load_file(path, 0, NULL);
+}
+
+int report_write(const char *run_dir, const struct report *r, const struct restarts *b, struct err *err)
+{
+    json_t *result = result_of(run_dir), *all = whole(r, b, result);
     json_decref(result);
-    char *text = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
-    json_decref(all);
-    if (!text)
-        return err_set(err, ERR_NO_MEMORY, "no memory for the report");
+    return write_whole(run_dir, all, err);
+}
+
+int report_close(const char *run_dir, const char *name, const char *status, const char *error, struct err *err)
+{
+    char path[700];
     snprintf(path, sizeof path, "%s/report.json", run_dir);
-    int rc = fs_publish_file(&fs_real, path, text, strlen(text), err);
-    free(text);
-    return rc;
+    json_t *all = json_load_file(path, 0, NULL);
+    const char *told = json_string_value(json_object_get(all, "status"));
+    if (told && strcmp(told, "running") != 0) {
+        json_decref(all);
+        return 0;
+    }
+    if (!told) {
+        struct report none = {.name = name, .epochs = NAN, .wall_seconds = NAN, .samples_per_second = NAN, .train_loss = NAN};
+        struct restarts *b = restarts_open(run_dir, false);
+        json_decref(all);
+        all = whole(&none, b, NULL);
+        restarts_close(b);
+    }
+    json_object_set_new(all, "status", text_of(status));
+    if (error)
+        json_object_set_new(all, "error", text_of(error));
+    return write_whole(run_dir, all, err);
+}
+
+int report_renew(const char *run_dir, struct err *err)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/report.json", run_dir);
+    json_t *all = json_load_file(path, 0, NULL), *result = result_of(run_dir);
+    if (!json_is_object(all) || !json_is_object(result)) {
+        json_decref(all);
+        json_decref(result);
+        return err_set(err, ERR_CORRUPT, "%s, or export/result.json beside it, cannot be read: a resume writes both anew", path);
+    }
+    json_t *final = json_object_get(all, "final");
+    json_object_set_new(final, "eval_loss", from_result(result, "eval_loss"));
+    json_object_set_new(final, "eval_accuracy", from_result(result, "eval_accuracy"));
+    json_object_set_new(all, "weights_sha256", from_result(result, "weights_sha256"));
+    json_object_set_new(all, "state_sha256", from_result(result, "state_sha256"));
+    json_object_set_new(all, "export", export_of(result));
+    json_decref(result);
+    return write_whole(run_dir, all, err);
 }
 
 /* ---- lines ---- */
@@ -200,14 +284,5 @@ void report_event(FILE *f, const char *kind, const char *who, uint64_t step, con
     json_quote(w, sizeof w, who);
     json_quote(t, sizeof t, text);
     fprintf(f, "{\"time\":\"%s\",\"event\":%s,\"who\":%s,\"step\":%llu,\"text\":%s}\n", stamp, k, w, (unsigned long long)step, t);
-    fflush(f);
-}
-
-void report_metric(FILE *f, uint64_t step, uint64_t epoch, double loss, double lr, uint64_t samples, double seconds)
-{
-    if (!f)
-        return;
-    fprintf(f, "{\"step\":%llu,\"epoch\":%llu,\"loss\":%.9g,\"lr\":%.9g,\"samples\":%llu,\"seconds\":%.3f}\n", (unsigned long long)step, (unsigned long long)epoch, loss,
-            lr, (unsigned long long)samples, seconds);
     fflush(f);
 }

@@ -3,7 +3,7 @@
 set -u
 build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev libzstd-dev libxxhash-dev libyaml-dev libhdf5-dev libhwloc-dev zlib1g-dev
  libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
-test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables"
+test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
 # What a test skips without: a Slurm of its own (tests/e2e/slurm.py), for which its daemons need not run as services.

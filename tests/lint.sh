@@ -60,7 +60,7 @@ confined 'mpi\.h' 1 MPI
 confined 'uv\.h' 2 libuv
 confined 'openssl/' 3 OpenSSL
 confined 'xxhash\.h' 1 xxHash
-confined 'jansson\.h' 6 jansson
+confined 'jansson\.h' 10 jansson
 confined 'zlib\.h' 2 zlib
 confined 'nccl\.h' 1 NCCL
 

@@ -25,6 +25,7 @@ struct rank {
     /* of the step under way */
     struct viaduct_step step;
     struct viaduct_totals totals[LANES_MAX];
+    uint64_t waited_ns[LANES_MAX];        /* for data, by slot */
     int lane_rc[LANES_MAX];
     struct err lane_err[LANES_MAX];
 };
@@ -65,7 +66,9 @@ static void run_lane(void *arg, unsigned item, unsigned slot)
         return;
     }
     failpoint(FAIL_WORKER_LANES);
+    uint64_t since_ns = clock_now_ns();
     feeder_take(r->feeder, q, slot, &pixels, &labels);
+    r->waited_ns[slot] += clock_now_ns() - since_ns;
     struct memory at = staging_gradient(r->staging, slot, gradient);
     r->lane_rc[item] = engine_lane(r->engine, slot, pixels, labels, q.count, at.pointer, &m, &r->lane_err[item]);
     if (r->lane_rc[item] == 0)
@@ -97,6 +100,14 @@ static int check_lanes(const struct rank *r, struct err *err)
     return 0;
 }
 
+static void tell_data_wait(struct rank *r)
+{
+    uint64_t longest_ns = 0;
+    for (uint32_t i = 0; i < MIN(r->threads, (uint32_t)LANES_MAX); i++)
+        longest_ns = MAX(longest_ns, r->waited_ns[i]);
+    viaduct_data_wait(r->v, (double)longest_ns / 1e9);
+}
+
 static int train_step(struct rank *r, struct err *err)
 {
     struct viaduct_error why;
@@ -104,7 +115,9 @@ static int train_step(struct rank *r, struct err *err)
     if (viaduct_fetch_weights(r->v, memory_at(weights), &why) < 0)
         return from_client(&why, err);
     TRY(engine_set_weights(r->engine, weights.pointer, err));
+    memset(r->waited_ns, 0, sizeof r->waited_ns);
     pool_run(r->pool, r->step.lane_hi - r->step.lane_lo, run_lane, r);
+    tell_data_wait(r);
     ask_ahead(r);
     TRY(check_lanes(r, err));
     return viaduct_contribute(r->v, r->totals, &why) < 0 ? from_client(&why, err) : 0;

@@ -19,19 +19,27 @@ run 0 "verbs:" ./viaduct --help
 run 2 "verbs:" ./viaduct
 run 2 "did you mean 'validate'?" ./viaduct valdate
 run 0 "examples:" ./viaduct bench --help
-run 2 "unknown option '--jsno'" ./viaduct validate $demo --jsno
+run 2 "unknown option '--jsno'; did you mean '--json'?" ./viaduct validate $demo --jsno
+run 2 "this verb knows --dir, --resume, --site, --worker" ./viaduct run $demo --foreign-gang
+! grep -q external "$work/out"; ok $? "an option between its own processes is not offered"
+for word in "ls RUN" "show CKPT" "verify CKPT|RUN" "--json" "RUN/ckpt/SITE/step-"; do run 0 "$word" ./viaduct ckpt --help; done
+for target in all clean help test demo sim sim-rules; do run 0 "$target " make --no-print-directory help; done
 run 0 "valid" ./viaduct validate $demo
 run 0 "[]" ./viaduct validate $demo --json
 run 2 "did you mean 'batch'?" ./viaduct validate $demo train.bacth=3
 run 4 "No such file" ./viaduct validate "$work/none.yaml"
 run 2 "cannot open $work/images" ./viaduct validate $demo data.train.images="$work/images"
 run 0 '"failpoints"' ./viaduct doctor --json
+run 0 "\"memory_bytes\":$(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) * 1024))" ./viaduct doctor --json
+run 2 "data.eval.labels: cannot open $work/labels" ./viaduct validate $demo train.bacth=3 data.eval.labels="$work/labels"
+grep -qF "did you mean 'batch'?" "$work/out"; ok $? "... with the unknown key in the same pass"
 run 0 "viaduct 0." ./viaduct version
 run 2 "whole number from 1" ./viaduct bench train $demo --steps 0
 run 3 "not finite at step" ./viaduct bench train $demo --steps 40 'train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}'
 
 ./viaduct init mine >"$work/mine.yaml" && ./viaduct validate "$work/mine.yaml" >"$work/out" 2>&1
 ok $? "what init writes is valid"
+! grep -qE '[0-9]e-?[0-9]|0000000' "$work/mine.yaml"; ok $? "its numbers are numbers for every YAML reader"
 ./viaduct schema | python3 -m json.tool >/dev/null
 ok $? "schema is JSON"
 

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 SHORT = {"steps": 20, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True, "optimizer": {"name": "adamw", "lr": 0.01}}
@@ -139,6 +139,8 @@ def bad_data(w):
         r = report(f / "run")
         refused(f"run: {name}", result, 3, *words)
         test(f"its report says so: {name}", r.get("status") == "failed" and all(str(x) in str(r.get("error")) for x in words), f"{r}\n{logs(f / 'run')}")
+        test(f"it is not tried again: {name}", not r.get("restarts") and not events(f / "run", "dead") and events(f / "run")[-1]["event"] == "failed", events(f / "run"))
+        test(f"numbers that were not produced are null: {name}", r["wan"]["bytes_sent"] is None and r["samples_per_second"] is None, r)
         kill_all(f / "run")
         shutil.rmtree(f / "run", ignore_errors=True)
     result = run(job, run_dir, "train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}")
@@ -180,7 +182,14 @@ def damaged_runs(w):
     result = run(job, run_dir)
     test("a small run completes", not complete(run_dir, result), complete(run_dir, result))
     before = tree(run_dir / "ckpt")
-    refused("stop: a run that does not run", viaduct("stop", run_dir), 75, run_dir, "does not run")
+    refused("stop: a run that is over", viaduct("stop", run_dir), 6, f"{run_dir} is not running (completed)")
+    sockets = Path(f"/tmp/viaduct-{os.geteuid()}") / (run_dir / "state" / "job").read_text().strip()[:12]
+    told = json.loads(viaduct("status", run_dir, "--json").stdout)
+    test("status --json of a run that is over: how it ended", told["status"] == "completed" and told["step"] == told["steps"] == 20 and told["error"] is None
+         and told["checkpoint"]["step"] == 20 and told["checkpoint"]["verified_sites"] == ["onprem", "cloud"] and 0 < told["final"]["eval_accuracy"] < 1, told)
+    plain = viaduct("status", run_dir).stdout
+    test("status of a run that is over: the same for people", all(x in plain for x in ("small: completed", "step 20, verified at onprem, cloud", "eval accuracy")), plain)
+    test("looking at a run that is over leaves no folder for sockets", not sockets.exists(), sockets)
     for name, override, words in (
             ("model", "model.channels=[4, 8]", ["model.channels", "8", "4"]),
             ("data", f"data.train.images={data_of(job)['images']}.none", ["data.train.images"]),

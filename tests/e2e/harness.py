@@ -112,10 +112,10 @@ def run(job, directory, *args, failpoint=None, timeout=TIMEOUT_S, **env):
     return viaduct("run", job, "--dir", directory, *args, timeout=timeout, env=environment(failpoint, **env))
 
 
-def start(job, directory, *args, **env):
+def start(job, directory, *args, failpoint=None, **env):
     """The same in the background."""
     return subprocess.Popen([PROGRAM, "run", str(job), "--dir", str(directory), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=environment(**env), cwd=ROOT, start_new_session=True)
+                            env=environment(failpoint, **env), cwd=ROOT, start_new_session=True)
 
 
 def report(directory):

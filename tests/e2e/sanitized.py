@@ -6,8 +6,10 @@ from pathlib import Path
 
 from harness import ROOT, complete, finish, one_site, reference, spec, test, two_sites, workspace
 
+DOORS = [dict(site, door="127.0.0.1:0") for site in two_sites(1, 1)]
 BUILDS = [("tsan", "TSAN_OPTIONS", two_sites(2, 1, 2), None), ("tsan", "TSAN_OPTIONS", one_site(2, 2), None),
-          ("asan", "ASAN_OPTIONS", two_sites(1, 1), "ps-apply:kill:20,coordinator-commit:kill:30"), ("asan", "ASAN_OPTIONS", one_site(2, 2), "worker-contribute:kill:9")]
+          ("asan", "ASAN_OPTIONS", DOORS, "ps-apply:kill:20,coordinator-commit:kill:30,agent-manifest:kill"),
+          ("asan", "ASAN_OPTIONS", one_site(2, 2), "worker-contribute:kill:9")]
 
 with workspace() as w:
     job = spec(w, export={"to": ["onnx", "safetensors"], "prune": {"sparsity": 0.8, "epochs": 0.5}})

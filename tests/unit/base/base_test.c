@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,6 +294,27 @@ static void test_text_plain(void **state)
     }
 }
 
+static void test_numbers_are_short_and_read_back(void **state)
+{
+    (void)state;
+    static const struct { double v; const char *text; } exact[] = {{0.9, "0.9"}, {1e-2, "0.01"}, {1e-8, "1.0e-08"}, {1.5e-9, "1.5e-09"}, {1e6, "1000000"}, {0, "0"}, {-3, "-3"},
+                                                                 {1e15, "1.0e+15"}, {0.1 + 0.2, "0.30000000000000004"}, {1e300, "1.0e+300"}};
+    char text[NUMBER_TEXT_BYTES];
+    for (unsigned i = 0; i < ARRAY_LEN(exact); i++) {
+        number_text(text, exact[i].v);
+        assert_string_equal(text, exact[i].text);
+    }
+    number_text_float(text, 0.01f);
+    assert_string_equal(text, "0.01");
+    number_text_float(text, 3e-6f);
+    assert_string_equal(text, "3.0e-06");
+    for (unsigned i = 0; i < 100000; i++) {
+        double v = ldexp((double)(i * 2654435761u % 1000003u) + 0.37 * i, (int)(i % 200) - 100) * (i & 1 ? -1 : 1);
+        number_text(text, v);
+        assert_true(strtod(text, NULL) == v && strlen(text) < NUMBER_TEXT_BYTES);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_lane_sum_is_the_same_for_every_split), cmocka_unit_test(test_lane_samples_partition),
         cmocka_unit_test(test_permutation_is_a_bijection), cmocka_unit_test(test_philox_known_answers), cmocka_unit_test(test_layout),
         cmocka_unit_test(test_sha256_and_hex), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_files), cmocka_unit_test(test_json_quote), cmocka_unit_test(test_text_plain),
+        cmocka_unit_test(test_numbers_are_short_and_read_back),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -53,6 +53,7 @@ struct setting {
     struct lane_range gang;
     uint16_t host[RANKS_LIMIT];
     bool in_weights, twice;           /* twice: two reduces in a row */
+    unsigned reopened;                /* so often with no lanes before, as a gang is whose lanes change */
     int victim;
     enum fate fate;
     uint64_t timeout_ms, open_timeout_ms;
@@ -135,7 +136,25 @@ static int live(const struct setting *s, struct board *b, unsigned rank, const c
                             .layout = &layout, .sums_in_weights = s->in_weights, .open_timeout_ms = s->open_timeout_ms ? s->open_timeout_ms : 20000, .timeout_ms = s->timeout_ms ? s->timeout_ms : 20000};
     if (s->fate == OTHER_LANES && (int)rank == s->victim)
         c.gang.hi--;
-    int rc = coll_open(&c, &k, err);
+    int rc = 0;
+    for (unsigned i = 0; i < s->reopened && rc == 0; i++) {
+        char before[COLL_SEGMENT_BYTES + 24];
+        struct coll_config none = c;
+        uint64_t all[LANES_MAX];
+        snprintf(before, sizeof before, "%s-before-%u", segment, i);
+        none.segment = before;
+        none.gang = (struct lane_range){0, 0};
+        rc = coll_open(&none, &k, err);
+        if (rc == 0)
+            rc = coll_exchange(k, rank + i, all, err);
+        for (unsigned r = 0; r < s->ranks && rc == 0; r++)
+            if (all[r] != r + i)
+                rc = err_set(err, ERR_CORRUPT, "rank %u said %u, not %u", r, (unsigned)all[r], r + i);
+        coll_close(k);
+        k = NULL;
+    }
+    if (rc == 0)
+        rc = coll_open(&c, &k, err);
     if (rc == 0)
         rc = rounds(k, s, b, rank, err);
     coll_close(k);
@@ -213,6 +232,7 @@ static void test_same_bits_for_any_split_over_hosts(void **state)
         for (unsigned i = 0; i < ARRAY_LEN(splits); i++) {
             s.ranks = splits[i].ranks;
             s.in_weights = i % 2;
+            s.reopened = i % 4;
             memcpy(s.host, splits[i].host, sizeof s.host);
             gang(&s, many);
             for (unsigned r = 0; r < s.ranks; r++) {
@@ -405,7 +425,8 @@ static void test_frames_of_other_launches_and_rounds_are_refused(void **state)
     assert_ok(coll_port_open(&p, &port, &e));
     const char *at = coll_port_address(port);
     struct process_id rank0 = {ROLE_WORKER, 1, 0, 7}, late = {ROLE_WORKER, 1, 0, 6}, higher = {ROLE_WORKER, 1, 4, 7}, elsewhere = {ROLE_WORKER, 2, 0, 7};
-    struct msg_insite open = {.site = 1, .incarnation = 7, .kind = INSITE_OPEN}, other = open, ahead = open, sums = open;
+    struct msg_insite open = {.site = 1, .incarnation = 7, .turn = 1, .kind = INSITE_OPEN}, other = open, ahead = open, sums = open, later = open;
+    later.turn = 2;
     other.incarnation = 6;
     ahead.round = 1;
     sums.kind = INSITE_SUMS;
@@ -417,9 +438,11 @@ static void test_frames_of_other_launches_and_rounds_are_refused(void **state)
     stray(at, identity, rank0, other, &s);
     assert_non_null(strstr(s.failed, "another launch"));
     stray(at, identity, rank0, ahead, &s);
-    assert_non_null(strstr(s.failed, "before the gang is open"));
+    assert_non_null(strstr(s.failed, "not open yet"));
     stray(at, identity, rank0, sums, &s);
-    assert_non_null(strstr(s.failed, "before the gang is open"));
+    assert_non_null(strstr(s.failed, "not open yet"));
+    stray(at, identity, rank0, later, &s);
+    assert_non_null(strstr(s.failed, "not open yet"));
     coll_port_close(port);
     identity_free(identity);
 }
@@ -497,12 +520,18 @@ static void test_messages_that_are_not_due_end_the_gang(void **state)
         struct msg_insite bad = cases[i].m;
         bad.site = m.site;
         bad.incarnation = m.incarnation;
+        bad.turn = 1;
         struct result r = against(bad, cases[i].size);
         assert_int_equal(r.code, ERR_ABORTED);
         assert_non_null(strstr(r.text, "rank 0 (host 0"));
         if (!strstr(r.text, cases[i].text))
             fail_msg("case %u: %s", i, r.text);
     }
+    m.turn = 3;
+    m.round = 1;
+    m.kind = INSITE_TOTALS;
+    assert_non_null(strstr(against(m, 0).text, "not open yet, or over"));
+    m.turn = 1;
     m.incarnation = 6;
     m.round = 1;
     m.kind = INSITE_TOTALS;

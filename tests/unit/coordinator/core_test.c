@@ -576,6 +576,72 @@ static void test_stop_saves_first(void **state)
     assert_non_null(find(CORE_DONE_RUN));
 }
 
+/* The last step's checkpoint, part by part; whatever the core says to the last message stands in `out`. */
+static void save_and_publish(struct core *c, uint64_t now, uint64_t step)
+{
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++) {
+            struct msg_part m = {.site = site, .shard = shard, .generation = 1, .step = step, .sha256 = {shard}};
+            core_on_part(c, now, &m, out);
+            keep_log();
+        }
+    for (uint8_t site = 0; site < 2; site++) {
+        struct msg_published m = {.site = site, .generation = 1, .step = step, .ok = true};
+        core_on_published(c, now, &m, out);
+        keep_log();
+    }
+}
+
+static void test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no_export(void **state)
+{
+    (void)state;
+    config.has_export = true;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 4; r++)
+        commit_round(c, 2 + r, r);
+    assert_int_equal(core_phase(c), CORE_FINISHING);
+    core_on_stop(c, 10, out);
+    keep_log();
+    assert_null(find(CORE_SEND_STOP));                    /* the last checkpoint is not kept yet */
+    save_and_publish(c, 11, 4);
+    assert_null(find(CORE_SEND_LAUNCH));
+    assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
+}
+
+static void test_stop_while_the_export_runs_ends_at_once(void **state)
+{
+    (void)state;
+    config.has_export = true;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 4; r++)
+        commit_round(c, 2 + r, r);
+    save_and_publish(c, 10, 4);
+    assert_non_null(find(CORE_SEND_LAUNCH));
+    core_on_stop(c, 11, out);
+    keep_log();
+    assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
+}
+
+static void test_stop_after_the_export_finishes_the_run(void **state)
+{
+    (void)state;
+    config.has_export = true;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 4; r++)
+        commit_round(c, 2 + r, r);
+    save_and_publish(c, 10, 4);
+    struct msg_exited done = {.who = {.role = ROLE_EXPORT, .instance = find(CORE_SEND_LAUNCH)->u.launch.attempt}};
+    core_on_exited(c, 11, &done, out);
+    keep_log();
+    assert_null(find(CORE_SEND_STOP));                    /* gangs may still pull the last version */
+    core_on_stop(c, 12, out);
+    keep_log();
+    assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_FINISHED);
+}
+
 static void test_a_record_of_an_older_generation_completes_no_log(void **state)
 {
     (void)state;
@@ -619,6 +685,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_saves_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no_export, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_while_the_export_runs_ends_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_after_the_export_finishes_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_record_of_an_older_generation_completes_no_log, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -164,6 +164,36 @@ static unsigned lines_of(const char *path)
     return lines;
 }
 
+static void times_of_ranks_become_one_line(void **state)
+{
+    struct history h = {0};
+    struct metric m;
+    (void)state;
+    put(&h, view_of(1, 0));
+    struct log_entry plain = commit_of(0), saved = commit_of(1);
+    saved.u.record.flags = RECORD_CHECKPOINT;
+    saved.u.record.totals.correct = 2;
+    put(&h, plain);
+    put(&h, saved);
+    assert_true(history_metric(&h, 0, &m));
+    assert_true(isnan(m.part[TIME_COMPUTE]) && isnan(m.part_max[TIME_BETWEEN]) && isnan(m.part[TIME_CHECKPOINT]));
+    for (uint64_t r = 0; r < 2; r++) {
+        history_times(&h, &(struct step_times){r, {1, 0.5f, 0.25f, -1, -1}});
+        history_times(&h, &(struct step_times){r, {3, 0.25f, 0.75f, NAN, INFINITY}});
+    }
+    history_times(&h, &(struct step_times){1, {-1, -1, -1, -1, 0.125f}});
+    history_times(&h, &(struct step_times){1, {-1, -1, -1, -1, 0.0625f}});
+    history_times(&h, &(struct step_times){7, {1, 1, 1, 1, 1}});   /* of a round that is not there */
+    assert_true(history_metric(&h, 0, &m));
+    assert_true(m.part[TIME_COMPUTE] == 2 && m.part_max[TIME_COMPUTE] == 3 && m.part[TIME_BETWEEN] == 0.5 && m.part_max[TIME_INSIDE] == 0.5);
+    assert_true(isnan(m.part[TIME_DATA]) && m.part[TIME_CHECKPOINT] == 0);      /* no data time was told; no checkpoint was due */
+    assert_true(history_metric(&h, 1, &m));
+    assert_true(m.part[TIME_CHECKPOINT] == 0.125 && m.part[TIME_BETWEEN] == 0.375 && m.part_max[TIME_BETWEEN] == 0.625);   /* the wait held the copying */
+    assert_true(m.accuracy == 0.5);
+    assert_false(history_metric(&h, 2, &m));
+    history_free(&h);
+}
+
 static void metrics_follow_the_log(void **state)
 {
     char path[] = "/tmp/viaduct-metrics-XXXXXX";
@@ -177,10 +207,12 @@ static void metrics_follow_the_log(void **state)
         put(&h, commit_of(r));
     assert_ok(history_write_metrics(&h, path, &out, &e));
     assert_int_equal(lines_of(path), 5);
+    history_times(&h, &(struct step_times){1, {0.5f, 0.25f, 0.75f, 0, 0.25f}});
     put(&h, view_of(2, 3));
     assert_ok(history_write_metrics(&h, path, &out, &e));
     assert_int_equal(lines_of(path), 3);
-    report_metric(out, 4, 2, 1, 1, 4, 99);
+    struct metric m = {.step = 4, .epoch = 2, .loss = 1, .lr = 1, .samples = 4, .seconds = 99, .accuracy = NAN, .part = {0.5, NAN, NAN, NAN, NAN}};
+    report_metric(out, &m);
     assert_int_equal(lines_of(path), 4);
     struct log_entry first = view_of(1, 0);
     history_entry(&again, &first, 0);
@@ -189,6 +221,7 @@ static void metrics_follow_the_log(void **state)
         history_entry(&again, &c, 0);
     }
     assert_true(history_read_seconds(&again, path) == 99);
+    assert_true(again.round[1].told && again.round[1].part[TIME_COMPUTE] == 0.5f && again.round[1].part[TIME_BETWEEN] == 0.75f);
     for (uint64_t r = 0; r < 3; r++)
         assert_true(again.round[r].seconds == h.round[r].seconds);
     fclose(out);
@@ -199,7 +232,7 @@ static void metrics_follow_the_log(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_history), cmocka_unit_test(a_phase_after_training), cmocka_unit_test(unsound_history), cmocka_unit_test(manifests_repeat),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_history), cmocka_unit_test(a_phase_after_training), cmocka_unit_test(unsound_history), cmocka_unit_test(manifests_repeat), cmocka_unit_test(times_of_ranks_become_one_line),
                                        cmocka_unit_test(metrics_follow_the_log)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

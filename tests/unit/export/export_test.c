@@ -368,6 +368,24 @@ static void test_later_step_replaces(void **state)
     place_close(&p);
 }
 
+static void refuses_what_needs_a_graph(const char *run)
+{
+    char path[200];
+    const char *why;
+    struct exported_model m;
+    struct evaluation ev;
+    struct err e = ERR_INIT;
+    struct job_spec spec = {.has_eval = true, .eval = {"a", "b"}};
+    snprintf(path, sizeof path, "%s/ckpt/onprem/step-00000004", run);
+    assert_ok(exported_model_open(path, &m, &e));
+    assert_int_equal(exported_model_formats(&m, EXPORT_ONNX | EXPORT_SAFETENSORS, &why), EXPORT_SAFETENSORS);
+    assert_non_null(strstr(why, "no description of its model"));
+    assert_int_equal(exported_model_write(&m, "/nowhere", EXPORT_ONNX, &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "no description of its model"));
+    assert_int_equal(exported_model_evaluate(&m, &spec, 1, &ev, &e), ERR_USAGE);
+    exported_model_close(&m);
+}
+
 static void test_without_export_or_eval_or_model(void **state)
 {
     (void)state;
@@ -379,8 +397,12 @@ static void test_without_export_or_eval_or_model(void **state)
     with_eval(p.run, "");
     assert_int_equal(attempt(&p, "2", "4", NULL, 0), 0);
     char *text = text_of(&p, "export/result.json");
-    assert_non_null(strstr(text, "{\"eval_accuracy\":null,\"eval_loss\":null,\"export\":null,"));
+    assert_non_null(strstr(text, "{\"eval_accuracy\":null,\"eval_loss\":null,\"export\":{\"float\":{\"accuracy\":null,\"bytes\":"));
+    assert_non_null(strstr(text, "\"latency_ms\":null,\"path\":\"export/float/model.safetensors\""));   /* its tensors; nobody knows its graph */
     free(text);
+    assert_true(exists(&p, "export/float/model.safetensors"));
+    assert_false(exists(&p, "export/float/model.onnx"));
+    refuses_what_needs_a_graph(p.run);
     write_spec(p.run, "");
     assert_int_equal(attempt(&p, "3", "3", NULL, 0), 0);
     text = text_of(&p, "export/result.json");

@@ -21,7 +21,8 @@ static char *diagnose(const char *file)
     assert_ok(fs_read_file(&fs_real, path, 1 << 20, &text, &size, &e));
     if (sscanf(text, "# override: %199[^\n]", override) == 1)
         count = 1;
-    int rc = job_load_text(&job, file, text, size, overrides, count, false, &e);
+    bool check_files = strncmp(text, "# with files", 12) == 0;
+    int rc = job_load_text(&job, file, text, size, overrides, count, check_files, &e);
     if (rc != ERR_USAGE)
         fail_msg("%s was accepted (%d)", file, rc);
     FILE *f = open_memstream(&out, &n);
@@ -153,13 +154,24 @@ static void test_resolved_text_loads_to_the_same(void **state)
 {
     (void)state;
     static struct job a, b;
-    load(&a, good, "sites=[{name: a, ranks: 2}, {name: b}]", "train.optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, clip: 1.5}");
+    load(&a, good, "sites=[{name: a, ranks: 2, door: '[::1]:7443'}, {name: b}]", "train.optimizer={name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, clip: 1.5}");
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_non_null(strstr(a.resolved_yaml, "lr: 0.1, weight_decay: 0, momentum: 0.9,"));   /* as people write it */
     struct err e = ERR_INIT;
     assert_ok(job_resume_check(&a.spec, &b.spec, &e));
     assert_int_equal(b.spec.sites[0].ranks, 2);
     assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
+    assert_string_equal(b.spec.sites[0].door, "[::1]:7443");
+    assert_true(!b.spec.sites[1].door && !b.spec.coordinator_door);
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, "sites=[{name: a, door: 'host.example:0'}, {name: b, door: null}]", "coordinator.door=a");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_string_equal(b.spec.coordinator_door, "a");
+    assert_string_equal(b.spec.sites[0].door, "host.example:0");
+    assert_null(b.spec.sites[1].door);
     job_fini(&a);
     job_fini(&b);
     load(&a, good, "export.prune={sparsity: 0.3, epochs: 2.5}", NULL);
@@ -168,6 +180,16 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_true(b.spec.prune.sparsity == 0.3 && b.spec.prune.epochs == 2.5);
     job_fini(&a);
     job_fini(&b);
+    load(&a, good, "name=\"2024\"", "sites=[{name: \"1e5\"}, {name: \"true\"}, {name: plain}]");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(b.spec.name, "2024");
+    assert_string_equal(b.spec.sites[0].name, "1e5");
+    assert_string_equal(b.spec.sites[1].name, "true");
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, NULL, NULL);
+    assert_non_null(strstr(a.resolved_yaml, "lr: 0.01, weight_decay: 0, beta1: 0.9, beta2: 0.999, eps: 1.0e-08,"));   /* a number for YAML 1.1 too */
+    job_fini(&a);
 }
 
 static void test_slurm_sites(void **state)

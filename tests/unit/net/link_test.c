@@ -272,6 +272,48 @@ static void queue_is_bounded(void **state)
     free(p);
 }
 
+/* Sends only while less than a MiB waits, and again whenever it is told that the queue has drained. */
+#define KEPT ((size_t)1 << 20)
+static struct { unsigned next, calls; size_t most; } feed;
+
+static void feed_link(void *arg, struct link *link)
+{
+    struct side *s = arg;
+    while (feed.next < 60 && link_queued(link) < KEPT)
+        send_numbered(s, link, feed.next++);
+    feed.most = link_queued(link) > feed.most ? link_queued(link) : feed.most;
+}
+
+static void on_drained(void *arg, struct link *link)
+{
+    feed.calls++;
+    assert_true(link_queued(link) < KEPT / 2);
+    feed_link(arg, link);
+}
+
+static void opened_then_feed(void *arg, struct link *link, const struct msg_hello *peer)
+{
+    on_opened(arg, link, peer);
+    link_on_drain(link, KEPT / 2, on_drained);
+    feed_link(arg, link);
+}
+
+static void a_sender_is_told_when_its_queue_drains(void **state)
+{
+    struct bench *b = *state;
+    static const struct link_ops ops = {opened_then_feed, on_message, on_closed};
+    struct err e = ERR_INIT;
+    memset(&feed, 0, sizeof feed);
+    listen_as(b, true, b->ps, ROLE_PS, "job-a");
+    struct msg_hello h = hello_of(ROLE_WORKER, "job-a");
+    assert_ok(net_dial(b->loop, listener_address(b->listener), b->worker, &h, &ops, &b->dialer, &b->dialer.link, &e));
+    b->server.expect = 60;
+    run(b);
+    assert_int_equal(b->server.messages, 60);
+    assert_true(feed.calls > 0);
+    assert_true(feed.most < KEPT + BIG + 4096);
+}
+
 static void dial_and_close_at_once(void **state)
 {
     struct bench *b = *state;
@@ -1125,7 +1167,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(identities), T(timers), T(posts), T(stop_before_run), T(signals), T(lines), T(deaths), T(death_of_a_stranger),
-        T(messages_local), T(messages_tls), T(farewell_local), T(farewell_tls), T(queue_is_bounded), T(dial_and_close_at_once), T(free_while_open),
+        T(messages_local), T(messages_tls), T(farewell_local), T(farewell_tls), T(queue_is_bounded), T(a_sender_is_told_when_its_queue_drains),
+        T(dial_and_close_at_once), T(free_while_open),
         T(wrong_job), T(wrong_version), T(wrong_authority_of_dialer), T(wrong_authority_of_server), T(server_alone_refuses), T(lie_about_role),
         T(lie_about_role_of_server), T(lie_about_job), T(unreachable), T(local_path_is_replaced_when_stale), T(garbage), T(damage), T(drip),
         T(garbage_on_tls), T(close_on_a_stuck_reader), T(another_user), T(silence), T(largest),

@@ -84,6 +84,9 @@ static void test_limits(void **state)
     assert_true(msg_encode(MSG_GANG, &gang, &w));   /* the largest fits */
     struct reader none = reader_over(bytes, 0);
     assert_false(msg_decode(MSG_TYPES, &none, &plan));
+    static struct msg_times times = {.count = TIMES_LIMIT + 1};
+    w = writer_over(bytes, sizeof bytes);
+    assert_false(msg_encode(MSG_TIMES, &times, &w));
     assert_string_equal(msg_type_name(MSG_COMMIT), "commit");
     assert_string_equal(msg_type_name((enum msg_type)999), "unknown");
 }
@@ -111,15 +114,16 @@ static void test_golden_version_2(void **state)
                                    .site_name = {"one"}, .weight_decay = 0.5f, .beta1 = 0.25f, .clip = 2, .layout_hash = 5};
     static struct msg_prepared prepared = {.view = 7, .generation = 2, .shard = 1, .version = 41, .norm_count = 3, .bin_count = 16384, .complete_mask = 1};
     static struct msg_hello hello = {.version_min = 2, .version_max = 2, .features = 3, .who = {ROLE_WORKER, 1, 2, 3}, .job = "0011aabb", .build = "0.1.0"};
-        static struct msg_join join = {.who = {ROLE_WORKER, 1, 2, 3}, .layout_hash = 11, .samples_per_pass = 12, .ram_version = {4, 5}, .ram_generation = {1, 2},
+    static struct msg_join join = {.who = {ROLE_WORKER, 1, 2, 3}, .layout_hash = 11, .samples_per_pass = 12, .ram_version = {4, 5}, .ram_generation = {1, 2},
                                    .data_sha256 = "ab", .address_tls = "tls:10.0.0.2:7", .host = 1, .alive_count = 1, .alive = {{ROLE_PS, 1, 0, 9}}};
     static struct msg_gang gang = {.site = 1, .incarnation = 3, .rank_count = 2, .host = {0, 1}, .address_tls = {"tls:10.0.0.1:7", "tls:10.0.0.2:7"}};
-    static struct msg_insite insite = {.site = 1, .incarnation = 3, .round = 40, .kind = INSITE_SUMS, .first = 65536, .count = 64, .value = 5};
+    static struct msg_insite insite = {.site = 1, .incarnation = 3, .turn = 2, .round = 40, .kind = INSITE_SUMS, .first = 65536, .count = 64, .value = 5};
+    static struct msg_times times = {.generation = 2, .count = 1, .step = {{41, {0.5f, 0.25f, 0.125f, 0, -1}}}};
     static uint8_t bytes[MSG_BODY_MAX];
     char got[8192] = "";
     fill(&commit.record[0], 41);
     const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}, {MSG_PLAN, &plan}, {MSG_PREPARED, &prepared},
-                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}};
+                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}, {MSG_TIMES, &times}};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         struct writer w = writer_over(bytes, sizeof bytes);
         assert_true(msg_encode(all[i].type, all[i].m, &w));
