@@ -33,6 +33,17 @@ static void check_pair(struct model *m, const struct proc *a, const struct proc 
     }
 }
 
+/* Rule 1 itself, so that one fault shows what otherwise takes two. */
+static void check_published(struct model *m, const struct state *s, unsigned shard, unsigned copy)
+{
+    const struct proc *p = &s->proc[slot_of(shard, copy)];
+    if (p->view != s->view.number || p->state != SERVES || p->version > p->stable)
+        return;
+    for (unsigned x = 0; x < m->bound.copies; x++)
+        if (counts(m, s, shard, x) && s->proc[slot_of(shard, x)].version < p->version)
+            broken(m, "S3: a version is published that an in-sync copy does not have: one death more, and it was never there");
+}
+
 void check_state(struct model *m, const struct state *s)
 {
     unsigned slots = slot_of(m->bound.shards - 1u, m->bound.copies);
@@ -48,6 +59,7 @@ void check_state(struct model *m, const struct state *s)
         if (!counts(m, s, i / COPIES_MAX, i % COPIES_MAX))
             continue;
         check_copy(m, s, &s->proc[i]);
+        check_published(m, s, i / COPIES_MAX, i % COPIES_MAX);
         for (unsigned k = i + 1; k < slots; k++)
             if (counts(m, s, k / COPIES_MAX, k % COPIES_MAX))
                 check_pair(m, &s->proc[i], &s->proc[k], i / COPIES_MAX == k / COPIES_MAX);

@@ -32,6 +32,8 @@ static void roll_back(struct model *m, struct state *s)
     for (unsigned g = 0; g < m->bound.gangs; g++)
         v->incarnation[g] = s->gang[g].incarnation + 1;
     s->log_count = v->base;
+    if (s->log_synced > v->base)
+        s->log_synced = v->base;
     for (unsigned r = v->base; r < ROUNDS_MAX; r++)
         s->log[r] = s->seen[r] = 0;
     if (on(m, CKGEN))

@@ -28,16 +28,20 @@ struct search {
 
 static uint64_t hash(const struct state *s)
 {
-    uint64_t h = 0x9e3779b97f4a7c15ull, w;
-    const char *bytes = (const char *)s;
-    for (size_t i = 0; i < sizeof *s; i += sizeof w) {
-        w = 0;
-        memcpy(&w, bytes + i, sizeof *s - i < sizeof w ? sizeof *s - i : sizeof w);
-        h = (h ^ w) * 0xff51afd7ed558ccdull;
-        h ^= h >> 32;
+    enum { WORDS = (sizeof *s + 31) / 32 * 4 };
+    uint64_t w[WORDS], h[4] = {0x9e3779b97f4a7c15ull, 0xc2b2ae3d27d4eb4full, 0x165667b19e3779f9ull, 0x27d4eb2f165667c5ull}, all = 0;
+    w[WORDS - 4] = w[WORDS - 3] = w[WORDS - 2] = w[WORDS - 1] = 0;
+    memcpy(w, s, sizeof *s);
+    for (unsigned i = 0; i < WORDS; i += 4)              /* four chains that do not wait for each other */
+        for (unsigned k = 0; k < 4; k++) {
+            h[k] = (h[k] ^ w[i + k]) * 0xff51afd7ed558ccdull;
+            h[k] ^= h[k] >> 32;
+        }
+    for (unsigned k = 0; k < 4; k++) {
+        all = (all ^ h[k]) * 0xc4ceb9fe1a85ec53ull;
+        all ^= all >> 31;
     }
-    h = (h ^ h >> 29) * 0xc4ceb9fe1a85ec53ull;
-    return h ^ h >> 32;
+    return all;
 }
 
 static void *space(uint64_t bytes)

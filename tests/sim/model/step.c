@@ -368,13 +368,13 @@ void deliver(struct model *m, struct state *s, const struct message *msg)
     if (msg->to <= ZOMBIE) {
         to_shard(m, s, msg);
         note_published(m, s, &s->proc[msg->to]);
-    }
-    if (msg->to == COORDINATOR && msg->type == PREPARED)
+    } else if (msg->to == COORDINATOR && msg->type == PREPARED) {
         coordinator_on_prepared(m, s, msg);
-    else if (msg->to == COORDINATOR && msg->type == PART)
+    } else if (msg->to == COORDINATOR && msg->type == PART) {
         coordinator_on_part(m, s, msg);
-    else if (msg->type == VIEW)
+    } else if (msg->type == VIEW) {
         gang_on_view(&s->gang[msg->to - GANG0], msg->to - GANG0, &msg->plan);
-    else if (msg->type == PULLREPLY)
+    } else if (msg->type == PULLREPLY) {
         gang_on_pull(m, &s->gang[msg->to - GANG0], msg);
+    }
 }
