@@ -180,7 +180,7 @@ void view_again(struct core *c)
                             c->config.gang[i].lanes.lo != c->config.gang[i].lanes.hi;
     }
     c->wants_ram_base = c->plan.embedded && c->next.shard[0].copy[0].role == COPY_NONE;
-    c->dirty = true;
+    c->dirty = RULE_NEWVIEW;
 }
 
 /* Where the copies of a new generation may start: slots that are up; without any, all; where the checkpoint lies, if that leaves some. */
@@ -222,7 +222,7 @@ static bool ram_counts(const struct core *c, uint64_t version, uint32_t generati
     if (!RULE_ROLLRAM)
         return version > 0;
     /* Not the last version either: its checkpoint is cut when it is made, and a generation that starts there makes nothing. */
-    if (version == 0 || version > c->round || version >= c->plan.rounds || generation > c->view.generation)
+    if (version == 0 || version > c->round || (RULE_LASTRAM && version >= c->plan.rounds) || generation > c->view.generation)
         return false;
     bool known = false;
     for (unsigned i = 0; i < c->base_count; i++) {
@@ -278,7 +278,7 @@ static void promote_another(struct core *c, struct view_shard *vs)
 {
     int best = -1;
     for (unsigned i = 0; i < vs->copy_count; i++)
-        if (vs->copy[i].role == COPY_SYNC && (best < 0 || (c->slot[vs->copy[i].slot].joined && !c->slot[vs->copy[best].slot].joined)))
+        if ((vs->copy[i].role == COPY_SYNC || (!RULE_PROMOTE && vs->copy[i].role == COPY_COPYING)) && (best < 0 || (c->slot[vs->copy[i].slot].joined && !c->slot[vs->copy[best].slot].joined)))
             best = (int)i;
     if (best >= 0)
         vs->copy[best].role = COPY_PRIMARY;
@@ -292,7 +292,7 @@ void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts,
     uint32_t relaunches = state->relaunches + (counts ? 1 : 0);
     core_event(c, out, "dead", who, "%s", why);
     *state = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
-    vslot->instance++;
+    vslot->instance += RULE_NEWINST;
     vslot->up = false;
     c->dirty = true;
     for (unsigned s = 0; s < c->next.shard_count; s++) {
@@ -520,7 +520,7 @@ void view_settle(struct core *c, struct core_out *out)
         memset(c->report, 0, sizeof c->report);
     memset(&c->asked, 0, sizeof c->asked);
     entry.u.view = c->view;
-    core_append(c, out, &entry, true);
+    core_append(c, out, &entry, RULE_VIEWSYNC);
     for (unsigned s = 0; s < c->view.slot_count; s++)
         if (c->agent[c->view.slot[s].site].joined && !c->slot[s].offered) {
             c->slot[s].offered = true;
