@@ -70,6 +70,11 @@
 #else
 #define RULE_HELD true        /* a name is reported only when every in-sync copy holds it */
 #endif
+#ifdef RULE_OFF_WHOLE
+#define RULE_WHOLE false
+#else
+#define RULE_WHOLE true       /* a name is held when all its blocks have come */
+#endif
 #ifdef RULE_OFF_CHAIN
 #define RULE_CHAIN false
 #else

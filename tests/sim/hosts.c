@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "ps/rules.h"
 
 static unsigned block_count(const struct world *w, const struct host *h) { return w->k.shard_blocks[h->shard]; }
 static unsigned block_first(const struct world *w, const struct host *h) { return w->k.shard_first[h->shard]; }
@@ -286,7 +285,7 @@ static void on_contribute(struct world *w, struct proc *p, unsigned i, const str
     struct host *h = p->host[i];
     uint16_t index;
     enum shard_verdict verdict = shard_on_contribute(h->core, m, &index);
-    if (verdict == SHARD_STALE && shard_needs_seed(h->core) && m->view == shard_view(h->core) && RULE_NEEDSEED) {
+    if (verdict == SHARD_STALE && shard_needs_seed(h->core) && m->view == shard_view(h->core)) {
         struct msg_pullreply reply = {.view = m->view, .generation = m->generation, .shard = h->shard, .status = PULL_NEED_SEED, .block_first = m->block_first,
                                       .block_count = m->block_count};
         reply.record.round = UINT64_MAX;

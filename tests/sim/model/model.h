@@ -15,6 +15,7 @@
 #define VIADUCT_TESTS_SIM_MODEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -127,8 +128,8 @@ struct state {
     struct report report[SHARDS_MAX];
     struct proc proc[SLOTS_MAX + 1];
     struct gang gang[GANGS_MAX];
-    struct message late;
     record seen[ROUNDS_MAX];                             /* ghost: what was published in this generation */
+    struct message late;                                 /* last: without a bound for late messages it is neither kept nor compared */
 };
 
 #pragma pack(pop)
@@ -139,6 +140,7 @@ struct model {
     uint64_t rules;
     const char *broken;                                  /* the invariant that the last step broke; NULL: none */
     uint64_t cut;                                        /* steps left out at a limit of the representation: must stay 0 */
+    size_t bytes;                                        /* of a state, as far as this bound uses it */
     bool tell;                                           /* a trace is being printed: fill `label` */
     char label[256];
     void (*emit)(struct model *m, const struct state *next, bool fault);

@@ -39,7 +39,7 @@ static void send(struct model *m, const struct state *s, const struct message *m
 {
     struct state next = *s;
     deliver(m, &next, msg);
-    if (!m->broken && memcmp(&next, s, sizeof next) == 0)
+    if (!m->broken && memcmp(&next, s, m->bytes) == 0)
         return;
     tell_message(m, "", msg);
     m->emit(m, &next, false);
@@ -225,7 +225,7 @@ static void late_arrives(struct model *m, const struct state *s)
         struct state next = *s;
         msg.to = k ? ZOMBIE : s->late.to;
         deliver(m, &next, &msg);
-        if (!m->broken && memcmp(&next, s, sizeof next) == 0)
+        if (!m->broken && memcmp(&next, s, m->bytes) == 0)
             continue;
         tell_message(m, "LATE ", &msg);
         m->emit(m, &next, false);

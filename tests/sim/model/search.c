@@ -8,7 +8,7 @@
 
 enum { EDGES_A_STATE = 32 };                              /* on average, at most */
 
-struct level { struct state *at; uint64_t count, room; };
+struct level { char *at; uint64_t count, room; };
 struct search {
     uint64_t states_max, states, transitions, mask, edge_count;
     uint64_t *key, *edge_first;
@@ -26,13 +26,14 @@ struct search {
     char picked_label[256];
 };
 
-static uint64_t hash(const struct state *s)
+static uint64_t hash(const struct state *s, size_t bytes)
 {
     enum { WORDS = (sizeof *s + 31) / 32 * 4 };
     uint64_t w[WORDS], h[4] = {0x9e3779b97f4a7c15ull, 0xc2b2ae3d27d4eb4full, 0x165667b19e3779f9ull, 0x27d4eb2f165667c5ull}, all = 0;
-    w[WORDS - 4] = w[WORDS - 3] = w[WORDS - 2] = w[WORDS - 1] = 0;
-    memcpy(w, s, sizeof *s);
-    for (unsigned i = 0; i < WORDS; i += 4)              /* four chains that do not wait for each other */
+    size_t words = (bytes + 31) / 32 * 4;
+    w[words - 4] = w[words - 3] = w[words - 2] = w[words - 1] = 0;
+    memcpy(w, s, bytes);
+    for (size_t i = 0; i < words; i += 4)                /* four chains that do not wait for each other */
         for (unsigned k = 0; k < 4; k++) {
             h[k] = (h[k] ^ w[i + k]) * 0xff51afd7ed558ccdull;
             h[k] ^= h[k] >> 32;
@@ -54,23 +55,23 @@ static void *space(uint64_t bytes)
     return p;
 }
 
-static void push(struct level *l, const struct state *s)
+static void push(struct level *l, const struct state *s, size_t bytes)
 {
     if (l->count == l->room) {
-        l->room = l->room ? l->room * 2 : 1024;
-        l->at = realloc(l->at, l->room * sizeof *s);
+        l->room = l->room ? l->room * 3 / 2 : 1024;
+        l->at = realloc(l->at, l->room * bytes);
         if (!l->at) {
             perror("model");
             exit(2);
         }
     }
-    l->at[l->count++] = *s;
+    memcpy(l->at + l->count++ * bytes, s, bytes);
 }
 
 static void visit(struct model *m, const struct state *s, bool fault)
 {
     struct search *x = m->search;
-    uint64_t h = hash(s), i = h & x->mask;
+    uint64_t h = hash(s, m->bytes), i = h & x->mask;
     uint16_t step = x->step++;
     uint32_t index;
     x->transitions++;
@@ -92,7 +93,7 @@ static void visit(struct model *m, const struct state *s, bool fault)
         if (!m->broken)
             check_state(m, s);
         x->good[index] = reached_goal(m, s);
-        push(&x->next, s);
+        push(&x->next, s, m->bytes);
     }
     if (m->broken && !x->violation) {
         x->violation = m->broken;
@@ -178,7 +179,8 @@ struct outcome explore(const struct bound *bound, uint64_t rules, uint64_t state
 {
     struct search x = {.states_max = states_max};
     struct model m = {.bound = *bound, .rules = rules, .emit = visit, .search = &x};
-    struct state first;
+    m.bytes = bound->late ? sizeof(struct state) : offsetof(struct state, late);
+    struct state state;
     struct timespec start, stop;
     uint64_t slots = 1u << 16, done = 0, depth = 0;
     clock_gettime(CLOCK_MONOTONIC, &start);
@@ -192,8 +194,8 @@ struct outcome explore(const struct bound *bound, uint64_t rules, uint64_t state
     x.table = space(slots * sizeof *x.table);
     x.edge = space(states_max * EDGES_A_STATE * sizeof *x.edge);
     x.edge_first = space((states_max + 1) * sizeof *x.edge_first);
-    first_state(&m, &first);
-    visit(&m, &first, true);
+    first_state(&m, &state);
+    visit(&m, &state, true);
     while (x.next.count > 0 && !x.violation && !x.full) {
         struct level done_level = x.now;
         x.now = x.next;
@@ -203,7 +205,8 @@ struct outcome explore(const struct bound *bound, uint64_t rules, uint64_t state
             x.self = (uint32_t)done;
             x.edge_first[done++] = x.edge_count;
             x.step = 0;
-            moves(&m, &x.now.at[i]);
+            memcpy(&state, x.now.at + i * m.bytes, m.bytes);
+            moves(&m, &state);
         }
     }
     x.edge_first[done] = x.edge_count;
