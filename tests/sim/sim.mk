@@ -21,24 +21,25 @@ endef
 $(foreach r,$(SIM_RULES),$(eval $(call SIM_RULE,$r)))
 
 # Unit tests that must notice too. Some rules nothing else notices: in the whole system another rule covers for them, or a fault must strike in one place.
-SIM_UNIT_SHARD := WHOLE INST WIPE LAG KEEP NEST STAB CHAIN DIFFER INFER2 INFERV LASTREC WINDOW SEEDCOPY
-SIM_UNIT_CORE := GENREC DIFFER AHEAD FINITE NEWVIEW NEWINST SAYFAIL JOINFREE
-SIM_UNIT_CORE_RULES := CHAIN VIEWSYNC PROMOTE PLANFIRST BEHIND LASTRAM ASLEEP REBEAT
-SIM_UNIT_ROUNDS := EPPULL GENPULL
-SIM_UNIT_HOST := NEEDSEED
-SIM_UNIT_RULES := $(SIM_UNIT_SHARD:%=shard-%) $(SIM_UNIT_HOST:%=host-%) $(SIM_UNIT_CORE:%=core-%) $(SIM_UNIT_CORE_RULES:%=core_rules-%) $(SIM_UNIT_ROUNDS:%=rounds-%)
-SIM_UNIT_CC = mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -DRULE_OFF_$* $(ALL_LDFLAGS) -o $@ $(filter %.c,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) -lcmocka
-SIM_CORE_SRC := $(wildcard coordinator/core*.c) coordinator/rules.h coordinator/core_private.h $B/lib/net.a $B/lib/base.a
-$(SIM_UNIT_SHARD:%=$B/tests/sim/unit-off-shard-%): $B/tests/sim/unit-off-shard-%: tests/unit/ps/shard_test.c ps/shard.c ps/shard_names.c ps/shard_send.c ps/rules.h ps/shard_private.h $B/lib/base.a
-	@$(SIM_UNIT_CC)
-$(SIM_UNIT_CORE:%=$B/tests/sim/unit-off-core-%): $B/tests/sim/unit-off-core-%: tests/unit/coordinator/core_test.c tests/unit/coordinator/core_world.h $(SIM_CORE_SRC)
-	@$(SIM_UNIT_CC)
-$(SIM_UNIT_CORE_RULES:%=$B/tests/sim/unit-off-core_rules-%): $B/tests/sim/unit-off-core_rules-%: tests/unit/coordinator/core_rules_test.c tests/unit/coordinator/core_world.h $(SIM_CORE_SRC)
-	@$(SIM_UNIT_CC)
-$(SIM_UNIT_ROUNDS:%=$B/tests/sim/unit-off-rounds-%): $B/tests/sim/unit-off-rounds-%: tests/unit/client/rounds_test.c client/rounds.c client/client.h $(foreach f,$(CLOSURE_client),$B/lib/$f.a)
-	@$(SIM_UNIT_CC)
-$(SIM_UNIT_HOST:%=$B/tests/sim/unit-off-host-%): $B/tests/sim/unit-off-host-%: tests/unit/ps/host_test.c ps/host.c ps/rules.h $(foreach f,$(CLOSURE_ps),$B/lib/$f.a)
-	@$(SIM_UNIT_CC)
+SIM_UNIT_shard := WHOLE INST WIPE LAG KEEP NEST STAB CHAIN DIFFER INFER2 INFERV LASTREC WINDOW SEEDCOPY
+SIM_UNIT_host := NEEDSEED
+SIM_UNIT_core := GENREC DIFFER AHEAD FINITE NEWVIEW NEWINST SAYFAIL JOINFREE
+SIM_UNIT_core_rules := CHAIN VIEWSYNC PROMOTE PLANFIRST BEHIND LASTRAM ASLEEP REBEAT
+SIM_UNIT_rounds := EPPULL GENPULL
+SIM_CORE := $(wildcard coordinator/core*.c) coordinator/rules.h coordinator/core_private.h tests/unit/coordinator/core_world.h
+SIM_UNIT_RULES := $(foreach t,shard host core core_rules rounds,$(SIM_UNIT_$t:%=$t-%))
+
+# $1 the unit test, $2 what it is made of
+define SIM_UNIT
+$$(SIM_UNIT_$1:%=$$B/tests/sim/unit-off-$1-%): $$B/tests/sim/unit-off-$1-%: $2
+	@mkdir -p $$(@D)
+	@$$(CC) $$(ALL_CFLAGS) -DRULE_OFF_$$* $$(ALL_LDFLAGS) -o $$@ $$(filter %.c,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS) -lcmocka
+endef
+$(eval $(call SIM_UNIT,shard,tests/unit/ps/shard_test.c ps/shard.c ps/shard_names.c ps/shard_send.c ps/rules.h ps/shard_private.h $B/lib/base.a))
+$(eval $(call SIM_UNIT,host,tests/unit/ps/host_test.c ps/host.c ps/rules.h $(foreach f,$(CLOSURE_ps),$B/lib/$f.a)))
+$(eval $(call SIM_UNIT,core,tests/unit/coordinator/core_test.c $(SIM_CORE) $B/lib/net.a $B/lib/base.a))
+$(eval $(call SIM_UNIT,core_rules,tests/unit/coordinator/core_rules_test.c $(SIM_CORE) $B/lib/net.a $B/lib/base.a))
+$(eval $(call SIM_UNIT,rounds,tests/unit/client/rounds_test.c client/rounds.c client/client.h $(foreach f,$(CLOSURE_client),$B/lib/$f.a)))
 
 # The same protocol as an explicit-state model: every order of events within a bound.
 MODEL_OBJ := $(patsubst %.c,$B/%.o,$(wildcard tests/sim/model/*.c))

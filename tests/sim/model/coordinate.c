@@ -72,7 +72,7 @@ void exclude(struct model *m, struct state *s, unsigned shard, unsigned copy, bo
     v->role[shard][copy] = NONE;
     v->instance[shard][copy] = s->proc[slot_of(shard, copy)].instance;
     for (unsigned x = 0; was_primary && x < m->bound.copies; x++) {
-        if (v->role[shard][x] != SYNC)
+        if (v->role[shard][x] != SYNC && (on(m, PROMOTE) || v->role[shard][x] != COPYING))
             continue;
         struct state next = *s;
         promoted = true;
@@ -161,7 +161,7 @@ void coordinator_on_prepared(struct model *m, struct state *s, const struct mess
     if (s->view.role[sh][copy] != PRIMARY || s->view.instance[sh][copy] != from->instance)
         return;
     uint8_t first = from->synced > from->first ? from->synced : from->first;
-    for (unsigned r = first; r < from->version && r < (unsigned)first + m->bound.window; r++) {
+    for (unsigned r = first; r < from->version && r < (unsigned)first + records_limit(m); r++) {
         record theirs = from->history[r];
         if (r < s->log_count && RECORD_SAYS(s->log[r]) != RECORD_SAYS(theirs))
             broken(m, "S4: the log and a shard hold different records of one round");

@@ -14,43 +14,50 @@ static const uint64_t ALL_RULES = (1ull << RULE_COUNT) - 1;
 enum { SMALL_STATES = 3000000, LARGE_STATES = 24000000 };
 
 static const struct bound small_bounds[] = {
-    {.name = "coordinator", .shards = 1, .copies = 2, .gangs = 1, .rounds = 2, .faults = 1, .kinds = "CH", .window = 1, .ahead = 1},
-    {.name = "process", .shards = 1, .copies = 2, .gangs = 1, .rounds = 2, .faults = 1, .kinds = "P", .window = 3, .ahead = 3},
-    {.name = "site", .shards = 1, .copies = 2, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "S", .window = 3, .ahead = 3},
-    {.name = "gang", .shards = 2, .copies = 1, .gangs = 2, .rounds = 1, .faults = 1, .kinds = "G", .lanes = true, .window = 3, .ahead = 3},
-    {.name = "attempts", .shards = 2, .copies = 1, .gangs = 1, .rounds = 2, .faults = 1, .kinds = "G", .attempts = true, .window = 3, .ahead = 3},
-    {.name = "zombie", .shards = 1, .copies = 2, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "Z", .attempts = true, .window = 3, .ahead = 3},
-    {.name = "late", .shards = 1, .copies = 1, .gangs = 1, .rounds = 1, .faults = 2, .kinds = "PGH", .late = 1, .attempts = true, .window = 3, .ahead = 3},
-    {.name = "rollback", .shards = 2, .copies = 1, .gangs = 1, .rounds = 2, .faults = 1, .kinds = "P", .window = 3, .ahead = 3},
-    {.name = "rollback-zombie", .shards = 2, .copies = 1, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "Z", .attempts = true, .window = 3, .ahead = 3},
-    {.name = "checkpoint", .shards = 2, .copies = 1, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "PH", .attempts = true, .checkpoint = 1, .window = 3, .ahead = 3},
-    {.name = "last-checkpoint", .shards = 1, .copies = 2, .gangs = 1, .rounds = 1, .faults = 2, .kinds = "P", .checkpoint = 1, .window = 3, .ahead = 3},
-    {.name = "excluded", .shards = 1, .copies = 2, .gangs = 1, .rounds = 1, .faults = 2, .kinds = "QH", .attempts = true, .window = 3, .ahead = 3},
-    {.name = "far-behind", .shards = 1, .copies = 2, .gangs = 1, .rounds = 3, .faults = 1, .kinds = "P", .window = 1, .ahead = 1},
-    {.name = "three-copies", .shards = 1, .copies = 3, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "P", .window = 3, .ahead = 3},
-    {.name = "three-copies-site", .shards = 1, .copies = 3, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "s", .window = 3, .ahead = 3},
-    {.name = "seeds", .shards = 1, .copies = 3, .gangs = 1, .rounds = 1, .kinds = "", .seeds = true, .window = 3, .ahead = 3},
-    {.name = "seeds-two-shards", .shards = 2, .copies = 2, .gangs = 1, .rounds = 1, .kinds = "", .seeds = true, .window = 3, .ahead = 3},
+    /* name, shards, copies, gangs, rounds, faults of which kinds, late, attempts, lanes, checkpoint, seeds, window, ahead */
+    {"coordinator",       1, 2, 1, 2, 1, "CH",        0, false, false, 0, false, 1, 1},
+    {"process",           1, 2, 1, 2, 1, "P",         0, false, false, 0, false, 3, 3},
+    {"site",              1, 2, 1, 1, 1, "S",         0, false, false, 0, false, 3, 3},
+    {"gang",              2, 1, 2, 1, 1, "G",         0, false, true,  0, false, 3, 3},
+    {"attempts",          2, 1, 1, 2, 1, "G",         0, true,  false, 0, false, 3, 3},
+    {"zombie",            1, 2, 1, 1, 1, "Z",         0, true,  false, 0, false, 3, 3},
+    {"late",              1, 1, 1, 1, 2, "PGH",       1, true,  false, 0, false, 3, 3},
+    {"rollback",          2, 1, 1, 2, 1, "P",         0, false, false, 0, false, 3, 3},
+    {"rollback-zombie",   2, 1, 1, 1, 1, "Z",         0, true,  false, 0, false, 3, 3},
+    {"checkpoint",        2, 1, 1, 1, 1, "PH",        0, true,  false, 1, false, 3, 3},
+    {"last-checkpoint",   1, 2, 1, 1, 2, "P",         0, false, false, 1, false, 3, 3},
+    {"excluded",          1, 2, 1, 1, 2, "QH",        0, true,  false, 0, false, 3, 3},
+    {"far-behind",        1, 2, 1, 3, 1, "P",         0, false, false, 0, false, 1, 1},
+    {"three-copies",      1, 3, 1, 1, 1, "P",         0, false, false, 0, false, 3, 3},
+    {"three-copies-site", 1, 3, 1, 1, 1, "s",         0, false, false, 0, false, 3, 3},
+    {"seeds",             1, 3, 1, 1, 0, "",          0, false, false, 0, true,  3, 3},
+    {"seeds-two-shards",  2, 2, 1, 1, 0, "",          0, false, false, 0, true,  3, 3},
 };
 
 static const struct bound large_bounds[] = {
-    {.name = "large-any", .shards = 1, .copies = 2, .gangs = 1, .rounds = 2, .faults = 1, .kinds = "GPQZCHSB", .attempts = true, .window = 2, .ahead = 1},
-    {.name = "large-two", .shards = 1, .copies = 2, .gangs = 1, .rounds = 1, .faults = 2, .kinds = "GPQCHS", .attempts = true, .window = 3, .ahead = 3},
-    {.name = "large-late", .shards = 1, .copies = 2, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "GPQZCHSB", .late = 1, .attempts = true, .window = 3, .ahead = 3},
-    {.name = "large-three", .shards = 1, .copies = 3, .gangs = 1, .rounds = 2, .faults = 1, .kinds = "PCHs", .window = 2, .ahead = 1},
-    {.name = "large-far", .shards = 1, .copies = 3, .gangs = 1, .rounds = 3, .faults = 1, .kinds = "P", .window = 1, .ahead = 1},
-    {.name = "large-shards", .shards = 2, .copies = 2, .gangs = 1, .rounds = 1, .faults = 1, .kinds = "GPQCHSB", .attempts = true, .window = 3, .ahead = 3},
-    {.name = "large-gangs", .shards = 2, .copies = 1, .gangs = 2, .rounds = 1, .faults = 2, .kinds = "GPCH", .attempts = true, .lanes = true, .checkpoint = 1, .window = 3, .ahead = 3},
+    {"large-any",         1, 2, 1, 2, 1, "GPQZCHSB",  0, true,  false, 0, false, 2, 1},
+    {"large-two",         1, 2, 1, 1, 2, "GPQCHS",    0, true,  false, 0, false, 3, 3},
+    {"large-late",        1, 2, 1, 1, 1, "GPQZCHSB",  1, true,  false, 0, false, 3, 3},
+    {"large-three",       1, 3, 1, 2, 1, "PCHs",      0, false, false, 0, false, 2, 1},
+    {"large-far",         1, 3, 1, 3, 1, "P",         0, false, false, 0, false, 1, 1},
+    {"large-shards",      2, 2, 1, 1, 1, "GPCHBs",    0, true,  false, 0, false, 3, 3},
+    {"large-gangs",       2, 1, 2, 1, 2, "GPCH",      0, true,  true,  1, false, 3, 3},
 };
 
-/* Two rules: each covers for the other, and only without both something breaks. */
-static const struct removal { const char *bound; int rule, covered_by; } removals[] = {
-    {"site", STAB, -1}, {"coordinator", TELL, -1}, {"coordinator", CHAIN, -1}, {"zombie", EPMSG, -1}, {"rollback-zombie", EPPULL, GENPULL},
-    {"rollback-zombie", GENPULL, EPPULL}, {"gang", KEEP, -1}, {"gang", NEST, -1}, {"attempts", ATT, -1}, {"rollback", GENHELD, -1}, {"process", INST, -1},
-    {"excluded", WIPE, -1}, {"coordinator", ENV, -1}, {"process", COPYVER, -1}, {"last-checkpoint", COPYSYNC, -1}, {"process", COMPLETE, -1},
-    {"three-copies-site", LAG, -1}, {"process", HELD, -1}, {"three-copies", INFER2, -1}, {"three-copies", INFERV, -1}, {"last-checkpoint", LASTREC, -1},
-    {"far-behind", WINDOW, -1}, {"coordinator", AHEAD, -1}, {"coordinator", RECOV, -1}, {"site", REPORT, -1}, {"attempts", SUM, -1}, {"late", NEWVIEW, -1},
-    {"excluded", VIEWSYNC, -1}, {"checkpoint", CKGEN, -1}, {"checkpoint", CKLOG, -1}, {"seeds", SEEDCOPY, -1}, {"seeds-two-shards", NEEDSEED, -1},
+struct removal { const char *bound; enum rule rule; };
+static const struct removal small_removals[] = {
+    {"site", STAB}, {"coordinator", TELL}, {"coordinator", CHAIN}, {"zombie", EPMSG}, {"gang", KEEP}, {"gang", NEST}, {"attempts", ATT},
+    {"rollback", GENHELD}, {"process", INST}, {"excluded", WIPE}, {"coordinator", ENV}, {"process", COPYVER}, {"last-checkpoint", COPYSYNC},
+    {"process", COMPLETE}, {"three-copies-site", LAG}, {"process", HELD}, {"three-copies", INFER2}, {"three-copies", INFERV},
+    {"last-checkpoint", LASTREC}, {"far-behind", WINDOW}, {"coordinator", AHEAD}, {"coordinator", RECOV}, {"site", REPORT}, {"attempts", SUM},
+    {"late", NEWVIEW}, {"last-checkpoint", PROMOTE}, {"excluded", VIEWSYNC}, {"checkpoint", CKGEN}, {"checkpoint", CKLOG}, {"seeds", SEEDCOPY},
+    {"seeds-two-shards", NEEDSEED},
+};
+static const struct removal large_removals[] = {{"large-three", SLACK}};
+
+/* Without one of these alone nothing breaks: another rule keeps the damage out, and only without both it comes. RULE_COUNT: more than one does. */
+static const struct { const char *bound; enum rule rule, by; } covered[] = {
+    {"rollback-zombie", EPPULL, GENPULL}, {"rollback-zombie", GENPULL, EPPULL}, {"late", GENREC, RULE_COUNT},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
@@ -90,23 +97,31 @@ static void all_on(struct tally *t, const struct bound *bounds, size_t count, ui
     }
 }
 
-static void each_off(struct tally *t)
+static void each_off(struct tally *t, const struct removal *removed, size_t count, uint64_t states)
 {
     char what[256];
-    for (size_t i = 0; i < COUNT(removals); i++) {
-        const struct removal *r = &removals[i];
-        const struct bound *b = bound_named(r->bound);
-        uint64_t rules = ALL_RULES & ~(1ull << r->rule);
+    for (size_t i = 0; i < count; i++) {
+        struct outcome o = explore(bound_named(removed[i].bound), ALL_RULES & ~(1ull << removed[i].rule), states, NULL);
+        snprintf(what, sizeof what, "without %s, bound %s", rule_name[removed[i].rule], removed[i].bound);
+        tell(t, o.violation != NULL, what, &o);
+    }
+}
+
+static void each_covered(struct tally *t)
+{
+    char what[256];
+    for (size_t i = 0; i < COUNT(covered); i++) {
+        const struct bound *b = bound_named(covered[i].bound);
+        uint64_t rules = ALL_RULES & ~(1ull << covered[i].rule);
+        bool several = covered[i].by == RULE_COUNT;
         struct outcome o = explore(b, rules, SMALL_STATES, NULL);
-        if (r->covered_by < 0) {
-            snprintf(what, sizeof what, "without %s, bound %s", rule_name[r->rule], b->name);
-            tell(t, o.violation != NULL, what, &o);
-            continue;
-        }
-        snprintf(what, sizeof what, "without %s alone, bound %s: %s covers for it", rule_name[r->rule], b->name, rule_name[r->covered_by]);
+        snprintf(what, sizeof what, "without %s alone, bound %s, covered by %s", rule_name[covered[i].rule], b->name,
+                 several ? "several fences" : rule_name[covered[i].by]);
         tell(t, !o.violation && !o.full, what, &o);
-        o = explore(b, rules & ~(1ull << r->covered_by), SMALL_STATES, NULL);
-        snprintf(what, sizeof what, "without %s and %s, bound %s", rule_name[r->rule], rule_name[r->covered_by], b->name);
+        if (several)
+            continue;
+        o = explore(b, rules & ~(1ull << covered[i].by), SMALL_STATES, NULL);
+        snprintf(what, sizeof what, "without %s and %s, bound %s", rule_name[covered[i].rule], rule_name[covered[i].by], b->name);
         tell(t, o.violation != NULL, what, &o);
     }
 }
@@ -163,9 +178,11 @@ int main(int argc, char **argv)
         return one(argv[2], argc == 5 && strcmp(argv[3], "--off") == 0 ? argv[4] : NULL);
     if (argc == 2 && strcmp(argv[1], "--large") == 0) {
         all_on(&t, large_bounds, COUNT(large_bounds), LARGE_STATES);
+        each_off(&t, large_removals, COUNT(large_removals), LARGE_STATES);
     } else if (argc == 1) {
         all_on(&t, small_bounds, COUNT(small_bounds), SMALL_STATES);
-        each_off(&t);
+        each_off(&t, small_removals, COUNT(small_removals), SMALL_STATES);
+        each_covered(&t);
     } else {
         fprintf(stderr, "usage: model [--large | --list | --bound NAME [--off RULE,RULE]]\n");
         return 2;

@@ -37,6 +37,7 @@ enum { ZOMBIE = SLOTS_MAX, COORDINATOR, GANG0 };        /* who sends and receive
     X(INST, "a restarted process has no role until a view names its instance") \
     X(WIPE, "a copy that left the in-sync set is copied afresh") \
     X(ENV, "only the envelope is fenced: a record keeps the view in which it was made") \
+    X(PROMOTE, "only an in-sync copy becomes primary") \
     X(COPYVER, "a copy is complete only with every block at the primary's version") \
     X(COPYSYNC, "a complete copy counts as a holder before a view promotes it") \
     X(COMPLETE, "a copying copy joins the in-sync set only when its primary calls it complete") \
@@ -47,6 +48,7 @@ enum { ZOMBIE = SLOTS_MAX, COORDINATOR, GANG0 };        /* who sends and receive
     X(LASTREC, "a copy that skips ahead takes the last record too") \
     X(WINDOW, "a copy far behind is sent the newest records, with which it can skip ahead") \
     X(AHEAD, "commits run ahead of the synced log by no more than one report can carry") \
+    X(SLACK, "one report can carry a record more than that: a new primary that lags learns a record, but not how far the log is synced") \
     X(RECOV, "the log is completed from what the shards report") \
     X(REPORT, "a round is committed on reports of this view only") \
     X(SUM, "all shards sum one cover that each of them holds") \
@@ -64,8 +66,9 @@ struct bound {
     const char *name;
     uint8_t shards, copies, gangs, rounds;
     uint8_t faults;               /* how many, of these kinds: */
-    const char *kinds;            /* G gang, P shard process, Q live process wrongly excluded, Z the same, and it lives on under its old view, C coordinator, H its host
-                                     with the log's unsynced end, S a site (site 0 is that host), s site 0, B every copy of shard A */
+    const char *kinds;            /* G gang, P shard process, Q live process wrongly excluded, Z the same, and it lives on under its old view,
+                                     C coordinator, H its host with the log's unsynced end, S a site (site 0 is that host), s site 0,
+                                     B every copy of shard A */
     uint8_t late;                 /* messages put aside at once: 0 or 1 */
     bool attempts;                /* a relaunched gang computes other bits */
     bool lanes;                   /* lanes of a dead gang may move to the other one */
@@ -148,6 +151,7 @@ struct model {
 };
 
 static inline bool on(const struct model *m, enum rule r) { return m->rules >> r & 1; }
+static inline uint8_t records_limit(const struct model *m) { return on(m, SLACK) ? m->bound.window : m->bound.ahead; }   /* of one message */
 static inline unsigned slot_of(unsigned shard, unsigned copy) { return shard * COPIES_MAX + copy; }
 static inline unsigned slot_at(const struct state *s, unsigned who) { return who == ZOMBIE ? s->zombie_slot - 1u : who; }
 static inline bool in_sync(uint8_t role) { return role == PRIMARY || role == SYNC; }

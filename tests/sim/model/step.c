@@ -200,8 +200,8 @@ static uint8_t first_sent(const struct model *m, const struct proc *from, unsign
         known = from->synced < known ? from->synced : known;
         if (on(m, LASTREC) && known >= from->version && from->version > 0)
             known = from->version - 1;
-        if (on(m, WINDOW) && from->version - known > m->bound.window)
-            known = from->version - m->bound.window;
+        if (on(m, WINDOW) && from->version - known > records_limit(m))
+            known = from->version - records_limit(m);
     }
     return known < from->first ? from->first : known;
 }
@@ -209,7 +209,7 @@ static uint8_t first_sent(const struct model *m, const struct proc *from, unsign
 static uint8_t window_of(const struct model *m, uint8_t first, uint8_t end)
 {
     uint8_t count = end > first ? end - first : 0;
-    return count < m->bound.window ? count : m->bound.window;
+    return count < records_limit(m) ? count : records_limit(m);
 }
 
 static void on_replicate(struct model *m, struct proc *p, unsigned self, unsigned copy, const struct message *msg)
