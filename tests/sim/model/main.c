@@ -41,7 +41,7 @@ static const struct bound large_bounds[] = {
     {"large-three",       1, 3, 1, 2, 1, "PCHs",      0, false, false, 0, false, 2, 1},
     {"large-far",         1, 3, 1, 3, 1, "P",         0, false, false, 0, false, 1, 1},
     {"large-shards",      2, 2, 1, 1, 1, "GPCHBs",    0, true,  false, 0, false, 3, 3},
-    {"large-gangs",       2, 1, 2, 1, 2, "GPCH",      0, true,  true,  1, false, 3, 3},
+    {"large-gangs",       2, 1, 2, 1, 1, "GPQZCH",    0, true,  true,  1, false, 3, 3},
 };
 
 struct removal { const char *bound; enum rule rule; };
