@@ -35,7 +35,8 @@ struct agent {
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan;
+    bool joined, stopping, leaving, orphan, drain;   /* drain: the coordinator is asked to save and stop */
+    char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     struct children children;
     struct door *door;
@@ -308,6 +309,25 @@ static void launch_export(struct agent *a, const struct msg_launch *m)
 }
 
 /* ---- link to the coordinator ---- */
+static void ask_to_drain(struct agent *a)
+{
+    struct msg_stop m = {.why = STOP_REQUESTED};
+    tell(a, MSG_STOP, &m);
+}
+
+/* Slurm may start a job again whose node it cannot reach, while we still run there: then the run has begun another start, and we are no part of it. */
+static bool superseded(struct agent *a)
+{
+    char token[sizeof a->start_token];
+    if (!a->start_token[0] || rundir_start_token(&a->run, token) < 0 || strcmp(token, a->start_token) == 0)
+        return false;
+    log_error(&a->log, "the run was started again elsewhere: this site's processes end");
+    a->children.record_path[0] = '\0';
+    kill_children(a);
+    begin_stop(a, err_exit_code(ERR_CONFLICT));
+    return true;
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct agent *a = arg;
@@ -331,6 +351,8 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     a->joined = true;
     a->lost_since_ms = 0;
     tell_deaths(a);
+    if (a->drain)
+        ask_to_drain(a);
 }
 
 static void on_view(struct agent *a, const struct msg_view *m)
@@ -358,7 +380,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        begin_stop(a, 0);
+        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
+        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
     }
 }
 
@@ -400,6 +423,8 @@ static void on_tick(void *arg)
     struct agent *a = arg;
     if (a->stopping)
         return;
+    if (!a->link && superseded(a))
+        return;
     if (!a->link)
         dial(a);
     uint64_t lost = a->lost_since_ms ? loop_now_ms(a->loop) - a->lost_since_ms : 0;
@@ -428,8 +453,25 @@ static void on_parent_line(void *arg, const char *line)
 static void on_term(void *arg, int signo)
 {
     struct agent *a = arg;
+    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
+        a->drain = true;
+        ask_to_drain(a);
+        return;
+    }
     kill_children(a);
     begin_stop(a, 128 + signo);
+}
+
+/* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
+static void on_drain(void *arg, int signo)
+{
+    struct agent *a = arg;
+    struct msg_drain m = {.site = a->site_index};
+    (void)signo;
+    if (a->joined)
+        tell(a, MSG_DRAIN, &m);
+    else
+        begin_stop(a, 0);
 }
 
 static int watch_parent(struct agent *a, struct err *err)
@@ -468,7 +510,7 @@ static int take_over(struct agent *a, struct err *err)
     struct children *c = &a->children;
     const char *own = getenv("VIADUCT_WORKER");
     *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
-                           .ended = on_child_end, .arg = a};
+                           .ignore_term = a->job.spec.sites[a->site_index].via == VIA_SLURM, .ended = on_child_end, .arg = a};
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
     snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
     TRY(door_open(c->socket_path, &a->door, err));
@@ -480,6 +522,8 @@ static int take_over(struct agent *a, struct err *err)
 static int set_up(struct agent *a, struct err *err)
 {
     char path[600];
+    if (rundir_start_token(&a->run, a->start_token) < 0)
+        a->start_token[0] = '\0';   /* a visiting site has a folder of its own, and its token is its fence */
     TRY(read_spec(a, err));
     TRY(loop_new(&a->loop, err));
     snprintf(path, sizeof path, "%s/state/tls", a->run.path);
@@ -491,6 +535,7 @@ static int set_up(struct agent *a, struct err *err)
     TRY(take_over(a, err));
     TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
     TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
+    TRY(loop_on_signal(a->loop, SIGUSR1, on_drain, a, err));
     TRY(watch_parent(a, err));
     timer_start(a->loop, 0, RETRY_MS, on_tick, a);
     timer_start(a->loop, HEARTBEAT_MS, HEARTBEAT_MS, on_heartbeat, a);

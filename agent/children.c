@@ -46,6 +46,8 @@ static int write_record(const struct children *c, struct err *err)
 {
     char *text = NULL, temporary[620];
     size_t size = 0;
+    if (!c->record_path[0])
+        return 0;
     FILE *f = open_memstream(&text, &size);
     CHECK(f != NULL);
     print_record(c, f);
@@ -242,7 +244,8 @@ int children_launch(struct children *c, struct process_id who, const char *const
     static const char *const no_arguments[] = {NULL};
     bool own = who.role == ROLE_WORKER && c->worker_program;
     const char *const env[] = {socket, run, site, rank, incarnation, "VIADUCT_PARENT_FD=", NULL};
-    struct launch what = {.program = own ? c->worker_program : NULL, .argv = own ? no_arguments : argv, .env = env, .output_path = path, .keep_fd = -1};
+    struct launch what = {.program = own ? c->worker_program : NULL, .argv = own ? no_arguments : argv, .env = env, .output_path = path, .keep_fd = -1,
+                          .ignore_term = c->ignore_term};
     pid_t pid;
     TRY(launch_local(&what, &pid, err));
     *k = (struct child){.used = true, .who = who, .pid = pid, .start_ticks = process_start_ticks(pid)};

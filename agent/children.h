@@ -22,7 +22,8 @@ struct children {
     struct log *log;
     const char *run_dir, *site;
     const char *worker_program;       /* a trainer of one's own for the ranks; NULL: `viaduct worker` */
-    char record_path[600], socket_path[108];
+    bool ignore_term;                 /* a SIGTERM to all that runs here is for us: they end when we say so */
+    char record_path[600], socket_path[108];   /* record_path empty: another start owns it, nothing is written */
     struct child child[CHILDREN_MAX];
     uint32_t gang_launched, slot_launched[SLOTS_LIMIT];   /* newest instance that was ever launched */
     struct msg_exited death[CHILDREN_MAX];                /* until children_forget */

@@ -95,7 +95,10 @@ static int publish(struct publisher *p, const struct ask *ask, struct err *err)
 {
     char dir[1024], site_dir[1024];
     dir_of(p, p->site, &ask->m, dir, sizeof dir);
+    const char *visiting = getenv("VIADUCT_VISITING");
     if (!(ask->m.site_mask >> p->site_index & 1)) {
+        if (visiting && *visiting)        /* it shares no folder with other sites, and nobody counts on its copy */
+            return err_set(err, ERR_NOT_FOUND, "this site had no whole copy of that version");
         int fetched = fetch(p, ask, dir, err);
         if (fetched == ERR_CONFLICT && older_generation(dir, ask->m.generation))
             fetched = fetch(p, ask, dir, err);
@@ -107,12 +110,13 @@ static int publish(struct publisher *p, const struct ask *ask, struct err *err)
     int rc = ckpt_publish(&fs_real, dir, &m, err);
     if (rc == ERR_CONFLICT && older_generation(dir, m.meta.generation))
         rc = ckpt_publish(&fs_real, dir, &m, err);
+    uint64_t trained = job_steps(p->spec, m.meta.samples_per_pass);   /* what phase train ends with: the report tells of it */
     ckpt_manifest_fini(&m);
     if (rc < 0)
         return rc;
     snprintf(site_dir, sizeof site_dir, "%s/ckpt/%s", p->run_dir, p->site);
     struct err why = ERR_INIT;
-    if (p->spec->checkpoint_keep && ckpt_prune(&fs_real, site_dir, p->spec->checkpoint_keep, &why) < 0)
+    if (p->spec->checkpoint_keep && ckpt_prune(&fs_real, site_dir, p->spec->checkpoint_keep, trained, &why) < 0)
         log_warn(p->log, "older checkpoints stay: %s", why.text);
     return 0;
 }

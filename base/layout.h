@@ -6,6 +6,7 @@
 #ifndef VIADUCT_BASE_LAYOUT_H
 #define VIADUCT_BASE_LAYOUT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "base/cursor.h"
 #include "base/err.h"
@@ -27,6 +28,10 @@ struct tensor_desc {
     uint64_t elems, offset;          /* offset: first element in the flat arena */
     uint32_t first_block, block_count;
 };
+
+/* Pruned are the weights of convolutions and dense layers: parameters of at least two dimensions. Biases, scales and shifts of norms have one, and there are
+ * few of them; states are no weights. */
+static inline bool tensor_prunable(const struct tensor_desc *t) { return t->kind == TENSOR_PARAMETER && t->dim_count >= 2; }
 
 struct block_desc {
     uint32_t tensor, slice, index;

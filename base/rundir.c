@@ -72,6 +72,20 @@ int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, st
     return rc < 0 ? err_set(err, ERR_TEMPORARY, "%s names no %s address yet", file, scheme) : 0;
 }
 
+int rundir_start_token(const struct rundir *r, char *out)
+{
+    char file[600];
+    void *bytes = NULL;
+    size_t size = 0;
+    struct err err = ERR_INIT;
+    snprintf(file, sizeof file, "%s/state/start", r->path);
+    if (fs_read_file(&fs_real, file, 64, &bytes, &size, &err) < 0)
+        return -1;
+    snprintf(out, 40, "%.*s", (int)strcspn(bytes, "\n"), (const char *)bytes);
+    free(bytes);
+    return out[0] ? 0 : -1;
+}
+
 int rundir_site(const struct rundir *r, const char *name)
 {
     char file[600];

@@ -17,6 +17,8 @@ int rundir_look(struct rundir *r, const char *path, struct err *err);
 /* RUN/state/coordinator.addr: one address a line, "tls:HOST:PORT" and "unix:/path"; changes when the coordinator restarts.
  * ERR_TEMPORARY while there is none yet. out >= 160 bytes. */
 int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err);
+/* RUN/state/start: names this start of the run (each resume is another); out >= 40 bytes. -1: not written yet, or unreadable. */
+int rundir_start_token(const struct rundir *r, char *out);
 /* Index of a site by RUN/state/sites (one name a line, in the order of the spec; written with the run directory); -1: none of that name. */
 int rundir_site(const struct rundir *r, const char *name);
 

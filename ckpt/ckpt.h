@@ -84,8 +84,8 @@ int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *
 /* The newest that verifies, at any site; each damaged one passed over is reported through `damaged` (a line each, may be NULL). */
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
                 void (*damaged)(void *arg, const char *text), void *arg, struct err *err);
-/* Removes all but the newest `keep` published checkpoints of one site's folder, and leftovers of older steps; never the last one. */
-int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, struct err *err);
+/* Removes all but the newest `keep` published checkpoints of one site's folder, and leftovers of older steps; never the last one, nor that of step `always`. */
+int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_t always, struct err *err);
 /* Copies a verified checkpoint folder to another site's folder, resumably, by hash; publishes last. */
 int ckpt_copy(const struct fs *fs, const char *from_dir, const char *to_dir, struct err *err);
 

@@ -118,7 +118,7 @@ static int remove_folder(const struct fs *fs, const char *dir, struct err *err)
     return rc < 0 && rc != -ENOENT ? err_errno(err, -rc, "cannot remove %s", dir) : 0;
 }
 
-int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, struct err *err)
+int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_t always, struct err *err)
 {
     uint32_t count = 0, kept = 0;
     uint64_t oldest_kept = UINT64_MAX;
@@ -139,7 +139,7 @@ int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, struct 
         }
     int rc = 0;
     for (uint32_t i = 0; i < count && rc == 0 && kept; i++)
-        if (all[i].step < oldest_kept)
+        if (all[i].step < oldest_kept && all[i].step != always)
             rc = remove_folder(fs, all[i].dir, err);
     free(all);
     return rc;

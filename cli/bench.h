@@ -6,8 +6,9 @@
 #include "base/err.h"
 
 /* In-site all-reduce of `mib` MiB of fp32 by `ranks` processes against the memory limit measured in the same run; prints to stdout. apart: sums are made
- * outside the weights and copied there, as a round has it whose optimizer stands between. */
-struct bench_allreduce { unsigned ranks, mib; bool apart, json; };
+ * outside the weights and copied there, as a round has it whose optimizer stands between. hosts > 1: the ranks are on as many "hosts" of the loopback, and the
+ * limit is what the TLS links of this machine take for the same bytes between the same processes. */
+struct bench_allreduce { unsigned ranks, hosts, mib; bool apart, json; };
 int bench_allreduce(const struct bench_allreduce *what, struct err *err);
 
 #endif

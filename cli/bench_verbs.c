@@ -91,18 +91,20 @@ static int number(const char *text, const char *option, uint64_t max, uint64_t *
     return 0;
 }
 
-enum { STEPS, THREADS, FULL, RANKS, MIB, APART, JSON };
-static const char *const options[] = {"--steps=", "--threads=", "--full", "--ranks=", "--mib=", "--apart", "--json", NULL};
+enum { STEPS, THREADS, FULL, RANKS, HOSTS, MIB, APART, JSON };
+static const char *const options[] = {"--steps=", "--threads=", "--full", "--ranks=", "--hosts=", "--mib=", "--apart", "--json", NULL};
 
 static int allreduce_main(const struct args *a)
 {
     struct err err = ERR_INIT;
-    uint64_t ranks = 2, mib = 64;
+    uint64_t ranks = 2, hosts = 1, mib = 64;
     int rc = number(a->value[RANKS], "--ranks", LANES_MAX, &ranks, &err);
+    if (rc == 0)
+        rc = number(a->value[HOSTS], "--hosts", ranks, &hosts, &err);
     if (rc == 0)
         rc = number(a->value[MIB], "--mib", 4096, &mib, &err);
     if (rc == 0)
-        rc = bench_allreduce(&(struct bench_allreduce){(unsigned)ranks, (unsigned)mib, a->value[APART] != NULL, a->value[JSON] != NULL}, &err);
+        rc = bench_allreduce(&(struct bench_allreduce){(unsigned)ranks, (unsigned)hosts, (unsigned)mib, a->value[APART] != NULL, a->value[JSON] != NULL}, &err);
     return rc < 0 ? cli_fail("bench", &err) : 0;
 }
 
@@ -140,6 +142,6 @@ int verb_bench(int argc, char **argv)
     if (a.positional_count == 2 && strcmp(a.positional[0], "train") == 0)
         return train_main(&a);
     err_set(&err, ERR_USAGE, "use: viaduct bench train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...], or viaduct bench allreduce [--ranks R] "
-                             "[--mib N] [--apart] [--json]");
+                             "[--hosts H] [--mib N] [--apart] [--json]");
     return cli_fail("bench", &err);
 }

@@ -24,8 +24,13 @@ int verb_ckpt(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 int verb_plan(int argc, char **argv);
 int verb_run(int argc, char **argv);
+int verb_submit(int argc, char **argv);
+int verb_slurm(int argc, char **argv);
 int verb_status(int argc, char **argv);
 int verb_stop(int argc, char **argv);
+int verb_join(int argc, char **argv);
+int verb_token(int argc, char **argv);
+int verb_drain(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
 

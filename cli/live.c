@@ -93,6 +93,7 @@ void live_line(const char *json, unsigned width, char *out, size_t size)
     for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
         size_t n = (size_t)snprintf(out, size, "%s", s && !isnan(step) ? string(s, "phase") : "starting");
 #define ADD(have, ...) do { if ((have) && n < size) n += (size_t)snprintf(out + n, size - n, __VA_ARGS__); } while (0)
+        ADD(running && *string(s, "training_phase"), " %s", string(s, "training_phase"));
         ADD(steps > 0, "  step %.0f/%.0f", step, steps);
         ADD(rows[i].loss && !isnan(loss), "  loss %.4f", loss);
         ADD(rows[i].rate && running && rate > 0, "  %.0f samples/s", rate);
@@ -224,17 +225,15 @@ void live_note(struct live *l, const char *text)
 }
 
 /* ---- one question ---- */
-struct question { struct loop *loop; enum msg_type ask; char *json; bool sent; struct err err; };
+struct question { struct loop *loop; enum msg_type ask; const void *message; char *json; bool sent; struct err err; };
 
 static void q_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct question *q = arg;
-    struct msg_status status = {0};
-    struct msg_stop stop = {.why = STOP_REQUESTED};
     (void)peer;
-    q->sent = link_send(link, q->ask, 0, q->ask == MSG_STATUS ? (void *)&status : (void *)&stop, NULL, 0, &q->err) == 0;
+    q->sent = link_send(link, q->ask, 0, q->message, NULL, 0, &q->err) == 0;
     struct msg_status after = {0};
-    if (q->ask == MSG_STOP)   /* the answer to this one says that the stop was read */
+    if (q->ask != MSG_STATUS)   /* the answer to this one says that the other was read */
         link_send(link, MSG_STATUS, 0, &after, NULL, 0, &q->err);
 }
 
@@ -265,10 +264,10 @@ static void q_late(void *arg)
     loop_stop(q->loop);
 }
 
-static int ask(const struct rundir *run, enum msg_type type, uint64_t timeout_ms, char **json, struct err *err)
+static int ask(const struct rundir *run, enum msg_type type, const void *message, uint64_t timeout_ms, char **json, struct err *err)
 {
     static const struct link_ops question_ops = {q_opened, q_message, q_closed};
-    struct question q = {.ask = type};
+    struct question q = {.ask = type, .message = message};
     char address[ADDRESS_LIMIT];
     struct msg_hello hello = hello_of(run);
     struct link *link;
@@ -290,13 +289,24 @@ static int ask(const struct rundir *run, enum msg_type type, uint64_t timeout_ms
 
 int live_ask(const struct rundir *run, uint64_t timeout_ms, char **json, struct err *err)
 {
-    return ask(run, MSG_STATUS, timeout_ms, json, err);
+    struct msg_status status = {0};
+    return ask(run, MSG_STATUS, &status, timeout_ms, json, err);
 }
 
 int live_stop(const struct rundir *run, uint64_t timeout_ms, struct err *err)
 {
     char *json = NULL;
-    TRY(ask(run, MSG_STOP, timeout_ms, &json, err));
+    struct msg_stop stop = {.why = STOP_REQUESTED};
+    TRY(ask(run, MSG_STOP, &stop, timeout_ms, &json, err));
+    free(json);
+    return 0;
+}
+
+int live_drain(const struct rundir *run, uint8_t site, uint64_t timeout_ms, struct err *err)
+{
+    char *json = NULL;
+    struct msg_drain drain = {.site = site};
+    TRY(ask(run, MSG_DRAIN, &drain, timeout_ms, &json, err));
     free(json);
     return 0;
 }

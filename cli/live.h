@@ -22,6 +22,8 @@ int live_summary_json(const char *run_dir, const char *status, const char *resum
 int live_ask(const struct rundir *run, uint64_t timeout_ms, char **json, struct err *err);
 /* Asks the coordinator to save and stop. */
 int live_stop(const struct rundir *run, uint64_t timeout_ms, struct err *err);
+/* Asks it to let a site that joined go. */
+int live_drain(const struct rundir *run, uint8_t site, uint64_t timeout_ms, struct err *err);
 /* One line from the status JSON, for people, of at most `width` columns (0: unlimited): the least important parts go first. */
 void live_line(const char *json, unsigned width, char *out, size_t size);
 

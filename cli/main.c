@@ -25,10 +25,18 @@ const struct verb verbs[] = {
      "  --worker PROGRAM  a trainer of your own as the ranks of every site (client/viaduct.h)\n"
      "  key.path=value    any key of the spec, as YAML: train.batch=512, 'sites=[{name: a, via: local, ranks: 2}]', export=null\n"
      "  Ctrl-C saves a checkpoint and stops, also while it exports; twice ends at once", verb_run, false},
+    {"submit", "SPEC [--dir RUN] [--json] [key.path=value ...]", "submits a job to Slurm: the spec's sites that are `via: slurm`",
+     "viaduct submit job.yaml\n  viaduct submit job.yaml --dir runs/first --json", NULL, verb_submit, false},
+    {"slurm", "render SPEC [--site NAME] [--dir RUN] [key.path=value ...]", "prints the batch script that submit would submit",
+     "viaduct slurm render job.yaml\n  viaduct slurm render job.yaml > job.sh && sbatch --test-only job.sh", NULL, verb_slurm, false},
     {"status", "RUN [--json]", "where a run stands", "viaduct status runs/fashion-mnist\n  viaduct status runs/fashion-mnist --json",
      "--json            running: phase, step, loss, rates, sites; over: status, step, error, checkpoint, final, and the command that resumes", verb_status, false},
     {"stop", "RUN", "saves a checkpoint and ends a run", "viaduct stop runs/fashion-mnist\n  viaduct stop runs/fashion-mnist && viaduct run job.yaml --resume",
      "Waits for the end: 0 stopped or completed, 75 still saving after 30 s, 6 it was not running", verb_stop, false},
+    {"join", "HOST:PORT --site NAME --token FILE [--dir DIR] [data.train.images=FILE ...]", "brings this machine into a running job as a site",
+     "viaduct join trainer.example.org:7000 --site edge --token edge.token\n  viaduct join 10.0.0.1:7000 --site edge --token edge.token data.train.images=/data/images.gz", NULL, verb_join, false},
+    {"token", "RUN --site NAME", "makes a token, good once, with which a machine joins", "viaduct token runs/fashion-mnist --site edge\n  scp $(viaduct token runs/fashion-mnist --site edge) edge:", NULL, verb_token, false},
+    {"drain", "RUN --site NAME", "sends a site that joined away in good order", "viaduct drain runs/fashion-mnist --site edge\n  viaduct drain runs/fashion-mnist --site edge && viaduct status runs/fashion-mnist", NULL, verb_drain, false},
     {"eval", "MODEL --data SPEC [--json] [key.path=value ...]", "loss and accuracy of a checkpoint or an exported ONNX file by our own engine",
      "viaduct eval runs/fashion-mnist/export/float/model.onnx --data job.yaml\n  viaduct eval runs/fashion-mnist --data job.yaml --json",
      "MODEL             a run (its newest checkpoint that verifies), a checkpoint folder, or an ONNX file that viaduct wrote\n"
@@ -40,10 +48,10 @@ const struct verb verbs[] = {
      "  CKPT              a checkpoint folder: writes model.onnx and model.safetensors into --out DIR (default exported)\n"
      "  --out DIR         files only, into that folder; nothing of the run changes\n"
      "  --json            {files, model}", verb_export, false},
-    {"bench", "train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...] | allreduce [--ranks R] [--mib N] [--apart] [--json]",
+    {"bench", "train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...] | allreduce [--ranks R] [--hosts H] [--mib N] [--apart] [--json]",
      "measures this machine: training in one process, in-site sums", "viaduct bench train job.yaml --full --threads 2 --json\n  viaduct bench allreduce --ranks 2 --mib 64",
      "train SPEC        one process trains: --steps N after a warm-up (default 50), --threads T (default 1), --full: the whole spec, evaluation, hash\n"
-     "  allreduce         in-site sums against the memory limit: --ranks R (default 2), --mib N (default 64), --apart: sums made outside the weights\n"
+     "  allreduce         in-site sums against the memory limit: --ranks R (default 2), --hosts H, --mib N (default 64), --apart: sums made outside the weights\n"
      "  --json            the same as one object", verb_bench, false},
     {"ckpt", "ls RUN | show CKPT | verify CKPT|RUN [--json]", "checkpoints: list, look into, check every byte",
      "viaduct ckpt ls runs/fashion-mnist\n  viaduct ckpt verify runs/fashion-mnist/ckpt/onprem/step-00000200",

@@ -68,7 +68,7 @@ static void print_sites(const struct world *w, char *out, size_t size)
     for (unsigned i = 0; i < spec->site_count && n < size; i++) {
         const struct job_site *s = &spec->sites[i];
         n += (size_t)snprintf(out + n, size - n, "%s{name: \"%s\", via: %s, ranks: %u, threads: %u, ps_shards: %u}", i ? ", " : "", s->name,
-                              s->via == VIA_LOCAL ? "local" : "mpirun", i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards);
+                              job_via_word(i == w->site_index && s->via == VIA_SLURM ? VIA_MPIRUN : s->via), i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards);
     }
     CHECK(n + 2 < size);
     snprintf(out + n, size - n, "]");

@@ -16,6 +16,7 @@
 #include "cli/live.h"
 #include "cli/mpi_world.h"
 #include "cli/rundirs.h"
+#include "cli/slurm_run.h"
 #include "coordinator/coordinator.h"
 #include "net/net.h"
 #include "report/report.h"
@@ -25,6 +26,7 @@
 #define QUICK_MS 2000                 /* a process that ends this soon after its start ... */
 #define QUICK_MAX 5                   /* ... so many times in a row will not do better */
 #define RESTART_AFTER_MS 100
+#define STEP_AFTER_MS 2000            /* a Slurm step: its nodes may need a moment */
 #define FAREWELL_MS 12000
 #define FAREWELL_STOPPED_MS 3000       /* of a run that was told to stop: it has waited for its agents already */
 #define TICK_MS 250
@@ -33,7 +35,8 @@ struct supervisor;
 struct minder {                       /* one process that we keep alive */
     struct supervisor *s;
     char name[80];
-    const char *argv[12];
+    const char *argv[16];
+    struct slurm_step *step;          /* agents of a Slurm site: what srun is told; NULL: a process of this host */
     pid_t pid;                        /* 0: not running */
     struct process_watch *watch;
     uint64_t started_ms;
@@ -56,6 +59,9 @@ struct supervisor {
     struct minder minder[1 + SITES_MAX];
     unsigned minder_count;
     struct live *live;
+    struct slurm_run *slurm;          /* NULL: no site is `via: slurm` */
+    unsigned ticks;
+    bool superseded;                  /* another start of this Slurm job has the run */
     unsigned interrupts;
     int signo;
     bool farewell;
@@ -71,8 +77,13 @@ static int start(struct minder *m, struct err *err)
 {
     char path[700];
     snprintf(path, sizeof path, "%s/log/%s.out", m->s->dir.run.path, m->name);
-    const char *env[] = {m->s->parent_env, NULL};
+    const char *env[] = {m->step ? "VIADUCT_PARENT_FD=" : m->s->parent_env, NULL};   /* a pipe does not reach another host */
     struct launch what = {.argv = m->argv, .env = env, .output_path = path, .keep_fd = m->s->parent_pipe[0], .own_session = true};
+    if (m->step) {
+        what.program = slurm_run_srun(m->s->slurm);
+        what.argv = m->step->argv;
+        what.keep_fd = -1;
+    }
     TRY(launch_local(&what, &m->pid, err));
     m->started_ms = loop_now_ms(m->s->loop);
     return process_watch(m->s->loop, m->pid, on_end, m, &m->watch, err);
@@ -144,7 +155,11 @@ static void on_end(void *arg, pid_t pid, int code, int signo)
     (void)pid;
     m->pid = 0;
     m->watch = NULL;
-    bool crashed = signo != 0 || code == 1 || code == 127;
+    bool crashed = signo != 0 || code == 1 || code == 127 || (m->step && code > 128);
+    if (m->step && slurm_run_signalled(s->slurm)) {   /* srun gets Slurm's signal too, and gives up; the agents go on to their end */
+        process_over(m, 0);
+        return;
+    }
     m->quick = loop_now_ms(s->loop) - m->started_ms < QUICK_MS ? m->quick + 1 : 0;
     if (!crashed || s->farewell || m->restarts >= RESTARTS_MAX || m->quick >= QUICK_MAX) {
         process_over(m, signo > 0 ? 128 + signo : code);
@@ -153,7 +168,7 @@ static void on_end(void *arg, pid_t pid, int code, int signo)
     m->restarts++;
     live_clear(s->live);
     log_warn(&s->log, "%s ended (%s %d); started again", m->name, signo > 0 ? "signal" : "code", signo > 0 ? signo : code);
-    timer_start(s->loop, RESTART_AFTER_MS, 0, restart, m);
+    timer_start(s->loop, m->step ? STEP_AFTER_MS : RESTART_AFTER_MS, 0, restart, m);
 }
 
 /* Processes whose agent died are handed to us (subreaper): take their exit status, unless a minder's watch does. */
@@ -172,14 +187,32 @@ static void reap(struct supervisor *s)
 static void on_tick(void *arg)
 {
     struct supervisor *s = arg;
+    struct err err = ERR_INIT;
     reap(s);
     live_tick(s->live);
+    if (++s->ticks % (1000 / TICK_MS) != 0)
+        return;
+    if (lease_is_claimed(s->dir.run.path, &s->dir.me)) {
+        s->superseded = true;
+        give_up(s);
+    } else if (lease_beat(s->dir.run.path, &s->dir.me, &err) < 0) {
+        log_warn(&s->log, "%s", err.text);
+    }
 }
 
 static void on_interrupt(void *arg, int signo)
 {
     struct supervisor *s = arg;
     s->signo = signo;
+    if (s->slurm) {                   /* Slurm's signals come to everyone and more than once; what takes too long it kills itself */
+        bool first = !slurm_run_signalled(s->slurm);
+        const char *text = slurm_run_signal(s->slurm, signo);
+        if (first) {
+            live_note(s->live, text);
+            live_want_stop(s->live);
+        }
+        return;
+    }
     s->interrupts++;
     if (s->interrupts == 1) {
         live_note(s->live, "saving a checkpoint and stopping; once more ends at once");
@@ -187,6 +220,17 @@ static void on_interrupt(void *arg, int signo)
     } else {
         give_up(s);
     }
+}
+
+/* Slurm's signal comes up to a minute early, or was lost before anybody listened. */
+static void on_drain_time(void *arg)
+{
+    struct supervisor *s = arg;
+    uint64_t left = slurm_run_signalled(s->slurm) ? UINT64_MAX : slurm_run_drain_in_ms(s->slurm);
+    if (left == 0)
+        on_interrupt(s, SIGUSR1);
+    else if (left != UINT64_MAX)
+        timer_start(s->loop, left, 0, on_drain_time, s);
 }
 
 static void add_minder(struct supervisor *s, const char *role, const char *site, const char *flag)
@@ -204,10 +248,41 @@ static void add_minder(struct supervisor *s, const char *role, const char *site,
     }
     if (flag)
         m->argv[n++] = flag;
+    for (const char *const *e = s->slurm && !site ? slurm_run_ended(s->slurm) : NULL; e && *e; e++)
+        m->argv[n++] = *e;
+}
+
+/* The agents of a Slurm site: one step, one on each of its nodes. */
+static void add_step(struct supervisor *s, unsigned site)
+{
+    add_minder(s, "agent", s->job.spec.sites[site].name, NULL);
+    struct minder *m = &s->minder[s->minder_count - 1];
+    m->step = calloc(1, sizeof *m->step);
+    CHECK(m->step != NULL);
+    slurm_run_step(s->slurm, site, m->step);
+}
+
+/* Sites that join find the coordinator at its address, and parameter servers at the same host. */
+static int expect_visitors(const struct supervisor *s, struct err *err)
+{
+    const struct job_spec *spec = &s->job.spec;
+    char path[700], host[120];
+    for (unsigned i = 0; i < spec->site_count; i++) {
+        if (spec->sites[i].via != VIA_JOIN)
+            continue;
+        snprintf(host, sizeof host, "%.*s", (int)(strrchr(spec->address, ':') - spec->address), spec->address);
+        if (setenv("VIADUCT_HOST_ADDRESS", host, 0) < 0)
+            return err_errno(err, errno, "cannot tell where this host is");
+        TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, path, err));
+        fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name, spec->address,
+                spec->sites[i].name, path);
+    }
+    return 0;
 }
 
 static int start_all(struct supervisor *s, const char *external_site, struct err *err)
 {
+    TRY(expect_visitors(s, err));
     TRY(loop_new(&s->loop, err));
     if (pipe2(s->parent_pipe, O_CLOEXEC) < 0)
         return err_errno(err, errno, "cannot make a pipe");
@@ -216,15 +291,24 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
     TRY(live_open(s->loop, &s->dir.run, &s->live, err));
     TRY(loop_on_signal(s->loop, SIGINT, on_interrupt, s, err));
     TRY(loop_on_signal(s->loop, SIGTERM, on_interrupt, s, err));
+    if (s->slurm)
+        TRY(loop_on_signal(s->loop, SIGUSR1, on_interrupt, s, err));
     add_minder(s, "coordinator", NULL, "--fresh");
     for (unsigned i = 0; i < s->job.spec.site_count; i++) {
         const char *site = s->job.spec.sites[i].name;
+        if (s->job.spec.sites[i].via == VIA_JOIN)
+            continue;
         bool external = external_site && strcmp(site, external_site) == 0;
-        add_minder(s, "agent", site, external ? "--external-gang" : NULL);
+        if (s->job.spec.sites[i].via == VIA_SLURM)
+            add_step(s, i);
+        else
+            add_minder(s, "agent", site, external ? "--external-gang" : NULL);
     }
     for (unsigned i = 0; i < s->minder_count; i++)
         TRY(start(&s->minder[i], err));
     timer_start(s->loop, 100, TICK_MS, on_tick, s);
+    if (s->slurm)
+        on_drain_time(s);
     return 0;
 }
 
@@ -370,6 +454,8 @@ static int outcome(struct supervisor *s)
     if (strcmp(status, "completed") != 0)
         print_resume(s, s->cause ? s->cause->code : 0);
     print_path(s->dir.run.path);
+    if (slurm_run_signalled(s->slurm) && s->signo == SIGUSR1 && strcmp(status, "stopped") == 0)
+        return 0;                     /* as planned */
     if (s->interrupts >= 2 || (s->signo && strcmp(status, "completed") != 0))
         return 128 + s->signo;
     if (s->cause)
@@ -402,6 +488,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
     if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
         TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
     TRY(check_sites(&s->job.spec, a->value[OPTION_EXTERNAL_GANG], err));
+    TRY(slurm_run_check(&s->job.spec, err));
     TRY(own_worker(a->value[OPTION_WORKER], err));
     if (resume)
         TRY(rundirs_completed(dir, &s->job, &completed, err));
@@ -420,6 +507,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
         return 0;
     }
     TRY(keep_words(s, a, err));
+    TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 
@@ -436,9 +524,24 @@ static int supervise(struct supervisor *s, const struct args *a, int *code, stru
     loop_run(s->loop);
     live_close(s->live);
     s->live = NULL;
+    if (s->superseded) {
+        *code = err_exit_code(ERR_CONFLICT);
+        return err_set(err, ERR_CONFLICT, "Slurm has started this job again elsewhere: this start of it ended without a word to the run");
+    }
     mpi_world_take_terminal();
     *code = outcome(s);
     return 0;
+}
+
+/* Everything is written and closed: Slurm may end this process from here on. */
+static int end_under_slurm(struct supervisor *s, const char *run_dir, int code)
+{
+    char status[32];
+    rundirs_status(run_dir, status, sizeof status);
+    if (!s->superseded)
+        code = slurm_run_end(s->slurm, status, code);
+    slurm_run_free(s->slurm);
+    return code;
 }
 
 int verb_run(int argc, char **argv)
@@ -471,6 +574,10 @@ int verb_run(int argc, char **argv)
     if (s->loop)
         loop_free(s->loop);
     log_close(&s->log);
+    if (s->slurm)
+        code = end_under_slurm(s, s->dir.run.path, code);
+    for (unsigned i = 0; i < s->minder_count; i++)
+        free(s->minder[i].step);
     job_fini(&s->job);
     free(s);
     return code;

@@ -23,6 +23,7 @@
 #define SUPERVISOR_MS 30000           /* one whose mpirun world died needs this long to see it and end */
 #define LEFTOVER_MS 12000             /* children of a dead `viaduct run` end within 10 s by themselves */
 #define KILLED_MS 3000
+#define WATCH_MS 6000                 /* an owner beats each second */
 #define CHECKPOINTS_LOOKED_AT 4096
 #define SCANS_MAX 5                   /* a process may fork while it is looked for */
 
@@ -36,8 +37,8 @@ static int look_into(const char *dir, bool *empty, bool *run, struct err *err)
     *run = false;
     if (!d)
         return errno == ENOENT ? 0 : err_errno(err, errno, "cannot look into %s", dir);
-    for (struct dirent *e; *empty && (e = readdir(d));)
-        *empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    for (struct dirent *e; *empty && (e = readdir(d));)   /* `viaduct submit` was here first */
+        *empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strcmp(e->d_name, "slurm") == 0;
     closedir(d);
     snprintf(path, sizeof path, "%s/state/job", dir);
     *run = stat(path, &st) == 0;
@@ -106,18 +107,47 @@ static bool lock_within(int fd, uint64_t ms)
 
 static int in_use(const char *dir, struct err *err)
 {
+    struct holder owner;
+    char text[200];
+    if (lease_owner(dir, &owner) && owner.job) {
+        holder_text(&owner, text, sizeof text);
+        return err_set(err, ERR_CONFLICT, "%s is in use: %s runs it; stop that first (viaduct stop %s, or scancel %llu), or choose another --dir", dir, text, dir,
+                       (unsigned long long)owner.job);
+    }
     return err_set(err, ERR_CONFLICT, "%s is in use by another `viaduct run`; stop it first (viaduct stop %s)", dir, dir);
+}
+
+/* Another `viaduct run` holds it: one that was superseded ends when it is told, one that lost its world ends by itself. */
+static int wait_for_supervisor(const struct opened_run *o, const char *dir, struct err *err)
+{
+    struct holder owner;
+    bool known = lease_owner(dir, &owner);
+    if (known && holder_outranks(&owner, &o->me))
+        return in_use(dir, err);
+    if (known && holder_supersedes(&o->me, &owner))
+        TRY(lease_claim(dir, &o->me, err));
+    fprintf(stderr, "viaduct run: another `viaduct run` holds %s; waiting up to %d s for its end\n", dir, SUPERVISOR_MS / 1000);
+    return lock_within(o->supervisor_fd, SUPERVISOR_MS) ? 0 : in_use(dir, err);
+}
+
+/* File systems there are whose locks another host does not see. */
+static int check_owner(const struct opened_run *o, const char *dir, struct err *err)
+{
+    struct holder owner;
+    if (lease_owner(dir, &owner) && holder_supersedes(&o->me, &owner))
+        TRY(lease_claim(dir, &o->me, err));
+    for (uint64_t until = clock_now_ms() + SUPERVISOR_MS; lease_owner_lives(dir, &o->me, WATCH_MS);)
+        if (clock_now_ms() >= until || holder_outranks(&owner, &o->me))
+            return in_use(dir, err);
+    return 0;
 }
 
 static int take_locks(struct opened_run *o, const char *dir, bool resume, struct err *err)
 {
     TRY(open_lock(dir, "supervisor", O_CLOEXEC, &o->supervisor_fd, err));
-    if (!lock_within(o->supervisor_fd, resume ? 1000 : 0)) {
-        if (resume)
-            fprintf(stderr, "viaduct run: another `viaduct run` holds %s; waiting up to %d s for its end\n", dir, SUPERVISOR_MS / 1000);
-        if (!resume || !lock_within(o->supervisor_fd, SUPERVISOR_MS))
-            return in_use(dir, err);
-    }
+    if (!lock_within(o->supervisor_fd, resume ? 1000 : 0))
+        TRY(resume ? wait_for_supervisor(o, dir, err) : in_use(dir, err));
+    TRY(check_owner(o, dir, err));
     TRY(open_lock(dir, "lock", 0, &o->lock_fd, err));   /* no close-on-exec: children keep the run locked */
     if (lock_within(o->lock_fd, resume ? LEFTOVER_MS : 0))
         return 0;
@@ -169,7 +199,7 @@ static int make_sites(const char *dir, const struct job_spec *spec, struct err *
     return write_text(dir, "state/sites", names, err);
 }
 
-static int new_job_id(const char *dir, struct err *err)
+static int new_id(const char *dir, const char *name, struct err *err)
 {
     uint8_t id[8];
     char text[2 * sizeof id + 2];
@@ -177,7 +207,7 @@ static int new_job_id(const char *dir, struct err *err)
     hex_of(id, sizeof id, text);
     text[2 * sizeof id] = '\n';
     text[2 * sizeof id + 1] = '\0';
-    return write_text(dir, "state/job", text, err);
+    return write_text(dir, name, text, err);
 }
 
 /* What processes of an earlier start told each other: they are gone, and so is what they knew. */
@@ -245,11 +275,68 @@ static int check_checkpoints(const char *dir, struct err *err)
     return rc;
 }
 
+static uint64_t last_step(const char *dir)
+{
+    char path[PATH_MAX + 64], line[512];
+    unsigned long long step = 0;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "{\"step\":%llu", &step);
+    if (f)
+        fclose(f);
+    return step;
+}
+
+/* Steps that the run had planned for phase train; 0: no checkpoint tells how many samples a pass has. Once pruning has begun there is one. */
+static uint64_t planned_training(const char *dir, const struct job_spec *old)
+{
+    char path[PATH_MAX + 64];
+    uint64_t steps = 0;
+    struct ckpt_found *found = calloc(CHECKPOINTS_LOOKED_AT, sizeof *found);
+    struct err none = ERR_INIT;
+    uint32_t count = 0;
+    CHECK(found != NULL);
+    snprintf(path, sizeof path, "%s/ckpt", dir);
+    if (ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none) < 0)
+        count = 0;
+    for (uint32_t i = 0; i < count && steps == 0; i++) {
+        struct ckpt_manifest m;
+        if (!found[i].published || ckpt_open(&fs_real, found[i].dir, &m, &none) < 0)
+            continue;
+        steps = job_steps(old, m.meta.samples_per_pass);
+        ckpt_manifest_fini(&m);
+    }
+    free(found);
+    return steps;
+}
+
+/* What a run that has begun to prune may not change: how, and how long it had trained before. */
+static int check_pruning(const char *dir, const struct job_spec *old, const struct job_spec *now, struct err *err)
+{
+    bool same = old->prune.sparsity == now->prune.sparsity && old->prune.epochs == now->prune.epochs, longer = old->epochs != now->epochs || old->steps != now->steps;
+    if (old->prune.sparsity == 0 || (same && !longer))
+        return 0;
+    uint64_t trains = planned_training(dir, old);
+    if (trains == 0 || last_step(dir) <= trains)
+        return 0;
+    if (!same && now->prune.sparsity == 0)
+        return err_set(err, ERR_USAGE, "export.prune was {sparsity: %g, epochs: %g} and is null now; a resume must keep it once pruning has begun (step %llu)",
+                       old->prune.sparsity, old->prune.epochs, (unsigned long long)trains + 1);
+    if (!same)
+        return err_set(err, ERR_USAGE, "export.prune was {sparsity: %g, epochs: %g} and is {sparsity: %g, epochs: %g} now; a resume must keep it once pruning has begun "
+                       "(step %llu)", old->prune.sparsity, old->prune.epochs, now->prune.sparsity, now->prune.epochs, (unsigned long long)trains + 1);
+    return err_set(err, ERR_USAGE, "train.%s was %g and is %g now; a resume must keep it once pruning has begun (step %llu)", old->steps ? "steps" : "epochs",
+                   old->steps ? (double)old->steps : old->epochs, now->steps ? (double)now->steps : now->epochs, (unsigned long long)trains + 1);
+}
+
 static int check_resume(const char *dir, const struct job *job, struct err *err)
 {
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
     int rc = load_earlier(dir, job, old, err);
+    if (rc == 0)
+        rc = check_pruning(dir, &old->spec, &job->spec, err);
     job_fini(old);
     free(old);
     return rc < 0 ? rc : check_checkpoints(dir, err);
@@ -280,7 +367,9 @@ int rundirs_completed(const char *dir, const struct job *job, bool *completed, s
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
     int rc = load_earlier(dir, job, old, err);
-    *completed = rc == 0 && old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && report_is_of(dir, old);
+    bool same = old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && old->spec.prune.sparsity == job->spec.prune.sparsity &&
+                old->spec.prune.epochs == job->spec.prune.epochs;
+    *completed = rc == 0 && same && report_is_of(dir, old);
     job_fini(old);
     free(old);
     return rc;
@@ -291,7 +380,8 @@ static int fill(struct opened_run *o, const char *dir, const struct job *job, st
     if (o->resumed)
         TRY(check_resume(dir, job, err));
     else
-        TRY(new_job_id(dir, err));
+        TRY(new_id(dir, "state/job", err));
+    TRY(new_id(dir, "state/start", err));   /* agents of an earlier start, on hosts that nobody reaches, see that they are not of this one */
     TRY(write_text(dir, "spec.yaml", job->resolved_yaml, err));
     TRY(make_sites(dir, &job->spec, err));
     forget_earlier_start(dir);
@@ -304,7 +394,7 @@ int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, b
 {
     char real[PATH_MAX];
     bool empty;
-    struct opened_run made = {.supervisor_fd = -1, .lock_fd = -1};
+    struct opened_run made = {.supervisor_fd = -1, .lock_fd = -1, .me = holder_self()};
     if (strlen(dir) > DIR_MAX)
         return err_set(err, ERR_USAGE, "--dir is longer than %d bytes", DIR_MAX);
     TRY(look_into(dir, &empty, &made.resumed, err));
@@ -319,11 +409,16 @@ int rundirs_open(struct opened_run *o, const char *dir, const struct job *job, b
         return err_errno(err, errno, "cannot resolve %s", dir);
     int rc = take_locks(&made, real, resume, err);
     if (rc == 0)
+        rc = lease_beat(real, &made.me, err);
+    if (rc == 0)
         rc = fill(&made, real, job, err);
-    if (rc < 0)
-        give_locks_back(&made);
-    else
+    if (rc == 0) {
         *o = made;
+        return 0;
+    }
+    if (made.me.beat)
+        lease_give_back(real);
+    give_locks_back(&made);
     return rc;
 }
 
@@ -346,6 +441,7 @@ void rundirs_close(struct opened_run *o)
     if (d)
         closedir(d);
     rmdir(o->run.sockets);
+    lease_give_back(o->run.path);
     give_locks_back(o);
 }
 

@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include "base/rundir.h"
 #include "cli/cli.h"
+#include "cli/lease.h"
 
 struct opened_run {
     struct rundir run;
     bool resumed;
     int supervisor_fd;                /* locked by the one `viaduct run`; no child inherits it */
+    struct holder me;
     int lock_fd;                      /* locked and inherited by every process of the run: free only when all are gone */
 };
 /* Locks DIR and fills it for `job`. New: DIR must be empty or missing (ERR_CONFLICT). resume: keeps the job id, refuses changes that would make

@@ -12,6 +12,7 @@
 #define ANSWER_MS 5000
 #define AGAIN_MS 100000000l          /* between two tries, in nanoseconds */
 #define STOP_WAIT_MS 30000
+#define BEAT_MS 3000
 
 static int open_run(const char *verb, const struct args *a, struct rundir *run)
 {
@@ -33,6 +34,15 @@ static int reach(const struct rundir *run, const char *dir, char **json, struct 
     return rc;
 }
 
+/* A run on another host, whose coordinator is out of reach: who runs it; false: nobody, as far as can be seen from here. */
+static bool runs_elsewhere(const char *dir, struct holder *owner)
+{
+    char status[32];
+    struct holder me = holder_self();
+    rundirs_status(dir, status, sizeof status);
+    return strcmp(status, "running") == 0 && lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0 && lease_owner_lives(dir, &me, BEAT_MS);
+}
+
 /* How a run ended: its report's status; "interrupted" when that still says running. */
 static void ended(const char *dir, char status[32])
 {
@@ -43,7 +53,16 @@ static void ended(const char *dir, char status[32])
 
 static int status_of_ended(const char *dir, bool json, struct err *err)
 {
-    char status[32], resume[RESUME_COMMAND_BYTES];
+    char status[32], who[200], resume[RESUME_COMMAND_BYTES];
+    struct holder owner;
+    bool elsewhere = runs_elsewhere(dir, &owner);
+    if (elsewhere && json)
+        return live_summary_json(dir, "running", NULL, stdout, err);
+    if (elsewhere) {
+        holder_text(&owner, who, sizeof who);
+        printf("running: %s; %s/metrics.jsonl has its newest step\n", who, dir);
+        return 0;
+    }
     ended(dir, status);
     bool completed = strcmp(status, "completed") == 0;
     rundirs_resume_command(dir, resume, sizeof resume);
@@ -84,6 +103,9 @@ int verb_status(int argc, char **argv)
 static int not_running(const char *dir, struct err *err)
 {
     char status[32], resume[RESUME_COMMAND_BYTES];
+    struct holder owner;
+    if (runs_elsewhere(dir, &owner) && owner.job)
+        return err_set(err, ERR_TEMPORARY, "%s runs on node %s: scancel %llu saves it and ends it", dir, owner.host, (unsigned long long)owner.job);
     if (rundirs_lives(dir))
         return err_set(err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: try again, or end `viaduct run` itself", dir);
     ended(dir, status);

@@ -31,15 +31,6 @@ void client_end(struct viaduct *v, const struct err *why)
     pthread_cond_broadcast(&v->wake);
 }
 
-int client_lanes_changed(struct viaduct *v, struct err *err)
-{
-    if (!client_is_member(v) || lane_range_eq(v->view.view.gang[v->hello.who.site].lanes, v->gang_lanes))
-        return 0;
-    err_set(err, ERR_ABORTED, "the lanes of this gang have changed: it starts anew");
-    client_end(v, err);
-    return err->code;
-}
-
 static void end_with(struct viaduct *v, int code, const char *text)
 {
     struct err err = ERR_INIT;
@@ -168,7 +159,6 @@ static void on_plan(struct viaduct *v, const struct msg_plan *m)
 static void on_view(struct viaduct *v, const struct msg_view *m)
 {
     const struct view_gang *g = &m->view.gang[v->hello.who.site];
-    struct err err = ERR_INIT;
     bool older = v->have_view && m->view.number < v->view.view.number, same = v->have_view && m->view.number == v->view.view.number;
     if (older)
         return;
@@ -182,11 +172,17 @@ static void on_view(struct viaduct *v, const struct msg_view *m)
     }
     if (v->host && !same)
         ps_host_view(v->host, &v->view.view);
-    if (v->coll && client_lanes_changed(v, &err) < 0)
-        return;
     if (client_is_member(v) && !same)
         rounds_view(v);
     pthread_cond_broadcast(&v->wake);
+}
+
+static void on_gang(struct viaduct *v, const struct msg_gang *m)
+{
+    if (v->have_gang || m->site != v->hello.who.site || m->incarnation != v->hello.who.instance || v->hello.who.index >= m->rank_count)
+        return;
+    v->gang = *m;
+    v->have_gang = true;
 }
 
 static void on_message(void *arg, enum msg_type type, void *m, const uint8_t *payload, size_t size)
@@ -200,6 +196,8 @@ static void on_message(void *arg, enum msg_type type, void *m, const uint8_t *pa
             ps_host_view(v->host, &v->view.view);
     } else if (type == MSG_VIEW) {
         on_view(v, m);
+    } else if (type == MSG_GANG) {
+        on_gang(v, m);
     } else if (type == MSG_STOP) {
         v->stopping = true;
         if (!v->coll && v->segment[0])
@@ -219,6 +217,9 @@ static void fill_join(void *arg, struct msg_join *join, struct bytes *payload)
     join->layout_hash = layout_hash(&v->layout);
     join->samples_per_pass = v->config.samples_per_pass;
     snprintf(join->data_sha256, sizeof join->data_sha256, "%s", v->config.data_sha256 ? v->config.data_sha256 : "");
+    join->host = v->host_index;
+    if (v->port)
+        snprintf(join->address_tls, sizeof join->address_tls, "%s", coll_port_address(v->port));
     ps_ram_peek(name, join->layout_hash, join->ram_version, join->ram_generation);
     *payload = (struct bytes){v->declaration_bytes, v->declaration_size};
 }
@@ -352,6 +353,26 @@ static int identify(struct viaduct *v, struct err *err)
     return identity_load(path, site, ROLE_WORKER, &v->identity, err);
 }
 
+/* A site of several hosts: its agents say which of them this is, and at which address the others reach it. */
+static int open_port(struct viaduct *v, struct err *err)
+{
+    const char *index = getenv("VIADUCT_HOST_INDEX"), *host = getenv("VIADUCT_HOST_ADDR");
+    char address[ADDRESS_LIMIT], *end;
+    if (!index || !*index)
+        return 0;
+    unsigned long n = strtoul(index, &end, 10);
+    if (*end || n >= HOSTS_LIMIT)
+        return err_set(err, ERR_USAGE, "VIADUCT_HOST_INDEX is '%s', not the number of a host below %u", index, HOSTS_LIMIT);
+    v->host_index = (uint16_t)n;
+    host = host && *host ? host : "127.0.0.1";
+    snprintf(address, sizeof address, strchr(host, ':') ? "tls:[%s]:0" : "tls:%s:0", host);
+    struct coll_port_config c = {.address = address, .identity = v->identity, .job = v->run.job, .site_name = v->site, .site = v->hello.who.site,
+                                 .rank = v->hello.who.index, .incarnation = v->hello.who.instance};
+    if (coll_port_open(&c, &v->port, err) < 0)
+        return err_wrap(err, "where ranks on other hosts shall reach this one");
+    return 0;
+}
+
 static int start_loop(struct viaduct *v, struct err *err)
 {
     TRY(loop_new(&v->loop, err));
@@ -378,6 +399,7 @@ static int join(struct viaduct *v, struct err *err)
 {
     TRY(identify(v, err));
     TRY(make_layout(v, err));
+    TRY(open_port(v, err));
     failpoint(FAIL_WORKER_JOIN);
     TRY(start_loop(v, err));
     pthread_mutex_lock(&v->lock);
@@ -437,8 +459,10 @@ void viaduct_leave(struct viaduct *v)
         loop_free(v->loop);
     ps_member_close(v->member);
     ps_peers_close(v->peers);
+    rounds_forget(v);
     if (v->coll)
         coll_close(v->coll);
+    coll_port_close(v->port);
     ps_host_close(v->host);
     ps_ram_close(v->ram);
     identity_free(v->identity);

@@ -55,17 +55,23 @@ struct viaduct {
     pthread_cond_t wake;
     struct ps_member *member;
     struct ps_peers *peers;
-    bool have_plan, have_view, stopping;
+    bool have_plan, have_view, have_gang, stopping;
     struct msg_plan plan;
     struct declaration declaration;
     struct msg_view view;
+    struct msg_gang gang;                 /* where the ranks of this launch are: does not change once it is known */
+    struct coll_port *port;               /* for ranks on other hosts; NULL: this site has one host */
+    uint16_t host_index;                  /* of this site's hosts */
     struct err end;                       /* code < 0: this rank is over */
     struct msg_failed failed;             /* code < 0: told again over each new link to the coordinator */
 
     enum client_phase phase;
     struct coll *coll;
-    char segment[160];                    /* of coll; set while it is being opened too */
-    struct lane_range gang_lanes, lanes;  /* of the gang as opened; of this rank */
+    char segment[COLL_SEGMENT_BYTES];     /* of coll; set while it is being opened too */
+    struct lane_range gang_lanes, lanes;  /* of the gang as opened (none at first); of this rank */
+    const char *transport;                /* of coll: static, chosen at the first opening */
+    unsigned gang_turn;                   /* counts openings: all ranks of a gang open together */
+    struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */
     struct piece piece[SHARDS_LIMIT];
     uint64_t target;                      /* version wanted */
@@ -83,10 +89,11 @@ struct viaduct {
 
 /* client.c */
 void client_end(struct viaduct *v, const struct err *why);                 /* locked; the first reason stays */
-int client_lanes_changed(struct viaduct *v, struct err *err);              /* locked; ends this rank when its gang was opened with other lanes */
 bool client_send(struct viaduct *v, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
 bool client_is_member(const struct viaduct *v);
 int client_error(struct viaduct_error *out, const struct err *err);
+
+void rounds_forget(struct viaduct *v);                                     /* the trainer's thread: what was put and not contributed is over with */
 
 /* rounds.c; all locked, in the loop's thread */
 void rounds_set_pieces(struct viaduct *v);

@@ -1,6 +1,9 @@
 /* A round, seen from a rank: pull the own blocks of one version, gather them over the gang, compute, contribute the sums, and again. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "client/client.h"
 
@@ -10,6 +13,8 @@
 #define RESEND_VIEW_MS 500                /* after a new view, which the shard may not have had yet */
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
 #define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
+#define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
+#define GANG_KNOWN_S 60                   /* until all ranks have joined: the coordinator gives up on a gang earlier */
 #define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
 
 /* ---- which blocks ---- */
@@ -54,16 +59,19 @@ static uint8_t primary_of(const struct viaduct *v, unsigned shard)
     return UINT8_MAX;
 }
 
-/* The in-sync copy at the own site, else the primary. */
+/* The in-sync copy at the own site, else the primary. A gang without lanes waits for a copy that is coming to its site: the weights need not cross twice. */
 static uint8_t source_of(const struct viaduct *v, unsigned shard)
 {
     const struct view_shard *vs = &v->view.view.shard[shard];
+    const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
+    bool coming = false;
     for (unsigned i = 0; i < vs->copy_count; i++) {
         bool in_sync = vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC;
         if (in_sync && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site)
             return vs->copy[i].slot;
+        coming = coming || (vs->copy[i].role == COPY_COPYING && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site);
     }
-    return primary_of(v, shard);
+    return coming && gang->lanes.lo == gang->lanes.hi ? UINT8_MAX : primary_of(v, shard);
 }
 
 /* ---- asking and contributing ---- */
@@ -221,6 +229,8 @@ void rounds_tick(struct viaduct *v)
         struct piece *p = &v->piece[s];
         if (wants(v, s) && now - p->asked_ms > ASK_AGAIN_MS)
             ask(v, s);
+        if (!v->plan.embedded && ps_peers_queued(v->peers, primary_of(v, s)) > 0)
+            p->sent_ms = now;                 /* still on its way out of here: not lost */
         if (v->contributed && p->speaks && now - p->sent_ms > p->patience_ms) {
             contribute(v, s);
             p->patience_ms = MIN(MAX(2 * p->patience_ms, RESEND_MS), RESEND_MAX_MS);
@@ -248,13 +258,43 @@ static bool pieces_level(const struct viaduct *v)
     return true;
 }
 
-static int open_gang(struct viaduct *v, struct err *err)
+/* Locked on entry and return. Where the ranks of this gang are is told when all have joined. */
+static int wait_for_gang(struct viaduct *v, struct err *err)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += GANG_KNOWN_S;
+    while (!v->have_gang && v->end.code == 0 && !v->stopping)
+        if (pthread_cond_timedwait(&v->wake, &v->lock, &until) == ETIMEDOUT)
+            return err_set(err, ERR_ABORTED, "not all ranks of site %s joined within %d s", v->site, GANG_KNOWN_S);
+    if (v->end.code < 0)
+        return *err = v->end, err->code;
+    return v->stopping ? err_set(err, ERR_ABORTED, "the run ended before this gang was whole") : 0;
+}
+
+/* Shared memory on one host; links between hosts. A trainer may ask for MPI instead, which knows its ranks itself. */
+static int choose_transport(struct viaduct *v, const char **out, struct err *err)
+{
+    const char *wish = v->config.transport;
+    bool one_host = true;
+    if (!wish || strcmp(wish, "tcp") == 0)
+        TRY(wait_for_gang(v, err));
+    for (unsigned r = 0; !wish && r < v->gang.rank_count; r++)
+        one_host = one_host && v->gang.host[r] == v->gang.host[0];
+    *out = wish ? wish : one_host ? "shm" : "tcp";
+    if (strcmp(*out, "tcp") == 0 && !v->port)
+        return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this rank does not know its own: its agent sets VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR", v->site);
+    return 0;
+}
+
+/* Opened with no lanes at first: which lanes a gang has is agreed on by its ranks, who may have heard of another view (agree_on_lanes). */
+static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err)
 {
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
-    snprintf(v->segment, sizeof v->segment, "/viaduct-%s-%s-%u", v->run.job, v->site, v->hello.who.instance);
-    struct coll_config c = {.transport = v->config.transport ? v->config.transport : "shm", .segment = v->segment, .rank = v->hello.who.index, .ranks = gang->ranks,
-                            .lanes = v->plan.lanes, .gang = gang->lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
-    v->gang_lanes = gang->lanes;
+    coll_segment_name(v->segment, v->run.job, v->site, v->hello.who.instance, v->gang_turn++, v->host_index);
+    struct coll_config c = {.transport = v->transport, .segment = v->segment, .port = v->port, .where = &v->gang, .rank = v->hello.who.index, .ranks = gang->ranks,
+                            .lanes = v->plan.lanes, .gang = lanes, .layout = &v->layout, .open_timeout_ms = 30000, .timeout_ms = GANG_TIMEOUT_MS};
+    v->gang_lanes = lanes;
     pthread_mutex_unlock(&v->lock);
     struct coll *coll = NULL;
     int rc = coll_open(&c, &coll, err);
@@ -264,46 +304,120 @@ static int open_gang(struct viaduct *v, struct err *err)
         return rc;
     }
     v->coll = coll;
-    TRY(client_lanes_changed(v, err));        /* a view that came meanwhile */
+    log_info(&v->log, "the gang's %u ranks sum over %s", c.ranks, c.transport);
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
 }
 
-/* Locked on entry and return. The own pieces at `target`, or why not. */
+static struct lane_range lanes_told(const struct viaduct *v) { return v->view.view.gang[v->hello.who.site].lanes; }
+static int end_for_lanes(struct viaduct *v, struct err *err)
+{
+    err_set(err, ERR_ABORTED, "the lanes of this gang have changed, and its ranks are on several hosts: it starts anew");
+    client_end(v, err);
+    return err->code;
+}
+
+/* Over several hosts frames of two openings could meet: such a gang has one opening, with the lanes it is for. */
+static int open_first(struct viaduct *v, struct err *err)
+{
+    struct lane_range none = {0, 0};
+    TRY(choose_transport(v, &v->transport, err));
+    bool several = strcmp(v->transport, "tcp") == 0;
+    TRY(open_gang(v, several ? lanes_told(v) : none, err));
+    return several && !lane_range_eq(lanes_told(v), v->gang_lanes) ? end_for_lanes(v, err) : 0;   /* a view that came meanwhile */
+}
+
+static bool other_lanes(const struct viaduct *v) { return client_is_member(v) && !lane_range_eq(lanes_told(v), v->gang_lanes); }
+
+/* Locked on entry and return. The own pieces at `target`, or other lanes, or why not. */
 static int wait_for_pieces(struct viaduct *v, struct err *err)
 {
     v->phase = CLIENT_WAITING;
     loop_post(v->loop, start_waiting, v);
-    while (v->end.code == 0 && !v->stopping && !pieces_level(v))
+    while (v->end.code == 0 && !v->stopping && !pieces_level(v) && !other_lanes(v))
         pthread_cond_wait(&v->wake, &v->lock);
     if (v->end.code < 0)
         return *err = v->end, err->code;
     return 0;
 }
 
-/* All ranks hold one version? Else everybody goes for the newest. The end is agreed on too: a rank that hears of it earlier than others must not leave
- * them in the middle of a step. */
-static int agree(struct viaduct *v, bool *level, bool *stop, struct err *err)
+static int exchange(struct viaduct *v, uint64_t mine, uint64_t *all, struct err *err)
 {
-    uint64_t all[LANES_MAX], mine = v->stopping ? UINT64_MAX : v->target;
-    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
-    v->phase = CLIENT_AGREEING;
     pthread_mutex_unlock(&v->lock);
     int rc = coll_exchange(v->coll, mine, all, err);
     pthread_mutex_lock(&v->lock);
+    return rc;
+}
+
+/* All ranks hold one version? Else everybody goes for the newest. The end is agreed on too: a rank that hears of it earlier than others must not leave
+ * them in the middle of a step. *lanes: one of them heard of other lanes. */
+static int agree(struct viaduct *v, bool *level, bool *stop, bool *lanes, struct err *err)
+{
+    uint64_t all[LANES_MAX], mine = v->stopping ? UINT64_MAX : v->target << 1 | other_lanes(v);
+    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
+    v->phase = CLIENT_AGREEING;
+    int rc = exchange(v, mine, all, err);
     *level = true;
+    *lanes = false;
     for (unsigned r = 0; rc == 0 && r < ranks; r++) {
-        if (all[r] == UINT64_MAX)
+        if (all[r] == UINT64_MAX) {
             v->stopping = *stop = true;
-        else if (all[r] != mine)
+            continue;
+        }
+        *lanes = *lanes || all[r] & 1;
+        if (all[r] >> 1 != mine >> 1)
             *level = false;
-        if (all[r] != UINT64_MAX && all[r] > v->target) {
-            v->target = all[r];
+        if (all[r] >> 1 > v->target) {
+            v->target = all[r] >> 1;
             v->contributed = false;
         }
     }
     return rc;
+}
+
+/* The newest view that any rank has counts; who is behind waits for it. Every rank sees the same answers, so all leave with the same lanes. */
+static int agree_on_lanes(struct viaduct *v, struct lane_range *lanes, struct err *err)
+{
+    unsigned ranks = v->view.view.gang[v->hello.who.site].ranks;
+    for (;;) {
+        uint64_t all[LANES_MAX], newest = 0;
+        bool same = true;
+        TRY(exchange(v, (uint64_t)v->view.view.number << 32 | (uint32_t)lanes_told(v).lo << 16 | lanes_told(v).hi, all, err));
+        for (unsigned r = 0; r < ranks; r++) {
+            newest = MAX(newest, all[r]);
+            same = same && (uint32_t)all[r] == (uint32_t)all[0];
+        }
+        *lanes = (struct lane_range){(uint16_t)(newest >> 16), (uint16_t)newest};
+        if (same)
+            return 0;
+        while (v->end.code == 0 && !v->stopping && v->view.view.number < newest >> 32)
+            pthread_cond_wait(&v->wake, &v->lock);
+        if (v->end.code < 0)
+            return *err = v->end, err->code;
+        if (v->stopping) {                    /* that view will not come; the others wait for this rank */
+            coll_abort(v->coll);
+            return err_set(err, ERR_ABORTED, "the run ends");
+        }
+    }
+}
+
+/* What this gang gave to the open round under its old lanes stays valid where it is; with the new ones the round is computed again, if it is still open. */
+static int change_lanes(struct viaduct *v, struct err *err)
+{
+    struct lane_range lanes;
+    TRY(agree_on_lanes(v, &lanes, err));
+    if (lane_range_eq(lanes, v->gang_lanes))
+        return 0;
+    if (strcmp(v->transport, "tcp") == 0)
+        return end_for_lanes(v, err);
+    struct coll *old = v->coll;
+    v->coll = NULL;
+    if (v->contributed)
+        v->target--;
+    v->contributed = false;
+    coll_close(old);
+    return open_gang(v, lanes, err);
 }
 
 static void fill_step(struct viaduct *v, bool stop, struct viaduct_step *out)
@@ -312,7 +426,7 @@ static void fill_step(struct viaduct *v, bool stop, struct viaduct_step *out)
     uint64_t per_pass = (p->samples_per_pass + p->batch - 1) / p->batch, in_pass = v->target % per_pass * p->batch, left = p->samples_per_pass - in_pass;
     *out = (struct viaduct_step){.finished = stop || v->target >= p->rounds, .step = v->target, .steps = p->rounds, .pass = (uint32_t)(v->target / per_pass),
                                  .first = in_pass, .count = left < p->batch ? (uint32_t)left : p->batch, .lane_lo = v->lanes.lo, .lane_hi = v->lanes.hi,
-                                 .weights = coll_weights(v->coll)};
+                                 .weights = v->coll ? coll_weights(v->coll) : NULL};
 }
 
 /* Embedded shards live in the ranks, so these stay until the coordinator says stop. */
@@ -325,12 +439,14 @@ static void stay_if_embedded(struct viaduct *v)
 
 static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
 {
-    bool level = false, stop = false;
+    bool level = false, stop = false, lanes = false;
     if (!v->coll)
-        TRY(open_gang(v, err));
-    while (!level && !stop) {
+        TRY(open_first(v, err));
+    while ((!level || lanes) && !stop) {
         TRY(wait_for_pieces(v, err));
-        TRY(agree(v, &level, &stop, err));
+        TRY(agree(v, &level, &stop, &lanes, err));
+        if (lanes && !stop)
+            TRY(change_lanes(v, err));
     }
     if (!stop) {
         v->phase = CLIENT_COMPUTING;
@@ -368,6 +484,40 @@ int viaduct_next(struct viaduct *v, struct viaduct_step *out, struct viaduct_err
     return rc < 0 ? client_error(error, &err) : 0;
 }
 
+static struct memory memory_of(struct viaduct_memory m) { return (struct memory){m.pointer, m.space ? SPACE_DEVICE : SPACE_HOST, m.stream}; }
+
+int viaduct_fetch_weights(struct viaduct *v, struct viaduct_memory to, struct viaduct_error *error)
+{
+    struct err err = ERR_INIT;
+    struct handle h;
+    int rc = coll_get_weights(v->coll, memory_of(to), &h, &err);
+    if (rc == 0)
+        rc = handle_wait(h, COPY_TIMEOUT_MS, &err);
+    return rc < 0 ? err_wrap(&err, "weights of step %llu to where they are used", (unsigned long long)v->step.step + 1), client_error(error, &err) : 0;
+}
+
+int viaduct_put_gradient(struct viaduct *v, uint32_t lane, struct viaduct_memory from, struct viaduct_error *error)
+{
+    struct err err = ERR_INIT;
+    return coll_put_lane(v->coll, lane, memory_of(from), &v->put[lane], &err) < 0 ? client_error(error, &err) : 0;
+}
+
+static int wait_for_gradients(struct viaduct *v, struct err *err)
+{
+    for (unsigned l = v->lanes.lo; l < v->lanes.hi; l++)
+        if (handle_wait(v->put[l], COPY_TIMEOUT_MS, err) < 0)
+            return err_wrap(err, "the gradient of lane %u out of its device", l);
+    memset(v->put, 0, sizeof v->put);
+    return 0;
+}
+
+void rounds_forget(struct viaduct *v)
+{
+    struct err unused = ERR_INIT;
+    for (unsigned l = 0; l < LANES_MAX; l++)
+        handle_wait(v->put[l], COPY_TIMEOUT_MS, &unused);   /* an aborted stream writes no more either */
+}
+
 int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, struct viaduct_error *error)
 {
     struct err err = ERR_INIT;
@@ -376,7 +526,9 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
     for (unsigned i = 0; i < (unsigned)(v->lanes.hi - v->lanes.lo); i++)
         t[i] = (struct lane_totals){totals[i].loss_sum, totals[i].correct, totals[i].samples, totals[i].nonfinite};
     failpoint(FAIL_WORKER_REDUCE);
-    int rc = coll_reduce(v->coll, t, &sums, &err);
+    int rc = wait_for_gradients(v, &err);
+    if (rc == 0)
+        rc = coll_reduce(v->coll, t, &sums, &err);
     pthread_mutex_lock(&v->lock);
     if (rc == 0) {
         v->sums = sums;

@@ -3,8 +3,8 @@
  *
  *   viaduct_join -> { viaduct_next -> fill the gradients of the own lanes -> viaduct_contribute } ... until viaduct_next says finished -> viaduct_leave
  *
- * A process is one rank of a site's gang. All calls of one handle come from one thread, except viaduct_gradient, viaduct_sample and viaduct_lane, which
- * any thread may call between viaduct_next and viaduct_contribute. Functions return 0 or a negative code (see base/err.h: -7 try again, -11 the gang
+ * A process is one rank of a site's gang. All calls of one handle come from one thread, except viaduct_gradient, viaduct_put_gradient, viaduct_sample and viaduct_lane,
+ * which any thread may call between viaduct_next and viaduct_contribute. Functions return 0 or a negative code (see base/err.h: -7 try again, -11 the gang
  * is over: leave and exit with 75) and put a message into viaduct_error. */
 #ifndef VIADUCT_CLIENT_VIADUCT_H
 #define VIADUCT_CLIENT_VIADUCT_H
@@ -67,6 +67,14 @@ VIADUCT_API void viaduct_lane_ahead(const struct viaduct *v, uint64_t step, uint
 VIADUCT_API uint64_t viaduct_sample(const struct viaduct *v, uint64_t position);
 /* Where the lane's gradient goes: viaduct_elements floats; parameters: SUM over the lane's samples; states: count * statistic. */
 VIADUCT_API float *viaduct_gradient(struct viaduct *v, uint32_t lane);
+
+/* A trainer whose memory is an accelerator's (space 1; stream: a struct stream of device/device.h) or lies elsewhere on the host (space 0, stream NULL) hands
+ * over instead of filling and reading in place. Both move viaduct_elements floats; nothing is copied onto itself. */
+struct viaduct_memory { void *pointer; int space; void *stream; };
+/* The step's weights, whole when it returns. */
+VIADUCT_API int viaduct_fetch_weights(struct viaduct *v, struct viaduct_memory to, struct viaduct_error *error);
+/* Any thread. Submits the copy; later calls of the same stream may overwrite the memory. viaduct_contribute waits for it, at most a minute. */
+VIADUCT_API int viaduct_put_gradient(struct viaduct *v, uint32_t lane, struct viaduct_memory from, struct viaduct_error *error);
 
 struct viaduct_totals { double loss_sum; uint64_t correct, samples, nonfinite; };     /* of one lane */
 /* totals: of lanes lane_lo .. lane_hi - 1. */

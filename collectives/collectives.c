@@ -35,8 +35,8 @@ static int set_up(struct coll *c, struct err *err)
 
 int coll_open(const struct coll_config *config, struct coll **out, struct err *err)
 {
-    const struct coll_ops *ops = &coll_shm;
-    if (strcmp(config->transport, "shm") != 0)
+    const struct coll_ops *ops = strcmp(config->transport, "tcp") == 0 ? &coll_tcp : &coll_shm;
+    if (strcmp(config->transport, ops->name) != 0)
         TRY(coll_plugin_open(config->transport, &ops, err));
     CHECK(config->rank < config->ranks && config->ranks <= LANES_MAX && config->lanes <= LANES_MAX && config->gang.hi <= config->lanes);
     struct coll *c = calloc(1, sizeof *c);
@@ -74,6 +74,16 @@ float *coll_lane_buffer(struct coll *c, unsigned lane)
     return c->lane + (lane - c->lane_first) * c->stride;
 }
 
+int coll_put_lane(struct coll *c, unsigned lane, struct memory from, struct handle *out, struct err *err)
+{
+    return memory_copy((struct memory){.pointer = coll_lane_buffer(c, lane)}, from, c->cfg.layout->elems * sizeof(float), out, err);
+}
+
+int coll_get_weights(struct coll *c, struct memory to, struct handle *out, struct err *err)
+{
+    return memory_copy(to, (struct memory){.pointer = c->weights}, c->cfg.layout->elems * sizeof(float), out, err);
+}
+
 void coll_owned_blocks(const struct coll *c, uint32_t *first, uint32_t *count)
 {
     *first = c->first_block;
@@ -108,6 +118,20 @@ int coll_reduce(struct coll *c, const struct lane_totals *totals, struct coll_su
         out->totals[n] = node_totals(c, c->node[n]);
     }
     return 0;
+}
+
+void coll_traffic(const struct coll *c, unsigned to_rank, struct coll_traffic *out)
+{
+    *out = (struct coll_traffic){0};
+    if (c->ops->traffic)
+        c->ops->traffic(c, to_rank, out);
+}
+
+void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host)
+{
+    int n = snprintf(out, COLL_SEGMENT_BYTES, "/viaduct-%.60s-%.64s-%u.%u", job, site, incarnation, turn);
+    if (host > 0)                     /* "hosts" of one machine share /dev/shm */
+        snprintf(out + n, (size_t)(COLL_SEGMENT_BYTES - n), "-h%u", host);
 }
 
 int coll_gather(struct coll *c, struct err *err) { return c->ops->gather(c, err); }

@@ -257,6 +257,6 @@ static int mpi_exchange(struct coll *c, uint64_t mine, uint64_t *all, struct err
     return 0;
 }
 
-static const struct coll_ops ops = {"mpi", mpi_open, mpi_close, mpi_abort, mpi_reduce, mpi_gather, mpi_exchange};
+static const struct coll_ops ops = {"mpi", mpi_open, mpi_close, mpi_abort, mpi_reduce, mpi_gather, mpi_exchange, NULL};
 extern const struct coll_plugin viaduct_coll_plugin;
 __attribute__((visibility("default"))) const struct coll_plugin viaduct_coll_plugin = {COLL_PLUGIN_ABI, &ops};

@@ -36,7 +36,7 @@ int coll_plugin_open(const char *transport, const struct coll_ops **out, struct 
     static const struct coll_plugin_abi mine = COLL_PLUGIN_ABI;
     char path[4096];
     if (strcmp(transport, "mpi") != 0)
-        return err_set(err, ERR_USAGE, "there is no transport '%s' inside a site; there are shm and mpi", transport);
+        return err_set(err, ERR_USAGE, "there is no transport '%s' inside a site; there are shm, tcp and mpi", transport);
     TRY(find(transport, path, sizeof path, err));
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);   /* its libraries run threads and exit handlers: it stays */
     if (!handle)

@@ -33,8 +33,9 @@ struct coll_ops {
     int (*reduce)(struct coll *c, const struct lane_totals *totals, struct err *err);   /* fills c->sum and c->totals */
     int (*gather)(struct coll *c, struct err *err);
     int (*exchange)(struct coll *c, uint64_t mine, uint64_t *all, struct err *err);
+    void (*traffic)(const struct coll *c, unsigned to_rank, struct coll_traffic *out);   /* NULL: nothing is counted */
 };
-extern const struct coll_ops coll_shm;
+extern const struct coll_ops coll_shm, coll_tcp;
 
 /* A plugin's only symbol. The loader compares abi with its own before it looks at anything else. */
 #define COLL_PLUGIN_SYMBOL "viaduct_coll_plugin"

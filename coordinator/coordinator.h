@@ -13,6 +13,18 @@ int coordinator_main(int argc, char **argv);
  * and checkpoint replicas, the optimizer and all of plan but layout, rounds and samples. Lanes go to sites in proportion to ranks * threads. */
 void placement_of(const struct job_spec *spec, struct core_config *config);
 
+/* ---- machines that become a site (`via: join`) ---- */
+struct enrol_token { char job[40], site[64], secret[80]; unsigned index; };
+/* RUN/state/tokens/SITE.token, 0600: good once, and the only one that is good. path: where it lies. */
+int enrol_make_token(const char *run_dir, const char *job, const struct job_spec *spec, unsigned site, char path[700], struct err *err);
+/* ERR_DENIED when it is not the newest one of the site or was used; else it is used now. */
+int enrol_spend(const char *run_dir, const char *site, const char *secret, struct err *err);
+/* Puts the token's certificate into dir/state/tls, so that identity_load(.., ROLE_JOIN, ..) finds it. */
+int enrol_read_token(const char *path, const char *dir, struct enrol_token *out, struct err *err);
+/* What a site's processes need of a run directory, as the payload of MSG_ENROLLED; *out: malloc. */
+int enrol_pack(const char *run_dir, const char *site, void **out, size_t *size, struct err *err);
+int enrol_unpack(const char *dir, const char *site, const void *image, size_t size, struct err *err);
+
 /* ---- the plan as people see it ---- */
 struct run_plan;
 /* Topology by hwloc, placement, memory per rank, bytes between sites per step, and the step time predicted from a probe of this machine made in the

@@ -155,6 +155,8 @@ void core_start(struct core *c, uint64_t now_ms, struct core_out *out)
     }
     for (unsigned s = 0; first && s < c->next.slot_count; s++)
         c->slot[s].deadline_ms = now_ms + c->config.relaunch_ms;
+    for (unsigned i = 0; i < c->next.site_count; i++)
+        c->agent[i].heard_ms = now_ms;
     for (unsigned i = 0; first && i < c->next.site_count; i++) {
         c->gang[i].since_ms = now_ms;
         c->gang[i].patience_ms = c->config.relaunch_ms;
@@ -187,13 +189,16 @@ static bool anyone_linked(const struct core *c)
 static void launch_export(struct core *c, struct core_out *out)
 {
     const struct checkpoint_entry *e = &c->decided[c->decided_count - 1];
-    if (!c->agent[0].joined)
+    uint8_t site = 0;
+    while (c->config.visiting >> site & 1)     /* a visitor may leave, and has no run directory that others read */
+        site++;
+    if (!c->agent[site].joined)
         return;
     if (!c->export_running)
         c->export_attempt++;
     c->export_running = true;
     struct core_action *a = core_act(out, CORE_SEND_LAUNCH);
-    a->to = (struct process_id){.role = ROLE_AGENT, .site = 0};
+    a->to = (struct process_id){.role = ROLE_AGENT, .site = site};
     a->u.launch = (struct msg_launch){.what = LAUNCH_EXPORT, .attempt = c->export_attempt, .step = e->step, .generation = e->generation};
 }
 
@@ -272,6 +277,8 @@ static void join_agent(struct core *c, struct core_out *out, const struct msg_jo
         return;
     c->agent[site].joined = true;
     c->agent[site].heard_ms = c->now_ms;
+    c->agent[site].sent_away = false;
+    site_arrived(c, out, site);
     /* A shard process that may have run and is not among the living must never be launched again under its old instance. */
     for (unsigned s = 0; s < c->next.slot_count && !c->plan.embedded; s++) {
         bool alive = c->slot[s].joined || !c->slot[s].offered || c->next.slot[s].site != site;
@@ -304,10 +311,7 @@ static void join_worker(struct core *c, struct core_out *out, const struct msg_j
     memcpy(g->ram_generation[m->who.index], m->ram_generation, sizeof m->ram_generation);
     if (c->plan.embedded && m->who.index < c->next.slot_count)
         c->next.slot[m->who.index].up = c->view.slot[m->who.index].up = true;
-    if (gang_whole(c, m->who.site) && g->parked) {
-        g->parked = false;
-        c->dirty = true;
-    }
+    gang_unpark(c, m->who.site);
 }
 
 void core_on_join(struct core *c, uint64_t now_ms, const struct msg_join *m, struct core_out *out)
@@ -415,14 +419,20 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         g->heard_ms[m->who.index] = now_ms;
         if (c->plan.rounds && m->version >= c->plan.rounds)
             g->finished |= 1ull << m->who.index;
+        if (m->version + WARM_ROUNDS >= c->round)
+            g->warm |= 1ull << m->who.index;
+        gang_unpark(c, m->who.site);
     } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT) {
         c->agent[m->who.site].heard_ms = now_ms;
         c->agent[m->who.site].joined = true;      /* silent for longer than its lease, but its link held */
+        if (!c->agent[m->who.site].sent_away)
+            site_arrived(c, out, m->who.site);
     }
     settle(c, out);
 }
 
-void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, struct core_out *out)
+void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, const uint32_t *bins,
+                      struct core_out *out)
 {
     begin(c, now_ms, out);
     bool other_view = m->view != c->view.number && RULE_REPORT;
@@ -437,7 +447,7 @@ void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, c
         return;
     if (slot_is(c, &from))
         c->slot[from.index].heard_ms = now_ms;
-    rounds_report(c, out, m, norms2);
+    rounds_report(c, out, m, norms2, bins);
     ckpt_decide(c, out);
     if (m->complete_mask || !RULE_COMPLETE)
         view_promote(c, m->shard, m->complete_mask);
@@ -457,6 +467,7 @@ void core_on_published(struct core *c, uint64_t now_ms, const struct msg_publish
     begin(c, now_ms, out);
     if (!core_over(c))
         ckpt_published(c, out, m);
+    rounds_commit(c, out);                /* the next phase may have waited for it */
     settle(c, out);
 }
 
@@ -494,6 +505,23 @@ void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
     bool saved = c->round > c->ring_first && c->ring[(c->round - 1) % RING_ROUNDS].record.flags & RECORD_CHECKPOINT;
     c->stop_step = saved ? c->round : UINT64_MAX;
     rounds_commit(c, out);
+    settle(c, out);
+}
+
+void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (!core_over(c) && site < c->next.site_count)
+        site_left(c, out, site, "another machine took its place");
+    settle(c, out);
+}
+
+void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
+        return;
+    send_away(c, out, site, STOP_REQUESTED, "drained on request");
     settle(c, out);
 }
 

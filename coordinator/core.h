@@ -45,7 +45,7 @@ enum core_action_kind {
     CORE_SEND_SUM,
     CORE_SEND_MANIFEST,   /* the decided checkpoint `checkpoint` to every agent */
     CORE_SEND_LAUNCH,     /* `launch` to the agent `to` */
-    CORE_SEND_STOP,       /* to everyone: why */
+    CORE_SEND_STOP,       /* to everyone, or (to.role != ROLE_NONE) to the processes of to.site: why */
     CORE_EVENT,           /* a line for events.jsonl: kind in text, who, step */
     CORE_COMMITTED,       /* a round was committed: for metrics.jsonl, progress, ledger */
     CORE_DURABLE,         /* checkpoint `checkpoint` is durable at site_mask */
@@ -70,17 +70,19 @@ struct core_out { uint16_t count; struct core_action action[CORE_ACTIONS_MAX]; }
 struct core_config {
     struct msg_plan plan;             /* rounds 0 and layout_hash 0 until the first worker declared layout and samples (core_on_join fills them) */
     struct view_gang gang[SITES_LIMIT];   /* lanes and ranks a site; incarnation ignored */
+    uint8_t visiting;                 /* bit per site: comes and goes (`viaduct join`): no lanes and no copies until its agent is there */
     uint8_t copies;                   /* wanted copies of each shard: min(replica sites, COPIES_LIMIT) */
     uint8_t checkpoint_replicas;      /* sites that must report a checkpoint before it is durable */
-    double epochs; uint64_t steps;    /* one of them; rounds follow with samples_per_pass */
+    double epochs; uint64_t steps;    /* of phase train, one of them; rounds follow with samples_per_pass */
+    double prune_epochs;              /* of phase prune; 0: there is none */
     bool has_export;
     uint64_t lease_ms;                /* 10000: silence that is death */
     uint64_t relaunch_ms;             /* 30000: lanes of a gang that is not back by then move to the others */
     bool fresh;                       /* nothing of an earlier start lives (run, resume): all processes are launched anew */
     /* the newest verified checkpoint at this start, for rollbacks and resume; have = false: none */
     struct { bool have; uint64_t step; uint32_t generation, view; uint32_t pass; uint64_t first; } checkpoint;
-    /* lr of a round (0-based) of rounds: pure */
-    float (*lr)(const void *arg, uint64_t round, uint64_t rounds);
+    /* lr of a round (0-based): pure */
+    float (*lr)(const void *arg, const struct phases *phases, uint64_t round);
     const void *lr_arg;
 };
 
@@ -98,13 +100,16 @@ void core_on_gone(struct core *c, uint64_t now_ms, struct process_id who, struct
 void core_on_exited(struct core *c, uint64_t now_ms, const struct msg_exited *m, struct core_out *out); /* from the agent: dead at once */
 void core_on_leave(struct core *c, uint64_t now_ms, const struct msg_leave *m, struct core_out *out);   /* an orderly end: a worker after the last version */
 void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbeat *m, struct core_out *out);
-/* norms2: m->norm_count doubles of the shard's blocks in block-id order; block_first is implied by the shard map. */
-void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, struct core_out *out);
+/* norms2: m->norm_count doubles of the shard's blocks in block-id order; block_first is implied by the shard map. bins: m->bin_count counts. */
+void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, const uint32_t *bins,
+                      struct core_out *out);
 void core_on_part(struct core *c, uint64_t now_ms, const struct msg_part *m, struct core_out *out);
 void core_on_published(struct core *c, uint64_t now_ms, const struct msg_published *m, struct core_out *out);
 void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct core_out *out);         /* the log is durable below this position */
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out);
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out);                              /* a person asked: checkpoint, then stop */
+void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);            /* another machine is that site from now on */
+void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);               /* a visiting site leaves: lanes and copies first */
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);                              /* every 100 ms or so */
 
 /* ---- reading ---- */

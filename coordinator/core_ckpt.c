@@ -173,6 +173,8 @@ void ckpt_published(struct core *c, struct core_out *out, const struct msg_publi
     if (m->ok) {
         c->published_mask |= 1ull << m->site;
         c->refused_mask &= ~(1ull << m->site);
+    } else if (c->config.visiting >> m->site & 1 && !(e->site_mask >> m->site & 1)) {
+        return;                               /* it had no whole copy, and nobody counts on one */
     } else {
         c->refused_mask |= 1ull << m->site;
         core_event(c, out, "checkpoint failed", (struct process_id){.role = ROLE_AGENT, .site = m->site}, "step %llu: %s", (unsigned long long)m->step, m->text);
@@ -194,4 +196,13 @@ void ckpt_tick(struct core *c, struct core_out *out)
 bool ckpt_durable_at(const struct core *c, uint64_t step)
 {
     return c->durable && c->decided_count > 0 && c->decided[c->decided_count - 1].step == step;
+}
+
+/* Later checkpoints may take the place of one whose manifest was never written, and its phase's last weights could not be told any more. A generation that starts
+ * from that very checkpoint has it. */
+bool ckpt_phase_saved(const struct core *c)
+{
+    bool begins = c->round > 0 && phases_end(&c->plan.phases, c->round);
+    bool started_there = c->view.base_from == BASE_CHECKPOINT && c->view.base == c->round;
+    return !RULE_PHASE || !begins || started_there || ckpt_durable_at(c, c->round);
 }

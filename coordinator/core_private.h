@@ -4,6 +4,7 @@
 #define VIADUCT_COORDINATOR_CORE_PRIVATE_H
 
 #include "base/layout.h"
+#include "base/magnitude.h"
 #include "coordinator/core.h"
 #include "coordinator/rules.h"
 
@@ -18,6 +19,7 @@ enum {
     EXPORT_LIMIT = 3,
     PART_WAIT_MS = 5000,                  /* for another site's parts, once one site has all */
     LEAVE_WAIT_MS = 5000,
+    WARM_ROUNDS = 8,
     ASLEEP_MS = 1000,                     /* between two ticks: this process was stopped or starved */
 };
 
@@ -33,12 +35,13 @@ struct gang_state {
     uint64_t patience_ms;                 /* to join */
     uint32_t relaunches;
     uint64_t finished;                    /* ranks that pulled the last version or left */
+    uint64_t warm;                        /* ranks that pulled a version not older than WARM_ROUNDS */
     bool parked;                          /* its lanes are with the others */
     uint64_t ram_version[LANES_MAX][2];
     uint32_t ram_generation[LANES_MAX][2];
     char last_words[TEXT_LIMIT];
 };
-struct agent_state { bool joined; uint64_t heard_ms; };
+struct agent_state { bool joined, sent_away; uint64_t heard_ms; };   /* sent away: until it joins again; heard: also of one that is gone, when it was */
 
 struct shard_report {                     /* the newest PREPARED of this view */
     bool have;
@@ -48,6 +51,7 @@ struct shard_report {                     /* the newest PREPARED of this view */
     struct totals totals;
     uint64_t nonfinite;
     uint32_t nonfinite_block;
+    bool have_bins;                       /* core.bins of this shard: the histogram of this version */
 };
 
 struct open_checkpoint {
@@ -104,7 +108,8 @@ struct core {
     uint64_t ticked_ms;                   /* the last tick */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
-    double norm2[LAYOUT_BLOCKS_MAX];      /* last: not cleared at init */
+    double norm2[LAYOUT_BLOCKS_MAX];      /* from here on: not cleared at init */
+    uint32_t bins[SHARDS_LIMIT][MAGNITUDE_BINS];   /* of each shard's newest report at a ramp round */
 };
 
 struct core_action *core_act(struct core_out *out, enum core_action_kind kind);
@@ -123,6 +128,10 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
 void slot_joined(struct core *c, struct core_out *out, unsigned slot);
 bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
+void gang_unpark(struct core *c, unsigned site);
+void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is warm */
+void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
+void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);
 void view_slept(struct core *c, uint64_t ms);
 void view_leases(struct core *c, struct core_out *out);
 void view_promote(struct core *c, unsigned shard, uint8_t complete_mask);
@@ -132,7 +141,7 @@ void view_settle(struct core *c, struct core_out *out);   /* rollback, lanes, th
 void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out *out);
 void rounds_replay(struct core *c, const struct record *record, uint64_t position);
 void rounds_reset(struct core *c, uint64_t base);         /* a generation begins */
-void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2);
+void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2, const uint32_t *bins);
 void rounds_commit(struct core *c, struct core_out *out); /* whatever can be committed */
 void rounds_synced(struct core *c, uint64_t position);
 
@@ -144,6 +153,7 @@ void ckpt_part(struct core *c, struct core_out *out, const struct msg_part *m);
 void ckpt_decide(struct core *c, struct core_out *out);
 void ckpt_published(struct core *c, struct core_out *out, const struct msg_published *m);
 bool ckpt_durable_at(const struct core *c, uint64_t step);
+bool ckpt_phase_saved(const struct core *c);              /* the next round begins no phase, or what the one before ended with is durable */
 void ckpt_tick(struct core *c, struct core_out *out);
 void ckpt_send(struct core *c, struct core_out *out);     /* the newest decided one once more */
 

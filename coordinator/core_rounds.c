@@ -11,11 +11,22 @@ static uint64_t rounds_per_pass(const struct core *c)
 }
 
 /* A pass ends with its own short round: whole passes count their rounds, only a broken one is cut. */
-static uint64_t rounds_of_epochs(const struct core *c)
+static uint64_t rounds_of_epochs(const struct core *c, double epochs)
 {
-    double whole = floor(c->config.epochs), part = c->config.epochs - whole;
+    double whole = floor(epochs), part = epochs - whole;
     uint64_t rounds = (uint64_t)whole * rounds_per_pass(c) + (uint64_t)ceil(part * (double)rounds_per_pass(c));
     return rounds ? rounds : 1;
+}
+
+static void plan_phases(struct core *c)
+{
+    struct phases *p = &c->plan.phases;
+    uint64_t end = c->config.steps ? c->config.steps : rounds_of_epochs(c, c->config.epochs);
+    p->count = 0;
+    p->at[p->count++] = (struct phase){PHASE_TRAIN, end};
+    if (c->config.prune_epochs > 0)
+        p->at[p->count++] = (struct phase){PHASE_PRUNE, end + rounds_of_epochs(c, c->config.prune_epochs)};
+    c->plan.rounds = p->at[p->count - 1].end;
 }
 
 void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out *out)
@@ -27,7 +38,7 @@ void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out 
         }
         c->plan.layout_hash = m->layout_hash;
         c->plan.samples_per_pass = m->samples_per_pass;
-        c->plan.rounds = c->config.steps ? c->config.steps : rounds_of_epochs(c);
+        plan_phases(c);
         struct log_entry entry = {.kind = LOG_JOB, .u.job = c->plan};
         core_append(c, out, &entry, true);
         core_act(out, CORE_SEND_PLAN);
@@ -207,6 +218,19 @@ static double mean_norm(const struct core *c, uint32_t count)
     return sqrt(sum) / count;
 }
 
+/* What phase prune adds to a record: at ramp rounds the threshold that the weights of all shards say together. */
+static void add_mask(const struct core *c, struct record *r)
+{
+    const uint32_t *bins[SHARDS_LIMIT];
+    double share = phases_ramp(&c->plan.phases, r->round);
+    if (phases_masked(&c->plan.phases, r->round))
+        r->flags |= RECORD_MASKED;
+    for (unsigned s = 0; s < c->view.shard_count; s++)
+        bins[s] = c->bins[s];
+    if (share > 0)
+        r->threshold = magnitude_threshold(bins, c->view.shard_count, share);
+}
+
 static void make_record(struct core *c, struct record *r)
 {
     uint64_t in_pass = c->round % rounds_per_pass(c);
@@ -216,15 +240,16 @@ static void make_record(struct core *c, struct record *r)
     r->first = in_pass * c->plan.batch;
     left = c->plan.samples_per_pass - r->first;
     r->count = left < c->plan.batch ? (uint32_t)left : c->plan.batch;
-    r->lr = c->config.lr(c->config.lr_arg, c->round, c->plan.rounds);
+    r->lr = c->config.lr(c->config.lr_arg, &c->plan.phases, c->round);
     r->norm = mean_norm(c, r->count);
     if (c->plan.clip > 0) {
         double factor = c->plan.clip / (r->norm + 1e-6);     /* as PyTorch's clip_grad_norm_ */
         r->clip = factor < 1 ? (float)factor : 1.0f;
     }
+    add_mask(c, r);
     bool last = c->round + 1 == c->plan.rounds;
     bool stop = c->stopping && c->stop_step == UINT64_MAX;
-    if (last || stop || (c->plan.checkpoint_every && (c->round + 1) % c->plan.checkpoint_every == 0))
+    if (phases_end(&c->plan.phases, c->round + 1) || stop || (c->plan.checkpoint_every && (c->round + 1) % c->plan.checkpoint_every == 0))
         r->flags |= RECORD_CHECKPOINT;
     if (last)
         r->flags |= RECORD_LAST;
@@ -253,11 +278,14 @@ void rounds_commit(struct core *c, struct core_out *out)
 {
     if (!c->started || core_over(c) || c->plan.rounds == 0 || c->round >= c->plan.rounds)
         return;
-    if ((c->stopping && c->round >= c->stop_step) || c->round - c->synced_round >= UNSYNCED_LIMIT)
+    if ((c->stopping && c->round >= c->stop_step) || c->round - c->synced_round >= UNSYNCED_LIMIT || !ckpt_phase_saved(c))
         return;
-    for (unsigned s = 0; s < c->view.shard_count; s++)
-        if (!c->report[s].have || c->report[s].version != c->round || c->report[s].cover_count == 0)
+    bool ramp = phases_ramp(&c->plan.phases, c->round) > 0;
+    for (unsigned s = 0; s < c->view.shard_count; s++) {
+        const struct shard_report *r = &c->report[s];
+        if (!r->have || r->version != c->round || r->cover_count == 0 || (ramp && !r->have_bins))
             return;
+    }
     if (!covers_agree(c)) {
         ask_for_one_cover(c, out);
         return;
@@ -276,6 +304,7 @@ static bool same_record(const struct record *a, const struct record *b)
 {
     return a->round == b->round && a->generation == b->generation && a->view == b->view && a->count == b->count && a->first == b->first &&
            a->pass == b->pass && memcmp(&a->lr, &b->lr, sizeof a->lr) == 0 && memcmp(&a->clip, &b->clip, sizeof a->clip) == 0 &&
+           a->flags == b->flags && memcmp(&a->threshold, &b->threshold, sizeof a->threshold) == 0 &&
            same_cover(a->cover, a->cover_count, b->cover, b->cover_count);
 }
 
@@ -316,7 +345,16 @@ static void keep_norms(struct core *c, const struct msg_prepared *m, const doubl
         memcpy(c->norm2 + c->norm_first[s], norms2, m->norm_count * sizeof *norms2);
 }
 
-void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2)
+static void keep_bins(struct core *c, const struct msg_prepared *m, const uint32_t *bins)
+{
+    struct shard_report *r = &c->report[m->shard];
+    bool whole = m->bin_count == MAGNITUDE_BINS;
+    for (unsigned i = 0; whole && i < MAGNITUDE_BINS; i++)
+        c->bins[m->shard][i] = bins[i] + (!RULE_HIST && r->have_bins ? c->bins[m->shard][i] : 0);
+    r->have_bins = whole;
+}
+
+void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2, const uint32_t *bins)
 {
     struct shard_report *r = &c->report[m->shard];
     if (!complete_log(c, out, m))
@@ -345,6 +383,7 @@ void rounds_report(struct core *c, struct core_out *out, const struct msg_prepar
     r->nonfinite = m->nonfinite;
     r->nonfinite_block = m->nonfinite_block;
     keep_norms(c, m, norms2);
+    keep_bins(c, m, bins);
     if (asked && m->cover_count && !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count))
         memset(&c->asked, 0, sizeof c->asked);   /* SUM was lost: ask again */
     rounds_commit(c, out);

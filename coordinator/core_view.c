@@ -34,6 +34,19 @@ bool gang_whole(const struct core *c, unsigned site)
     return ranks > 0 && (uint64_t)__builtin_popcountll(c->gang[site].joined) >= ranks;
 }
 
+static bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
+
+/* Lanes go to a gang that is whole; to one of a visiting site when its ranks hold weights too, so that nobody waits for their first transfer. */
+void gang_unpark(struct core *c, unsigned site)
+{
+    struct gang_state *g = &c->gang[site];
+    uint64_t warm = visiting(c, site) ? (uint64_t)__builtin_popcountll(g->warm) : c->next.gang[site].ranks;
+    if (!g->parked || !gang_whole(c, site) || warm < c->next.gang[site].ranks)
+        return;
+    g->parked = false;
+    c->dirty = true;
+}
+
 /* ---- placement ---- */
 static unsigned slots_at(const struct msg_plan *plan, unsigned site, uint8_t out[SLOTS_LIMIT])
 {
@@ -44,19 +57,31 @@ static unsigned slots_at(const struct msg_plan *plan, unsigned site, uint8_t out
     return n;
 }
 
+/* Sites that hold copies, those that stay first. */
+static unsigned homes_of(const struct core *c, uint8_t out[SITES_LIMIT])
+{
+    uint8_t slots[SLOTS_LIMIT];
+    unsigned n = 0, want = MIN(c->config.copies ? c->config.copies : 1u, (unsigned)COPIES_LIMIT);
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (unsigned i = 0; i < c->plan.site_count && n < want; i++)
+            if (visiting(c, i) == (pass == 1) && slots_at(&c->plan, i, slots) > 0)
+                out[n++] = (uint8_t)i;
+    return n;
+}
+
 /* Shard s has its primary at slot s (mod slots) and a copy at each of the next sites. When fewer copies are wanted than sites have slots,
- * only the first sites hold copies: so each of them holds a whole model, and a checkpoint with it. */
+ * only the first sites hold copies: so each of them holds a whole model, and a checkpoint with it. The slots of visiting sites are the last ones, and
+ * there are fewer shards than slots by as many: no primary starts there. */
 static void place(struct core *c)
 {
     uint8_t homes[SITES_LIMIT], slots[SLOTS_LIMIT];
-    unsigned home_count = 0, want = c->config.copies ? c->config.copies : 1;
-    for (unsigned i = 0; i < c->plan.site_count && home_count < want && home_count < COPIES_LIMIT; i++)
-        if (slots_at(&c->plan, i, slots) > 0)
-            homes[home_count++] = (uint8_t)i;
+    unsigned home_count = homes_of(c, homes), stay = 0;
+    while (stay < c->plan.slot_count && !visiting(c, c->plan.slot_site[stay]))
+        stay++;
     uint32_t used[SLOTS_LIMIT] = {0};
     for (unsigned s = 0; s < c->plan.shard_count; s++) {
         struct view_shard *vs = &c->next.shard[s];
-        unsigned own = c->plan.slot_count ? s % c->plan.slot_count : 0, start = s % home_count;
+        unsigned own = stay ? s % stay : 0, start = s % home_count;
         for (unsigned h = 0; h < home_count; h++)
             if (homes[h] == c->plan.slot_site[own])
                 start = h;
@@ -71,7 +96,7 @@ static void place(struct core *c)
                 best = (uint8_t)own;
             used[best]++;
             vs->copy[k].slot = best;
-            vs->copy[k].role = k == 0 ? COPY_PRIMARY : COPY_SYNC;
+            vs->copy[k].role = k == 0 ? COPY_PRIMARY : visiting(c, site) ? COPY_NONE : COPY_SYNC;
         }
     }
 }
@@ -143,7 +168,7 @@ void view_first(struct core *c)
     for (unsigned i = 0; i < v->site_count; i++) {
         v->gang[i] = c->config.gang[i];
         v->gang[i].incarnation = incarnation + 1;
-        v->gang[i].wanted = v->gang[i].ranks > 0;
+        v->gang[i].wanted = v->gang[i].ranks > 0 && !visiting(c, i);
     }
     for (unsigned s = 0; s < v->slot_count; s++) {
         v->slot[s].site = c->plan.slot_site[s];
@@ -200,7 +225,7 @@ static void roll_back(struct core *c, struct core_out *out)
         for (unsigned pass = 0, chosen = 0; pass < 3 && !chosen; pass++)
             for (unsigned i = 0; i < vs->copy_count; i++) {
                 unsigned slot = vs->copy[i].slot;
-                bool fits = (pass == 2 || mask >> v->slot[slot].site & 1) && (pass > 0 || c->slot[slot].joined);
+                bool fits = !visiting(c, v->slot[slot].site) && (pass == 2 || mask >> v->slot[slot].site & 1) && (pass > 0 || c->slot[slot].joined);
                 vs->copy[i].role = !fits ? COPY_NONE : chosen++ ? COPY_SYNC : COPY_PRIMARY;
             }
         for (unsigned i = 0; i < vs->copy_count; i++)
@@ -221,8 +246,10 @@ static bool ram_counts(const struct core *c, uint64_t version, uint32_t generati
 {
     if (!RULE_ROLLRAM)
         return version > 0;
-    /* Not the last version either: its checkpoint is cut when it is made, and a generation that starts there makes nothing. */
+    /* Nor the last version of a phase: its checkpoint is cut when it is made, and a generation that starts there does not make it. */
     if (version == 0 || version > c->round || version >= c->plan.rounds || generation > c->view.generation)
+        return false;
+    if (RULE_RAMEND && phases_end(&c->plan.phases, version))
         return false;
     bool known = false;
     for (unsigned i = 0; i < c->base_count; i++) {
@@ -274,24 +301,22 @@ static void roll_back_embedded(struct core *c, struct core_out *out)
 }
 
 /* ---- deaths and joins ---- */
+/* Nobody could dial a primary at a visiting site. */
 static void promote_another(struct core *c, struct view_shard *vs)
 {
     int best = -1;
     for (unsigned i = 0; i < vs->copy_count; i++)
-        if (vs->copy[i].role == COPY_SYNC && (best < 0 || (c->slot[vs->copy[i].slot].joined && !c->slot[vs->copy[best].slot].joined)))
+        if (vs->copy[i].role == COPY_SYNC && !visiting(c, c->next.slot[vs->copy[i].slot].site) && (best < 0 || (c->slot[vs->copy[i].slot].joined && !c->slot[vs->copy[best].slot].joined)))
             best = (int)i;
     if (best >= 0)
         vs->copy[best].role = COPY_PRIMARY;
 }
 
-void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts, const char *why)
+/* No process has this slot, and its copies are nobody's. */
+static void vacate(struct core *c, unsigned slot, uint32_t relaunches)
 {
     struct view_slot *vslot = &c->next.slot[slot];
-    struct slot_state *state = &c->slot[slot];
-    struct process_id who = {.role = ROLE_PS, .site = vslot->site, .index = (uint16_t)slot, .instance = vslot->instance};
-    uint32_t relaunches = state->relaunches + (counts ? 1 : 0);
-    core_event(c, out, "dead", who, "%s", why);
-    *state = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
+    c->slot[slot] = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
     vslot->instance++;
     vslot->up = false;
     c->dirty = true;
@@ -306,7 +331,18 @@ void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts,
                 promote_another(c, vs);
         }
     }
-    if (relaunches > SLOT_RELAUNCH_LIMIT)
+}
+
+void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts, const char *why)
+{
+    const struct view_slot *vslot = &c->next.slot[slot];
+    uint32_t relaunches = c->slot[slot].relaunches + (counts ? 1 : 0);
+    core_event(c, out, "dead", (struct process_id){.role = ROLE_PS, .site = vslot->site, .index = (uint16_t)slot, .instance = vslot->instance}, "%s", why);
+    unsigned site = vslot->site;
+    vacate(c, slot, relaunches);
+    if (relaunches > SLOT_RELAUNCH_LIMIT && visiting(c, site))
+        send_away(c, out, site, STOP_FAILED, why);   /* a visitor whose processes keep dying fails nobody's job but its own */
+    else if (relaunches > SLOT_RELAUNCH_LIMIT)
         core_give_up(c, out, "shard process %u died %u times without a step between them (last: %s): look at its log", slot, relaunches, why);
 }
 
@@ -336,7 +372,9 @@ void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts,
             c->next.shard[s].copy[0].role = COPY_NONE;
         c->wants_ram_base = true;
     }
-    if (relaunches > RELAUNCH_LIMIT)
+    if (relaunches > RELAUNCH_LIMIT && visiting(c, site))
+        send_away(c, out, site, STOP_FAILED, why);   /* a visitor whose processes keep dying fails nobody's job but its own */
+    else if (relaunches > RELAUNCH_LIMIT)
         core_give_up(c, out, "the workers of site %s died %u times without a step between them (last: %s)", c->plan.site_name[site], relaunches, why);
 }
 
@@ -371,6 +409,48 @@ void view_promote(struct core *c, unsigned shard, uint8_t complete_mask)
             vs->copy[i].role = COPY_SYNC;
             c->dirty = true;
         }
+}
+
+/* ---- visitors ---- */
+/* Whoever launches now was never told to before: another machine may have been this site. */
+void site_arrived(struct core *c, struct core_out *out, unsigned site)
+{
+    struct view_gang *gang = &c->next.gang[site];
+    if (!visiting(c, site) || gang->wanted || gang->ranks == 0 || !gang_needed(c))
+        return;
+    gang->wanted = true;
+    gang->incarnation++;
+    c->gang[site] = (struct gang_state){.parked = true, .since_ms = c->now_ms, .patience_ms = c->config.relaunch_ms};
+    for (unsigned s = 0; s < c->next.slot_count; s++)
+        if (c->next.slot[s].site == site) {
+            c->next.slot[s].instance++;
+            c->slot[s] = (struct slot_state){.deadline_ms = c->now_ms + c->config.relaunch_ms};
+        }
+    c->dirty = true;
+    core_event(c, out, "site joined", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "its ranks get lanes when they hold the weights");
+}
+
+void site_left(struct core *c, struct core_out *out, unsigned site, const char *why)
+{
+    if (!visiting(c, site) || !c->next.gang[site].wanted)
+        return;
+    core_event(c, out, "site left", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "%s", why);
+    for (unsigned s = 0; s < c->next.slot_count; s++)
+        if (c->next.slot[s].site == site)
+            vacate(c, s, 0);
+    c->next.gang[site].wanted = false;
+    c->gang[site] = (struct gang_state){0};
+    c->dirty = true;
+}
+
+/* Its processes are told to end; its agent, to come back or not as its person likes. */
+void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why)
+{
+    struct core_action *stop = core_act(out, CORE_SEND_STOP);
+    stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
+    stop->u.stop.why = (uint8_t)how;
+    c->agent[site].sent_away = true;
+    site_left(c, out, site, why);
 }
 
 /* ---- silence ---- */
@@ -412,10 +492,7 @@ static void gang_lease(struct core *c, struct core_out *out, unsigned site)
         }
     uint64_t age = c->now_ms - g->since_ms;
     if (gang_whole(c, site)) {
-        if (g->parked) {
-            g->parked = false;
-            c->dirty = true;
-        }
+        gang_unpark(c, site);
         return;
     }
     if (age > g->patience_ms + c->config.relaunch_ms || (g->patience_ms < c->config.relaunch_ms && age > g->patience_ms))
@@ -444,9 +521,12 @@ void view_slept(struct core *c, uint64_t ms)
 
 void view_leases(struct core *c, struct core_out *out)
 {
-    for (unsigned i = 0; i < c->next.site_count; i++)
-        if (c->agent[i].joined && c->now_ms - c->agent[i].heard_ms > c->config.lease_ms)
-            c->agent[i].joined = false;
+    for (unsigned i = 0; i < c->next.site_count; i++) {
+        if (c->now_ms - c->agent[i].heard_ms <= c->config.lease_ms)
+            continue;
+        c->agent[i].joined = false;
+        site_left(c, out, i, "silent for longer than the lease");
+    }
     for (unsigned s = 0; s < c->next.slot_count && !c->plan.embedded && !core_over(c); s++)
         slot_lease(c, out, s);
     for (unsigned i = 0; i < c->next.site_count && !core_over(c); i++)
@@ -460,9 +540,9 @@ static void plan_lanes(struct core *c)
     unsigned parked = 0, works = 0;
     uint32_t width = 0, done = 0;
     for (unsigned i = 0; i < v->site_count; i++) {
-        if (!v->gang[i].wanted)
+        if (!v->gang[i].wanted && !visiting(c, i))
             continue;
-        if (c->gang[i].parked)
+        if (!v->gang[i].wanted || c->gang[i].parked)
             parked++;
         else {
             works++;
@@ -492,7 +572,7 @@ static bool copies_lost(const struct core *c)
     for (unsigned s = 0; s < c->next.shard_count; s++) {
         bool alive = false;
         for (unsigned i = 0; i < c->next.shard[s].copy_count; i++)
-            alive = alive || view_in_sync(c->next.shard[s].copy[i].role);
+            alive = alive || (view_in_sync(c->next.shard[s].copy[i].role) && !visiting(c, c->next.slot[c->next.shard[s].copy[i].slot].site));
         if (!alive)
             return true;
     }

@@ -114,11 +114,11 @@ void history_ledger(const struct history *h, const struct msg_plan *plan, struct
     }
 }
 
-double history_last_pass_loss(const struct history *h)
+double history_last_pass_loss(const struct history *h, const struct msg_plan *plan)
 {
     double sum = 0;
-    uint64_t samples = 0;
-    for (uint64_t r = h->count; r-- > 0 && h->round[r].pass == h->round[h->count - 1].pass;) {
+    uint64_t samples = 0, end = plan->phases.count ? MIN(h->count, plan->phases.at[0].end) : h->count;
+    for (uint64_t r = end; r-- > 0 && h->round[r].pass == h->round[end - 1].pass;) {
         sum += h->round[r].loss_sum;
         samples += h->round[r].samples;
     }
@@ -134,6 +134,14 @@ uint64_t history_samples(const struct history *h, const struct msg_plan *plan)
 }
 
 /* ---- manifests ---- */
+/* The phase that a checkpoint's last step was of. */
+static const char *phase_of(const struct msg_plan *plan, uint64_t step)
+{
+    uint64_t first;
+    const struct phase *phase = phases_find(&plan->phases, step > 0 ? step - 1 : 0, &first);
+    return phase_name(phase ? phase->kind : PHASE_TRAIN);
+}
+
 static void fill_meta(const struct manifest_source *from, const struct checkpoint_entry *e, struct ckpt_meta *m)
 {
     const struct msg_plan *plan = from->plan;
@@ -148,7 +156,7 @@ static void fill_meta(const struct manifest_source *from, const struct checkpoin
         if (h->checkpoint[i].step == e->step)
             m->log_position = h->checkpoint[i].position;
     snprintf(m->job_id, sizeof m->job_id, "%s", from->job_id);
-    snprintf(m->phase, sizeof m->phase, "train");
+    snprintf(m->phase, sizeof m->phase, "%s", phase_of(plan, e->step));
     snprintf(m->optimizer, sizeof m->optimizer, "%s", plan->optim_kind == OPTIM_SGD ? "sgd" : "adamw");
     for (unsigned k = 0; k < m->slot_count; k++)
         snprintf(m->slot_name[k], sizeof m->slot_name[k], "%s", optim_slot_name(&optim, k));

@@ -14,7 +14,7 @@
 
 #include "base/checksum.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2              /* 2: phases in the plan, thresholds in records */
 #define BUSY_MS 5000
 
 struct decision_log {
@@ -58,12 +58,15 @@ static int set_up(struct decision_log *l, struct err *err)
     if (version > SCHEMA_VERSION)
         return err_set(err, ERR_CONFLICT, "the decision log %s has version %llu, this program writes %d: use a newer program", l->path,
                        (unsigned long long)version, SCHEMA_VERSION);
+    if (version > 0 && version < SCHEMA_VERSION)
+        return err_set(err, ERR_CORRUPT, "the decision log %s has version %llu, of an earlier program; this one reads %d", l->path, (unsigned long long)version,
+                       SCHEMA_VERSION);
     TRY(run(l, "BEGIN IMMEDIATE;"
                "CREATE TABLE IF NOT EXISTS entry (position INTEGER PRIMARY KEY, leader INTEGER NOT NULL, kind INTEGER NOT NULL, body BLOB NOT NULL, blob BLOB,"
                " sum INTEGER NOT NULL);"
                "CREATE TABLE IF NOT EXISTS leader (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL);"
                "INSERT OR IGNORE INTO leader VALUES (1, 0);"
-               "PRAGMA user_version=1; COMMIT;", "create", err));
+               "PRAGMA user_version=2; COMMIT;", "create", err));
     TRY(number(l, "SELECT coalesce(max(position) + 1, 0) FROM entry", &l->next, err));
     static const char insert[] = "INSERT INTO entry SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE (SELECT number FROM leader) = ?2";
     if (sqlite3_prepare_v3(l->db, insert, -1, SQLITE_PREPARE_PERSISTENT, &l->insert, NULL) != SQLITE_OK)

@@ -19,9 +19,11 @@
 #define RELAUNCH_MS 30000
 #define COPIES_LOOKED_AT 4096
 
-static float learning_rate(const void *arg, uint64_t round, uint64_t rounds)
+static float learning_rate(const void *arg, const struct phases *phases, uint64_t round)
 {
-    return (float)job_lr(arg, round, rounds);
+    uint64_t first;
+    const struct phase *phase = phases_find(phases, round, &first);
+    return (float)(phase->kind == PHASE_PRUNE ? job_prune_lr : job_lr)(arg, round - first, phase->end - first);
 }
 
 static uint64_t milliseconds(const char *name, uint64_t usual)
@@ -121,9 +123,14 @@ static void start_from(struct shell *s, const struct ckpt_found *found, const st
 
 static int check_steps(const struct shell *s, const struct ckpt_meta *m, struct err *err)
 {
-    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass);
-    if (m->step <= steps)
+    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass), prunes = job_prune_steps(&s->job.spec, m->samples_per_pass);
+    bool pruned = strcmp(m->phase, phase_name(PHASE_PRUNE)) == 0;
+    if (pruned ? m->step > steps && m->step <= steps + prunes : m->step <= steps)
         return 0;
+    if (pruned)
+        return err_set(err, ERR_USAGE, "the newest checkpoint, of step %llu, is of phase prune, and by the spec pruning takes steps %llu to %llu: resume it with the "
+                       "train.steps or train.epochs and the export.prune that it had", (unsigned long long)m->step, (unsigned long long)steps + 1,
+                       (unsigned long long)(steps + prunes));
     return err_set(err, ERR_USAGE, "the run has trained %llu steps already, the spec asks for %llu: resume it with train.steps=%llu or more",
                    (unsigned long long)m->step, (unsigned long long)steps, (unsigned long long)m->step);
 }
@@ -209,8 +216,10 @@ static int open_log(struct shell *s, struct err *err)
     CHECK(memory && s->out);
     s->core = core_init(memory, &s->config);
     TRY(decision_log_sqlite.replay(s->db, visit, s, err));
+    uint64_t base = s->config.checkpoint.have ? s->config.checkpoint.step : 0;
+    s->ended.lost_steps = s->history.count > base ? s->history.count - base : 0;
     if (s->fresh)
-        history_begin_at(&s->history, s->config.checkpoint.have ? s->config.checkpoint.step : 0);
+        history_begin_at(&s->history, base);
     return 0;
 }
 
@@ -355,6 +364,12 @@ static void tell_start(struct shell *s, uint64_t died_ms)
 {
     if (!s->restarted) {
         shell_event(s, "started", "coordinator", s->history.count, "pid %d", (int)getpid());
+        if (!s->ended.who)
+            return;
+        shell_event(s, "started again", s->ended.who, s->history.count, "after: %s", s->ended.cause);
+        restarts_died(s->restarts, s->ended.who, s->history.count + s->ended.lost_steps, s->ended.cause, s->started_ms - MIN(s->ended.ago_ms, s->started_ms));
+        if (s->ended.lost_steps)
+            restarts_lost(s->restarts, s->ended.lost_steps);
         return;
     }
     shell_event(s, "restarted", "coordinator", s->history.count, "pid %d, the log holds %llu steps", (int)getpid(), (unsigned long long)s->history.count);
@@ -413,7 +428,11 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
             run = argv[++i];
         else if (strcmp(argv[i], "--fresh") == 0)
             s->restarted = false;
-        else
+        else if (strcmp(argv[i], "--ended") == 0 && i + 3 < argc) {   /* what the start before this one fell to */
+            s->ended.who = argv[++i];
+            s->ended.cause = argv[++i];
+            s->ended.ago_ms = strtoull(argv[++i], NULL, 10);
+        } else
             return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
     }
     if (!run)

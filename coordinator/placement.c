@@ -7,18 +7,27 @@
 
 static void place_slots(const struct job_spec *spec, struct core_config *c)
 {
-    unsigned slots = 0, homes = 0;
-    for (uint32_t i = 0; i < spec->site_count; i++) {
-        homes += spec->sites[i].ps_shards > 0;
-        for (uint32_t k = 0; k < spec->sites[i].ps_shards && slots < SLOTS_LIMIT; k++)
-            c->plan.slot_site[slots++] = (uint8_t)i;
+    unsigned slots = 0, homes = 0, primaries = 0;
+    for (unsigned pass = 0; pass < 2; pass++) {       /* slots of sites that stay come first: each is the first primary of a shard */
+        for (uint32_t i = 0; i < spec->site_count; i++) {
+            if ((spec->sites[i].via == VIA_JOIN) != (pass == 1))
+                continue;
+            homes += spec->sites[i].ps_shards > 0;
+            for (uint32_t k = 0; k < spec->sites[i].ps_shards && slots < SLOTS_LIMIT; k++)
+                c->plan.slot_site[slots++] = (uint8_t)i;
+        }
+        primaries = pass == 0 ? slots : primaries;
     }
+    for (uint32_t i = 0; i < spec->site_count; i++)
+        c->visiting |= (uint8_t)((spec->sites[i].via == VIA_JOIN) << i);
     c->plan.embedded = slots == 0;
     if (c->plan.embedded) {
         slots = MIN(spec->sites[0].ranks, (uint32_t)SLOTS_LIMIT);
         homes = 1;
+        primaries = slots;
     }
-    c->plan.slot_count = c->plan.shard_count = (uint8_t)slots;
+    c->plan.slot_count = (uint8_t)slots;
+    c->plan.shard_count = (uint8_t)primaries;
     c->copies = (uint8_t)MIN(homes, (unsigned)COPIES_LIMIT);
 }
 
@@ -56,4 +65,6 @@ void placement_of(const struct job_spec *spec, struct core_config *c)
     c->checkpoint_replicas = (uint8_t)MIN(spec->checkpoint_replicas, spec->site_count);
     c->epochs = spec->epochs;
     c->steps = spec->steps;
+    c->prune_epochs = spec->prune.sparsity > 0 ? spec->prune.epochs : 0;
+    c->plan.phases.sparsity = spec->prune.sparsity;
 }

@@ -1,4 +1,5 @@
 /* The plan as people see it: the coordinator's own placement, what it costs in memory and bytes, and how long a step should take. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -205,6 +206,21 @@ static void explain_bytes(struct run_plan *p)
         reason(p, "lane ranges that are no single node of the lane tree go out in several sums; lanes %u split evenly over sites would need fewer bytes", p->lanes);
 }
 
+static void explain_pruning(struct run_plan *p, const struct job_spec *spec)
+{
+    struct phases phases = {2, {{PHASE_TRAIN, p->train_steps}, {PHASE_PRUNE, p->steps}}, p->sparsity};
+    uint64_t points = 0, last = p->train_steps;
+    for (uint64_t r = p->train_steps; r < p->steps; r++)
+        if (phases_ramp(&phases, r) > 0) {
+            points++;
+            last = r;
+        }
+    if (p->prune_steps)
+        reason(p, "pruning: the smallest weights of the whole model, in %" PRIu64 " cubic steps up to step %" PRIu64 "; the rest of the phase trains what is left, at a rate that "
+                  "falls from %g to %g", points, last + 1, job_prune_lr(&spec->optimizer, 0, p->prune_steps),
+               job_prune_lr(&spec->optimizer, p->prune_steps - 1, p->prune_steps));
+}
+
 static void explain_limits(struct run_plan *p)
 {
     uint32_t idle = 0;
@@ -243,7 +259,10 @@ static int take_data(struct run_plan *p, const struct job_spec *spec, struct err
     for (uint32_t i = 1; i < count; i++)
         sample *= dims[i];
     p->data_bytes = dims[0] * (sample + 1);
-    p->steps = job_steps(spec, dims[0]);
+    p->train_steps = job_steps(spec, dims[0]);
+    p->prune_steps = job_prune_steps(spec, dims[0]);
+    p->steps = p->train_steps + p->prune_steps;
+    p->sparsity = spec->prune.sparsity;
     return 0;
 }
 
@@ -253,6 +272,8 @@ static void take_model(struct run_plan *p, const struct layout *l)
         p->model_bytes += l->tensors[t].elems * sizeof(float);
         if (l->tensors[t].kind == TENSOR_PARAMETER)
             p->parameters += l->tensors[t].elems;
+        if (tensor_prunable(&l->tensors[t]))
+            p->prunable += l->tensors[t].elems;
     }
 }
 
@@ -278,6 +299,7 @@ static int fill(struct run_plan *p, const struct job_spec *spec, const struct gr
     predict(p);
     explain_time(p);
     explain_bytes(p);
+    explain_pruning(p, spec);
     reason(p, "memory of a rank: activations of each thread's lane, the data set (%.1f MB), its share of the gang's gradients and weights in shared memory",
            MB(p->data_bytes));
     explain_limits(p);

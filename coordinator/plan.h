@@ -42,6 +42,9 @@ struct run_plan {
     struct plan_site site[SITES_LIMIT];
     struct plan_shard shard[SHARDS_LIMIT];
     uint8_t slot_site[SLOTS_LIMIT];
+    uint64_t train_steps, prune_steps;   /* of the phases; steps: both */
+    uint64_t prunable;                /* weights that pruning may make zero */
+    double sparsity;
     uint64_t samples_per_pass, steps, parameters, model_bytes, data_bytes, memory_bytes;   /* memory: all ranks and shards */
     unsigned threads;                 /* of all ranks */
     struct { uint64_t contributed, replicated, pulled; } wan, inside;     /* bytes per step between sites, and inside them */

@@ -66,7 +66,11 @@ void run_plan_print(const struct run_plan *p, FILE *out)
     char a[32], b[32];
     fprintf(out, "plan of %s: %" PRIu64 " steps of %u samples (%" PRIu64 " a pass), %" PRIu64 " parameters\n", p->name, p->steps, p->batch, p->samples_per_pass,
             p->parameters);
-    fprintf(out, "  machine: %s, %u cores, %.1f GB\n", p->machine.cpu_name, p->machine.cores, (double)p->machine.memory_bytes / 1e9);
+    fprintf(out, "  phases: train, steps 1-%" PRIu64, p->train_steps);
+    if (p->prune_steps)
+        fprintf(out, "; prune and fine-tune, steps %" PRIu64 "-%" PRIu64 " (%.4g %% of %" PRIu64 " weights become zero)", p->train_steps + 1, p->steps, 100 * p->sparsity,
+                p->prunable);
+    fprintf(out, "\n  machine: %s, %u cores, %.1f GB\n", p->machine.cpu_name, p->machine.cores, (double)p->machine.memory_bytes / 1e9);
     fprintf(out, "  %-10s %-7s %5s %7s %9s  %s\n", "site", "via", "ranks", "threads", "memory", "lanes");
     for (uint32_t i = 0; i < p->site_count; i++) {
         const struct plan_site *s = &p->site[i];
@@ -127,7 +131,11 @@ static void json_costs(const struct run_plan *p, FILE *out)
     uint32_t ranks = 0;
     for (uint32_t i = 0; i < p->site_count; i++)
         ranks += p->site[i].ranks;
-    fprintf(out, ",\"steps\":%" PRIu64 ",\"samples_per_pass\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"memory_bytes\":%" PRIu64 ",\"step_seconds_predicted\":%.6f",
+    fprintf(out, ",\"phases\":[{\"name\":\"train\",\"first_step\":1,\"last_step\":%" PRIu64 "}", p->train_steps);
+    if (p->prune_steps)
+        fprintf(out, ",{\"name\":\"prune\",\"first_step\":%" PRIu64 ",\"last_step\":%" PRIu64 ",\"sparsity\":%.6g,\"weights\":%" PRIu64 "}", p->train_steps + 1, p->steps,
+                p->sparsity, p->prunable);
+    fprintf(out, "],\"steps\":%" PRIu64 ",\"samples_per_pass\":%" PRIu64 ",\"parameters\":%" PRIu64 ",\"memory_bytes\":%" PRIu64 ",\"step_seconds_predicted\":%.6f",
             p->steps, p->samples_per_pass, p->parameters, p->memory_bytes, p->step_ms / 1e3);
     fprintf(out, ",\"step_parts_ms\":{\"compute\":%.4f,\"bytes\":%.4f,\"optimizer\":%.4f,\"messages\":%.4f}", p->compute_ms, p->link_ms, p->apply_ms, p->hops_ms);
     fprintf(out, ",\"probe\":{\"lane_ms\":%.4f,\"lane_samples\":%u,\"at_once\":%u,\"optimizer_ms\":%.4f,\"link_bytes_per_second\":%.0f}", p->probe.lane_ms,

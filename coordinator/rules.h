@@ -44,5 +44,20 @@
 #else
 #define RULE_ROLLRAM true     /* a RAM segment counts only when no rollback has annulled it and the log holds its records */
 #endif
+#ifdef RULE_OFF_PHASE
+#define RULE_PHASE false
+#else
+#define RULE_PHASE true       /* a phase begins only when the checkpoint of what the one before ended with is durable */
+#endif
+#ifdef RULE_OFF_HIST
+#define RULE_HIST false
+#else
+#define RULE_HIST true        /* a shard's newest histogram takes the place of the one before, however often it is sent */
+#endif
+#ifdef RULE_OFF_RAMEND
+#define RULE_RAMEND false
+#else
+#define RULE_RAMEND true      /* no generation starts in RAM with what a phase ends with: its checkpoint is cut when it is made */
+#endif
 
 #endif

@@ -224,6 +224,17 @@ static void on_fail(struct shell *s, const char *text)
     shell_end(s, s->failed_code ? s->failed_code : err_exit_code(ERR_JOB), FLUSH_MS);
 }
 
+static void send_stop(struct shell *s, const struct core_action *a)
+{
+    if (a->to.role == ROLE_NONE)
+        s->end_why = a->u.stop.why;   /* else only a site goes */
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &s->member[i];
+        if (m->link && m->joined && (a->to.role == ROLE_NONE || m->who.site == a->to.site))
+            send_to(s, m, MSG_STOP, &a->u.stop, NULL);
+    }
+}
+
 static bool act(struct shell *s, const struct core_action *a)
 {
     struct bytes declaration = {s->declaration_bytes, s->declaration_size};
@@ -238,10 +249,7 @@ static bool act(struct shell *s, const struct core_action *a)
     case CORE_SEND_SUM: send_to(s, shell_member(s, a->to), MSG_SUM, &a->u.sum, NULL); break;
     case CORE_SEND_MANIFEST: send_manifest(s, &a->u.checkpoint); break;
     case CORE_SEND_LAUNCH: send_to(s, shell_member(s, a->to), MSG_LAUNCH, &a->u.launch, NULL); break;
-    case CORE_SEND_STOP:
-        s->end_why = a->u.stop.why;
-        send_joined(s, (struct process_id){0}, MSG_STOP, &a->u.stop, NULL);
-        break;
+    case CORE_SEND_STOP: send_stop(s, a); break;
     case CORE_EVENT: on_core_event(s, a); break;
     case CORE_COMMITTED: on_committed(s, &a->u.record); break;
     case CORE_DURABLE: on_durable(s, &a->u.checkpoint); break;
@@ -285,6 +293,8 @@ void shell_tick(void *arg)
     shell_sample(s);
     if (core_phase(s->core) != CORE_RECOVERING)
         restarts_back(s->restarts, "coordinator", loop_now_ms(s->loop));
+    if (core_phase(s->core) != CORE_RECOVERING && s->ended.who)
+        restarts_back(s->restarts, s->ended.who, loop_now_ms(s->loop));
     if (s->report_due && !s->ending)
         shell_report(s, "running");
 }

@@ -26,7 +26,7 @@ void history_free(struct history *h);
 void history_entry(struct history *h, const struct log_entry *e, double seconds);
 void history_begin_at(struct history *h, uint64_t base);
 void history_ledger(const struct history *h, const struct msg_plan *plan, struct report *out);
-double history_last_pass_loss(const struct history *h);   /* sample mean; NAN: none */
+double history_last_pass_loss(const struct history *h, const struct msg_plan *plan);   /* of phase train, sample mean; NAN: none */
 uint64_t history_samples(const struct history *h, const struct msg_plan *plan);
 /* The manifest of a decided checkpoint: a pure function of what was logged. *text: malloc. */
 struct manifest_source { const struct history *history; const struct msg_plan *plan; const struct declaration *declaration; const char *spec_yaml, *job_id; };
@@ -40,6 +40,7 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
 #define MEMBERS_MAX 512
 struct member { struct link *link; bool joined; struct process_id who; };
 struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
+struct rank_address { uint32_t instance; uint16_t host; char address_tls[ADDRESS_LIMIT]; };
 struct wan { struct process_id who; uint64_t bytes, first; };   /* first: what it had sent when it was first heard; rates count from there */
 
 struct shell {
@@ -57,12 +58,14 @@ struct shell {
     unsigned unsynced;
     struct member member[MEMBERS_MAX];
     struct slot_address address[SLOTS_LIMIT];   /* outlives a broken link: peers still dial it */
+    struct rank_address rank[SITES_LIMIT][LANES_MAX];   /* likewise */
     struct wan *wan;
     unsigned wan_count, wan_room;
     void *declaration_bytes;              /* as it came; NULL: no rank has joined yet */
     size_t declaration_size;
     struct declaration declaration;
     char declared_by[120];
+    struct { const char *who, *cause; uint64_t ago_ms, lost_steps; } ended;   /* the start before this one, when somebody knows why; who NULL: nobody */
     bool restarted, fresh;                /* fresh: nothing of an earlier start lives; also when a fresh start died before its first view */
     bool was_lost[SITES_LIMIT];           /* the agent's link broke */
     bool exported;                        /* told */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/magnitude.h"
+
 static struct member *member_of(struct shell *s, const struct link *link)
 {
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
@@ -79,12 +81,44 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         memcpy(a->address_unix, m->address_unix, sizeof a->address_unix);
         memcpy(a->address_tls, m->address_tls, sizeof a->address_tls);
     }
+    if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
+        struct rank_address *a = &s->rank[m->who.site][m->who.index];
+        a->instance = m->who.instance;
+        a->host = m->host;
+        memcpy(a->address_tls, m->address_tls, sizeof a->address_tls);
+    }
     shell_who(s, m->who, who);
     restarts_back(s->restarts, who, loop_now_ms(s->loop));
     if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site]) {
         s->was_lost[m->who.site] = false;
         shell_event(s, "back", who, core_round(s->core), "joined again");
     }
+}
+
+/* Once all ranks of a site's present launch have joined, each is told where the others are; one that joins again over a new link is told again. */
+static void tell_gang(struct shell *s, struct process_id joined)
+{
+    const struct view_gang *g = &core_view(s->core)->gang[joined.site];
+    if (joined.role != ROLE_WORKER || joined.instance != g->incarnation || g->ranks > LANES_MAX)
+        return;
+    struct msg_gang *m = calloc(1, sizeof *m);
+    CHECK(m != NULL);
+    *m = (struct msg_gang){.site = joined.site, .incarnation = g->incarnation, .rank_count = g->ranks};
+    bool whole = true;
+    for (unsigned r = 0; r < g->ranks; r++) {
+        const struct rank_address *a = &s->rank[joined.site][r];
+        whole = whole && a->instance == g->incarnation;
+        m->host[r] = a->host;
+        memcpy(m->address_tls[r], a->address_tls, ADDRESS_LIMIT);
+    }
+    for (unsigned i = 0; i < MEMBERS_MAX && whole; i++) {
+        struct member *to = &s->member[i];
+        struct err err = ERR_INIT;
+        bool rank = to->link && to->joined && to->who.role == ROLE_WORKER && to->who.site == joined.site && to->who.instance == g->incarnation;
+        if (rank && link_send(to->link, MSG_GANG, core_view(s->core)->number, m, NULL, 0, &err) < 0)
+            log_warn(&s->log, "%s", err.text);
+    }
+    free(m);
 }
 
 /* Whether the core has something to do. */
@@ -194,6 +228,15 @@ static const char *from_agent(struct shell *s, const struct member *me, enum msg
     return NULL;
 }
 
+static const char *from_shard(struct shell *s, const struct member *me, const struct msg_prepared *m, const uint8_t *payload, size_t size)
+{
+    size_t norms = m->norm_count * sizeof(double);
+    if ((m->bin_count && m->bin_count != MAGNITUDE_BINS) || size != norms + m->bin_count * sizeof(uint32_t))
+        return "reports another number of norms or bins than it says";
+    core_on_prepared(s->core, loop_now_ms(s->loop), me->who, m, (const double *)(const void *)payload, (const uint32_t *)(const void *)(payload + norms), s->out);
+    return NULL;
+}
+
 static const char *from_member(struct shell *s, const struct member *me, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
     uint64_t now = loop_now_ms(s->loop);
@@ -209,10 +252,7 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
         core_on_leave(s->core, now, m, s->out);
         return NULL;
     case MSG_PREPARED:
-        if (size != ((struct msg_prepared *)m)->norm_count * sizeof(double))
-            return "reports another number of norms than it says";
-        core_on_prepared(s->core, now, me->who, m, (const double *)(const void *)payload, s->out);
-        return NULL;
+        return from_shard(s, me, m, payload, size);
     case MSG_PART:
         if (((struct msg_part *)m)->site != me->who.site)
             return "tells of parts of another site";
@@ -252,6 +292,46 @@ static void answer_status(struct shell *s, struct link *link)
         log_warn(&s->log, "%s", err.text);
 }
 
+/* ---- visiting sites ---- */
+static void enrol(struct shell *s, struct link *link, const struct msg_enrol *m)
+{
+    struct err err = ERR_INIT;
+    const struct process_id *who = &link_peer(link)->who;
+    const char *site = s->job.spec.sites[who->site].name;
+    struct msg_enrolled reply = {0};
+    void *image = NULL;
+    size_t size = 0;
+    int rc = strcmp(m->site, site) == 0 ? enrol_spend(s->run.path, site, m->secret, &err) : err_set(&err, ERR_DENIED, "the token is of another site");
+    if (rc == 0)
+        rc = enrol_pack(s->run.path, site, &image, &size, &err);
+    snprintf(reply.name, sizeof reply.name, "%s", s->job.spec.name);
+    struct bytes payload = {image, size};
+    struct msg_failed refused = {.who = {.role = ROLE_COORDINATOR}, .code = err.code};
+    snprintf(refused.text, sizeof refused.text, "%.*s", (int)sizeof refused.text - 1, err.text);
+    struct err lost = ERR_INIT;
+    int sent = rc == 0 ? link_send(link, MSG_ENROLLED, 0, &reply, &payload, 1, &lost) : link_send(link, MSG_FAILED, 0, &refused, NULL, 0, &lost);
+    free(image);
+    if (sent < 0)
+        log_warn(&s->log, "%s", lost.text);
+    if (rc == 0) {
+        shell_event(s, "enrolled", site, core_round(s->core), "a machine used the token of this site");
+        core_on_enrolled(s->core, loop_now_ms(s->loop), who->site, s->out);
+        shell_run(s);
+    } else {
+        log_warn(&s->log, "%s", err.text);
+    }
+}
+
+static void drain(struct shell *s, const struct member *me, const struct msg_drain *m)
+{
+    if (me->who.role != ROLE_CLI && (me->who.role != ROLE_AGENT || me->who.site != m->site)) {
+        refuse(s, me->link, "may not drain that site");
+        return;
+    }
+    core_on_drain(s->core, loop_now_ms(s->loop), m->site, s->out);
+    shell_run(s);
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct shell *s = arg;
@@ -275,8 +355,11 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
     s->out->count = 0;
     s->exited = (struct process_id){0};
     if (type == MSG_JOIN) {
-        if (on_join(s, me, m, payload, size))
+        struct process_id who = me->who;
+        if (on_join(s, me, m, payload, size)) {
             shell_run(s);
+            tell_gang(s, who);
+        }
         return;
     }
     const char *wrong = me->joined ? from_member(s, me, type, m, payload, size) : "has not joined and sends work";
@@ -284,6 +367,8 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
         refuse(s, me->link, wrong);
         return;
     }
+    if (type == MSG_LEAVE)
+        me->joined = false;               /* the end of its link is no loss */
     if (type == MSG_HEARTBEAT)
         keep_wan(s, me->who, ((struct msg_heartbeat *)m)->wan_sent_bytes);
     shell_run(s);
@@ -297,8 +382,12 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         return;
     if (type == MSG_STATUS)
         answer_status(s, link);
-    else if (type == MSG_STOP && me->who.role == ROLE_CLI)
+    else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
         shell_stop_asked(s);
+    else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
+        enrol(s, link, m);
+    else if (type == MSG_DRAIN && !s->ending)
+        drain(s, me, m);
     else if (!s->ending)
         on_work(s, me, type, m, payload, size);
 }

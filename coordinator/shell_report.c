@@ -10,7 +10,7 @@
 
 void shell_who(const struct shell *s, struct process_id who, char out[120])
 {
-    static const char *const words[] = {"", "coordinator", "agent", "worker", "ps", "export", "cli"};
+    static const char *const words[] = {"", "coordinator", "agent", "worker", "ps", "export", "cli", "join"};
     const char *site = who.site < s->job.spec.site_count ? s->job.spec.sites[who.site].name : "?";
     if (who.role == ROLE_NONE || who.role == ROLE_COORDINATOR || who.role >= ARRAY_LEN(words))
         snprintf(out, 120, "coordinator");
@@ -148,7 +148,11 @@ size_t shell_status(const struct shell *s, char *out, size_t size)
     char lr[NUMBER_TEXT_BYTES];
     double rate, wan;
     rates(s, &rate, &wan);
-    add(&t, "{\"phase\":\"%s\",\"status\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)], shell_outcome(s), round, p->rounds,
+    uint64_t first;
+    const struct phase *training = phases_find(&p->phases, round, &first);
+    add(&t, "{\"training_phase\":\"%s\",", training ? phase_name(training->kind) : "");
+    add(&t, "\"phase\":\"%s\",\"status\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)],
+        shell_outcome(s), round, p->rounds,
         v->number, v->generation);
     add_number(&t, "epoch", known ? last->pass + 1 : NAN);
     add_number(&t, "epochs", per_pass ? (double)p->rounds / (double)per_pass : NAN);
@@ -202,7 +206,7 @@ static void fill(struct shell *s, const char *status)
     r->epochs = p->samples_per_pass ? (double)r->samples / (double)p->samples_per_pass : NAN;
     r->wall_seconds = s->seconds_before + (double)(loop_now_ms(s->loop) - s->started_ms) / 1e3;
     r->samples_per_second = span >= REPORT_RATE_MS ? (double)s->samples_here * 1e3 / (double)span : NAN;
-    r->train_loss = history_last_pass_loss(&s->history);
+    r->train_loss = history_last_pass_loss(&s->history, p);
     /* Processes that live on count from their own start; those of an earlier start are gone with their numbers. */
     r->have_wan = counted_before || wan_known(s);
     r->wan_bytes_sent = s->fresh ? wan_before + wan : MAX(wan_before, wan);

@@ -104,6 +104,20 @@ int stream_copy(struct stream *s, void *dst, enum mem_space dst_space, const voi
     return stream_launch(s, copy_kernel, pointer, 2, host, &p, sizeof p, out, err);
 }
 
+int memory_copy(struct memory to, struct memory from, size_t size_bytes, struct handle *out, struct err *err)
+{
+    struct stream *s = to.space == SPACE_DEVICE || !from.stream ? to.stream : from.stream;
+    *out = (struct handle){0};
+    if (to.pointer == from.pointer && to.space == from.space)
+        return 0;
+    if (s)
+        return stream_copy(s, to.pointer, to.space, from.pointer, from.space, size_bytes, out, err);
+    if (to.space != SPACE_HOST || from.space != SPACE_HOST)
+        return err_set(err, ERR_USAGE, "device memory is copied in the order of a stream, and none was given");
+    memcpy(to.pointer, from.pointer, size_bytes);
+    return 0;
+}
+
 bool handle_done(struct handle h) { return h.ticket == 0 || h.stream->device->ops->done(h); }
 
 int handle_wait(struct handle h, uint64_t timeout_ms, struct err *err)

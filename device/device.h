@@ -19,6 +19,9 @@ struct handle {                       /* completion of one submitted call; by va
     uint64_t ticket;                  /* 0: already complete */
 };
 
+/* Where a tensor lies, and whose order calls on it follow. In host memory stream may be NULL: such calls are complete when they return. */
+struct memory { void *pointer; enum mem_space space; struct stream *stream; };
+
 #define KERNEL_POINTERS_MAX 16
 /* A kernel gets translated pointers and a copy of its parameters; it runs on the stream, allocates nothing, cannot fail. */
 typedef void (*kernel_fn)(void *const *pointer, const void *params);
@@ -41,6 +44,8 @@ int stream_launch(struct stream *s, kernel_fn fn, void *const *pointer, unsigned
 /* Copies between any two spaces. The host buffer must stay until the handle is done. */
 int stream_copy(struct stream *s, void *dst, enum mem_space dst_space, const void *src, enum mem_space src_space, size_t size_bytes,
                 struct handle *out, struct err *err);
+/* The same between two memories, one of which may be of a device: in the order of its stream. */
+int memory_copy(struct memory to, struct memory from, size_t size_bytes, struct handle *out, struct err *err);
 bool handle_done(struct handle h);
 /* ERR_ABORTED when the deadline passes (timeout_ms; UINT64_MAX: none) or the stream was aborted. */
 int handle_wait(struct handle h, uint64_t timeout_ms, struct err *err);

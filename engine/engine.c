@@ -204,6 +204,8 @@ int engine_lane(struct engine *e, unsigned slot, const uint8_t *pixels, const ui
     return run_calls(e, &e->slot[slot], &b, p->call, p->call_count, err);
 }
 
+struct stream *engine_stream(const struct engine *e, unsigned slot) { return e->slot[slot].stream; }
+
 int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, struct lane_metrics *out, struct err *err)
 {
     struct lane_metrics total = {0};

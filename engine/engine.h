@@ -34,6 +34,9 @@ int engine_set_weights(struct engine *e, const float *arena, struct err *err);
 int engine_lane(struct engine *e, unsigned slot, const uint8_t *pixels, const uint8_t *labels, uint32_t count, float *grad,
                 struct lane_metrics *out, struct err *err);
 
+/* On which a slot's calls follow one another. */
+struct stream *engine_stream(const struct engine *e, unsigned slot);
+
 /* Evaluation with running statistics: loss sum and correct count of `count` samples, any count; uses slot 0.. of all threads in order. */
 int engine_eval(struct engine *e, const uint8_t *pixels, const uint8_t *labels, uint64_t count, struct lane_metrics *out,
                 struct err *err);
@@ -50,6 +53,10 @@ const char *optim_slot_name(const struct optim_config *c, unsigned slot);   /* "
  * step: number of applied records after this one (from 1), for bias correction. slots: optim_slots() arrays of n floats. In place. */
 void optim_apply(const struct optim_config *c, enum tensor_kind kind, float *weights, float *const *slots, const float *sum,
                  uint64_t n, double samples, float lr, float clip, uint64_t step);
+/* The same for a block of a pruned tensor. Its mask is the set of its zeros: first weights below `threshold` (0: none) become zero, then whatever is exactly zero
+ * stays so, with its moments. The mask thus needs no memory, file or message of its own, and cannot disagree with the weights. */
+void optim_apply_masked(const struct optim_config *c, float *weights, float *const *slots, const float *sum, uint64_t n, double samples, float lr, float clip,
+                        uint64_t step, float threshold);
 /* Sum of squares in double, fixed order, and the count of non-finite values; for PREPARED. */
 double block_square_sum(const float *v, uint64_t n, uint32_t *nonfinite);
 

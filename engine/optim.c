@@ -6,6 +6,9 @@
 
 #include "engine/engine.h"
 
+#define MASK_CHUNK 4096
+#define OPTIM_SLOTS_MAX 2
+
 unsigned optim_slots(const struct optim_config *c)
 {
     return c->kind == OPTIM_ADAMW ? 2 : c->momentum != 0 ? 1 : 0;
@@ -76,6 +79,28 @@ void optim_apply(const struct optim_config *c, enum tensor_kind kind, float *wei
         sgd(weights, slots[0], sum, n, scale, c->weight_decay, lr, c->momentum, c->nesterov);
     } else {
         plain(weights, sum, n, scale, c->weight_decay, lr);
+    }
+}
+
+/* The ordinary step runs over all elements, so that kept ones get its very bits; then the masked ones are put back to zero. */
+void optim_apply_masked(const struct optim_config *c, float *weights, float *const *slots, const float *sum, uint64_t n, double samples, float lr, float clip,
+                        uint64_t step, float threshold)
+{
+    uint8_t masked[MASK_CHUNK];
+    unsigned slot_count = optim_slots(c);
+    for (uint64_t at = 0; at < n; at += MASK_CHUNK) {
+        uint64_t count = n - at < MASK_CHUNK ? n - at : MASK_CHUNK;
+        float *slot[OPTIM_SLOTS_MAX] = {0};
+        for (unsigned k = 0; k < slot_count; k++)
+            slot[k] = slots[k] + at;
+        for (uint64_t i = 0; i < count; i++)
+            masked[i] = weights[at + i] == 0 || fabsf(weights[at + i]) < threshold;
+        optim_apply(c, TENSOR_PARAMETER, weights + at, slot, sum + at, count, samples, lr, clip, step);
+        for (uint64_t i = 0; i < count; i++)
+            weights[at + i] = masked[i] ? 0 : weights[at + i];
+        for (unsigned k = 0; k < slot_count; k++)
+            for (uint64_t i = 0; i < count; i++)
+                slot[k][i] = masked[i] ? 0 : slot[k][i];
     }
 }
 

@@ -18,46 +18,57 @@ struct stage {
     bool always;                     /* files also when the spec wants none */
     char export_dir[PATH_MAX];
     struct job job;
-    struct exported_model model;
+    struct exported_model model;     /* of the last step: what is exported */
+    struct exported_model trained;   /* what phase train ended with, when a phase followed; else `model` is */
+    uint64_t samples_per_pass;
     struct log log;
     /* the result */
     bool evaluated, exported;
     const char *refused;             /* why a format is left out, or NULL */
-    struct evaluation eval;
+    struct evaluation eval, trained_eval;
     struct latency latency;
     const char *file;                /* "model.onnx" */
     int64_t file_bytes;
 };
 
-/* ---- the checkpoint ---- */
-static int open_found(struct stage *s, const struct ckpt_found *f, struct err *err)
+/* ---- the checkpoints ---- */
+/* generation 0: any. */
+static int open_found(struct stage *s, const struct ckpt_found *f, uint64_t step, uint32_t generation, struct exported_model *out, struct err *err)
 {
     struct ckpt_manifest m;
     TRY(ckpt_open(&fs_real, f->dir, &m, err));
-    int rc = m.meta.generation == s->generation && m.meta.step == s->step
-                 ? checkpoint_load(f->dir, &m, &s->model, err)
+    int rc = (m.meta.generation == generation || generation == 0) && m.meta.step == step
+                 ? checkpoint_load(f->dir, &m, out, err)
                  : err_set(err, ERR_NOT_FOUND, "%s is of generation %u", f->dir, m.meta.generation);
+    s->samples_per_pass = m.meta.samples_per_pass;
     ckpt_manifest_fini(&m);
     return rc;
 }
 
 /* Own site first: its copy is near. A damaged copy is passed over and named. */
-static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t count, struct err *err)
+static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t count, uint64_t step, uint32_t generation, struct exported_model *out, struct err *err)
 {
     err_set(err, ERR_NOT_FOUND, "no site has one");
     for (unsigned turn = 0; turn < 2; turn++)
         for (uint32_t i = 0; i < count; i++) {
             bool own = strcmp(all[i].site, s->site) == 0;
-            if (!all[i].published || all[i].step != s->step || own != (turn == 0))
+            if (!all[i].published || all[i].step != step || own != (turn == 0))
                 continue;
-            if (open_found(s, &all[i], err) == 0)
+            if (open_found(s, &all[i], step, generation, out, err) == 0)
                 return 0;
             log_warn(&s->log, "%s", err->text);
         }
-    return err_wrap(err, "no checkpoint of step %llu, generation %u, in %s/ckpt can be read", (unsigned long long)s->step, s->generation, s->run);
+    return err_wrap(err, "no checkpoint of step %llu, generation %u, in %s/ckpt can be read", (unsigned long long)step, generation, s->run);
 }
 
-static int open_checkpoint(struct stage *s, struct err *err)
+/* The weights that training ended with lie below those that pruning ended with. */
+static int open_trained(struct stage *s, const struct ckpt_found *all, uint32_t count, struct err *err)
+{
+    uint64_t step = job_steps(&s->job.spec, s->samples_per_pass);
+    return job_prune_steps(&s->job.spec, s->samples_per_pass) ? open_any(s, all, count, step, 0, &s->trained, err) : 0;
+}
+
+static int open_checkpoints(struct stage *s, struct err *err)
 {
     char root[PATH_MAX];
     uint32_t count = 0;
@@ -67,7 +78,9 @@ static int open_checkpoint(struct stage *s, struct err *err)
     snprintf(root, sizeof root, "%s/ckpt", s->run);
     int rc = ckpt_list(root, all, FOUND_MAX, &count, err);
     if (rc == 0)
-        rc = open_any(s, all, count, err);
+        rc = open_any(s, all, count, s->step, s->generation, &s->model, err);
+    if (rc == 0)
+        rc = open_trained(s, all, count, err);
     free(all);
     return rc;
 }
@@ -79,6 +92,9 @@ static int evaluate(struct stage *s, struct err *err)
         return 0;
     if (exported_model_evaluate(&s->model, &s->job.spec, 0, &s->eval, err) < 0)
         return err_wrap(err, "evaluating step %llu", (unsigned long long)s->step);
+    s->trained_eval = s->eval;
+    if (s->trained.weights && exported_model_evaluate(&s->trained, &s->job.spec, 0, &s->trained_eval, err) < 0)
+        return err_wrap(err, "evaluating the last step of phase train");
     s->evaluated = true;
     return 0;
 }
@@ -115,22 +131,37 @@ static void number(char out[40], bool have, double v)
         snprintf(out, 40, "null");
 }
 
+/* Share of the prunable weights that are zero. */
+static double sparsity_of(const struct exported_model *m)
+{
+    uint64_t zero = 0, total = 0;
+    for (uint32_t k = 0; k < m->layout.tensor_count; k++) {
+        const struct tensor_desc *t = &m->layout.tensors[k];
+        for (uint64_t i = 0; tensor_prunable(t) && i < t->elems; i++)
+            zero += m->weights[t->offset + i] == 0;
+        total += tensor_prunable(t) ? t->elems : 0;
+    }
+    return total ? (double)zero / (double)total : NAN;
+}
+
 static int publish_result(struct stage *s, struct err *err)
 {
-    char path[PATH_MAX], text[2048], files[512] = "null", loss[40], accuracy[40], p50[40], p99[40], latency[160] = "null", weights[SHA256_HEX], state[SHA256_HEX];
-    number(loss, s->evaluated, s->eval.loss);
+    const struct exported_model *trained = s->trained.weights ? &s->trained : &s->model;
+    char path[PATH_MAX], text[2048], files[512] = "null", latency[160] = "null", loss[40], trained_accuracy[40], accuracy[40], sparsity[40], weights[SHA256_HEX],
+        state[SHA256_HEX];
+    number(loss, s->evaluated, s->trained_eval.loss);
+    number(trained_accuracy, s->evaluated, s->trained_eval.accuracy);
     number(accuracy, s->evaluated, s->eval.accuracy);
-    weights_sha256(&s->model.layout, s->model.weights, TENSOR_PARAMETER, weights);
-    weights_sha256(&s->model.layout, s->model.weights, TENSOR_STATE, state);
-    snprintf(p50, sizeof p50, "%.6g", s->latency.p50);
-    snprintf(p99, sizeof p99, "%.6g", s->latency.p99);
+    number(sparsity, s->trained.weights != NULL, sparsity_of(&s->model));
+    weights_sha256(&trained->layout, trained->weights, TENSOR_PARAMETER, weights);
+    weights_sha256(&trained->layout, trained->weights, TENSOR_STATE, state);
     if (s->model.graph)
-        snprintf(latency, sizeof latency, "{\"batch\":1,\"p50\":%s,\"p99\":%s,\"threads\":1}", p50, p99);
+        snprintf(latency, sizeof latency, "{\"batch\":1,\"p50\":%.6g,\"p99\":%.6g,\"threads\":1}", s->latency.p50, s->latency.p99);
     if (s->exported)
-        snprintf(files, sizeof files, "{\"float\":{\"accuracy\":%s,\"bytes\":%lld,\"latency_ms\":%s,\"path\":\"export/float/%s\"},\"gate\":null,\"quantized\":null}",
-                 accuracy, (long long)s->file_bytes, latency, s->file);
+        snprintf(files, sizeof files, "{\"float\":{\"accuracy\":%s,\"bytes\":%lld,\"latency_ms\":%s,\"path\":\"export/float/%s\",\"sparsity\":%s},\"gate\":null,\"quantized\":null}",
+                 accuracy, (long long)s->file_bytes, latency, s->file, sparsity);
     int n = snprintf(text, sizeof text, "{\"eval_accuracy\":%s,\"eval_loss\":%s,\"export\":%s,\"state_sha256\":\"%s\",\"weights_sha256\":\"%s\"}\n",
-                     accuracy, loss, files, state, weights);
+                     trained_accuracy, loss, files, state, weights);
     CHECK(n > 0 && n < (int)sizeof text);
     if (snprintf(path, sizeof path, "%s/result.json", s->export_dir) >= (int)sizeof path)
         return err_set(err, ERR_FAILED, "the path %s is too long", s->export_dir);
@@ -154,7 +185,7 @@ static int stage_run(struct stage *s, struct err *err)
     TRY(fs_mkdirs(&fs_real, s->export_dir, err));
     TRY(fs_fsync_dir(&fs_real, s->run, err));
     TRY(attempt_sweep(s->export_dir, err));
-    TRY(open_checkpoint(s, err));
+    TRY(open_checkpoints(s, err));
     TRY(evaluate(s, err));
     TRY(write_files(s, err));
     TRY(publish_result(s, err));
@@ -220,6 +251,7 @@ int export_main(int argc, char **argv)
         fprintf(stderr, "viaduct: export: %s\n", err.text);
     }
     exported_model_close(&s->model);
+    exported_model_close(&s->trained);
     job_fini(&s->job);
     log_close(&s->log);
     free(s);

@@ -59,12 +59,24 @@ static uint32_t ints_at(const struct tree *root, const char *path, uint32_t *out
     return n;
 }
 
-static const char *line_of(struct job *job, const struct tree *t)
+const char *line_of(struct job *job, const struct tree *t)
 {
     return t && t->line ? job_text(job, "line %u", t->line) : t ? "the command line" : "the default";
 }
 
 /* ---- sites ---- */
+static const char *const via_words[] = {[VIA_LOCAL] = "local", [VIA_MPIRUN] = "mpirun", [VIA_SLURM] = "slurm", [VIA_JOIN] = "join"};
+
+const char *job_via_word(enum job_via via) { return via_words[via]; }
+
+static enum job_via via_of(const struct tree *t)
+{
+    for (unsigned i = 0; t && t->kind == TREE_SCALAR && i < ARRAY_LEN(via_words); i++)
+        if (strcmp(t->text, via_words[i]) == 0)
+            return (enum job_via)i;
+    return VIA_LOCAL;
+}
+
 static void read_sites(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
@@ -79,7 +91,7 @@ static void read_sites(struct job *job, const struct tree *root)
         const struct tree *t = list->item[i], *shards = tree_get(t, "ps_shards"), *name = tree_get(t, "name"), *via = tree_get(t, "via");
         struct job_site *site = &s->sites[i];
         *site = (struct job_site){.name = name && name->kind == TREE_SCALAR ? name->text : "", .ranks = 1, .threads = 1, .nodes = 1, .reads_data = true};
-        site->via = via && via->kind == TREE_SCALAR && strcmp(via->text, "mpirun") == 0 ? VIA_MPIRUN : VIA_LOCAL;
+        site->via = via_of(via);
         site->ranks = (uint32_t)bounded(tree_get(t, "ranks"), "sites[].ranks", 1);
         site->threads = (uint32_t)bounded(tree_get(t, "threads"), "sites[].threads", 1);
         site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
@@ -90,7 +102,7 @@ static void check_sites(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
     const struct tree *list = at(root, "sites");
-    uint32_t ranks = 0;
+    uint32_t ranks = 0, stay = 0;
     if (list && list->kind != TREE_LIST)
         return;
     for (uint32_t i = 0; i < s->site_count; i++) {
@@ -100,12 +112,19 @@ static void check_sites(struct job *job, const struct tree *root)
             if (name && *s->sites[i].name && strcmp(s->sites[k].name, s->sites[i].name) == 0)
                 problem_at(job, name, job_text(job, "sites[%u].name", i), NULL, "'%s' is the name of sites[%u] too (%s); names of sites must differ",
                            s->sites[i].name, k, line_of(job, tree_get(list->item[k], "name")));
-        if (s->site_count > 1 && s->sites[i].ps_shards == 0)
+        stay += s->sites[i].via != VIA_JOIN;
+        if (s->sites[i].via == VIA_JOIN && !s->address)
+            problem_at(job, tree_get(t, "via"), job_text(job, "sites[%u].via", i), NULL,
+                       "machines that join dial the coordinator: give coordinator.address, HOST:PORT as they see it, and coordinator.listen on that port (%s)",
+                       line_of(job, at(root, "coordinator")));
+        if (s->site_count > 1 && s->sites[i].ps_shards == 0 && s->sites[i].via != VIA_JOIN)
             problem_at(job, shards ? shards : t, job_text(job, "sites[%u].ps_shards", i), NULL,
                        "a job over %u sites (%s) needs at least one parameter-server shard at each", s->site_count, line_of(job, list));
         if (s->site_count == 1 && s->sites[i].ps_shards > 0)
             problem_at(job, shards, job_text(job, "sites[%u].ps_shards", i), NULL, "shards at the only site are not in this version; leave it out or use 0");
     }
+    if (!stay && s->site_count)
+        problem_at(job, list, "sites", NULL, "all sites join later; at least one must be there from the start, to hold the model");
     const struct tree *lanes = at(root, "train.lanes");
     if (ranks > s->lanes)
         problem_at(job, lanes ? lanes : list, lanes ? "train.lanes" : "sites", NULL, "%u ranks over all sites (%s) need at least as many lanes, and train.lanes is %u (%s)",
@@ -261,11 +280,24 @@ static void read_rest(struct job *job, const struct tree *root)
     s->checkpoint_replicas = at(root, "checkpoint.replicas") ? (uint32_t)number_at(root, "checkpoint.replicas") : MIN(2u, s->site_count);
     s->ram_every = (uint32_t)number_at(root, "checkpoint.ram_every");
     s->has_export = !(export && tree_is_null(export));
+    if (at(root, "export.prune")) {
+        s->prune.sparsity = number_at(root, "export.prune.sparsity");
+        s->prune.epochs = number_at(root, "export.prune.epochs");
+    }
     for (uint32_t i = 0; to && to->kind == TREE_LIST && i < to->count; i++)
         if (to->item[i]->kind == TREE_SCALAR)
             s->export_to |= strcmp(to->item[i]->text, "onnx") == 0 ? EXPORT_ONNX : EXPORT_SAFETENSORS;
     if (s->has_export && !s->export_to)
         s->export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
+}
+
+/* What a site elsewhere reads is looked at there. */
+static bool reads_here(const struct job_spec *s)
+{
+    for (uint32_t i = 0; i < s->site_count; i++)
+        if (s->sites[i].via == VIA_LOCAL || s->sites[i].via == VIA_MPIRUN)
+            return true;
+    return false;
 }
 
 void check_whole(struct job *job, const struct tree *root, bool check_files)
@@ -274,12 +306,13 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     read_sites(job, root);
     read_rest(job, root);
     check_sites(job, root);
+    read_slurm(job, at(root, "sites"));
     check_residency(job, root);
     read_model(job, root);
     read_optimizer(job, root);
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
-    if (check_files)
+    if (check_files && reads_here(&job->spec))
         check_data_files(job, root);
     if (!job->problems.errors)
         resolve_text(job);

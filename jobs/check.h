@@ -7,6 +7,12 @@
 bool scalar_number(const struct tree *t, double *out);
 bool scalar_bool(const struct tree *t, bool *out);
 bool scalar_steps(const struct tree *t, double *out);
+bool scalar_word(const struct tree *t);
+bool scalar_duration(const struct tree *t, double *seconds);
+/* "line 7", "the command line" or "the default": where a value stands. */
+const char *line_of(struct job *job, const struct tree *t);
+/* Keys of Slurm at sites that are `via: slurm`, and only there. */
+void read_slurm(struct job *job, const struct tree *list);
 
 /* Cross-field rules are looked at as far as the single values allow; the spec is filled when there is no problem at all. */
 void check_whole(struct job *job, const struct tree *root, bool check_files);

@@ -20,6 +20,7 @@ enum job_optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAMW };
 enum job_schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_STEP };
 enum job_loss { LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_BCE };
 enum job_via { VIA_LOCAL, VIA_MPIRUN, VIA_SLURM, VIA_JOIN };
+const char *job_via_word(enum job_via via);
 enum job_inside { INSIDE_ALLREDUCE, INSIDE_PS };
 enum job_export { EXPORT_ONNX = 1, EXPORT_SAFETENSORS = 2, EXPORT_TRITON = 4 };   /* bit set */
 
@@ -46,11 +47,24 @@ struct job_optim {
     double clip;                     /* global norm; 0: off */
 };
 
+/* Why a Slurm job ended before its run was complete; each has a retry budget of its own. */
+enum job_retry { RETRY_TIME_LIMIT, RETRY_PREEMPTION, RETRY_NODE_FAILURE, RETRY_JOB_FAILURE, RETRIES };
+#define SLURM_OPTIONS_MAX 40
+struct job_slurm {                   /* of a site that is `via: slurm` */
+    uint32_t time_s;                 /* 0: the partition's own limit */
+    const char *partition, *account; /* NULL: Slurm's default */
+    uint32_t drain_s;                /* so long before the time limit the run is saved */
+    uint32_t retries[RETRIES];
+    uint32_t option_count;           /* further options of sbatch; value NULL: a flag */
+    struct { const char *name, *value; } option[SLURM_OPTIONS_MAX];
+};
+
 struct job_site {
     const char *name;
     enum job_via via;
     uint32_t ranks, threads, ps_shards, nodes;
     bool reads_data;                 /* named by data.residency */
+    struct job_slurm slurm;
 };
 
 struct job_spec {
@@ -72,6 +86,7 @@ struct job_spec {
     enum job_inside inside;
     uint64_t checkpoint_every;       /* steps; 0: only at the last step */
     uint32_t checkpoint_keep, checkpoint_replicas, ram_every;
+    struct { double sparsity, epochs; } prune;   /* export.prune; sparsity 0: none */
     bool has_export;
     unsigned export_to;              /* enum job_export bits */
 };
@@ -119,9 +134,12 @@ void job_init_print(FILE *out, const char *name);
  * key with old and new value. */
 int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
 
-/* Steps of the whole run and learning rate of a step (0-based; schedule and warm-up as in the contract), for a training set of
- * `samples`. Pure. */
+/* Steps of phase train and of phase prune (0: none), and learning rates of a step of each (0-based in its phase; schedule and warm-up as in the contract), for
+ * a training set of `samples`. Pure. */
 uint64_t job_steps(const struct job_spec *spec, uint64_t samples);
+uint64_t job_prune_steps(const struct job_spec *spec, uint64_t samples);
 double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps);
+/* Cosine from a tenth of optimizer.lr to `final` of it, whatever schedule phase train had. */
+double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps);
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "jobs/jobs.h"
 
-enum key_type { KEY_MAP, KEY_LIST, KEY_NAME, KEY_TEXT, KEY_PATH, KEY_INT, KEY_NUMBER, KEY_BOOL, KEY_ENUM, KEY_STEPS, KEY_INTS };
+enum key_type { KEY_MAP, KEY_LIST, KEY_NAME, KEY_TEXT, KEY_PATH, KEY_INT, KEY_NUMBER, KEY_BOOL, KEY_ENUM, KEY_STEPS, KEY_INTS, KEY_WORD, KEY_DURATION };
 
 struct key {
     const char *path;                 /* "train.optimizer.lr"; list elements: "sites[].name" */
@@ -14,9 +14,12 @@ struct key {
     bool required, nullable;          /* nullable: `null` has a meaning of its own */
     const char *fallback;             /* default as it would be written; NULL: none, or derived */
     const char *choices;              /* enum: "a|b|c" that this version does */
+    const char *refused;              /* the whole key, for ever: why */
     const char *later;                /* choices of the contract that are not in this version; "*": the whole key */
     const char *doc;
 };
+#define KEY_CHILDREN_MAX 96
+#define WORD_MAX 120                  /* bytes of a KEY_WORD */
 extern const struct key keys[];       /* ends with path NULL */
 
 const struct key *key_find(const char *path);

@@ -173,6 +173,41 @@ static void check_enum(struct job *job, const struct key *k, const struct tree *
     }
 }
 
+/* Letters, digits and a few signs: nothing that ends a line, a word or a quotation wherever it is written. */
+bool scalar_word(const struct tree *t)
+{
+    double v;
+    bool b, number = scalar_number(t, &v);
+    if (t->kind != TREE_SCALAR || (number && (v < 0 || v != floor(v) || strpbrk(t->text, ".eE+-"))) || (!number && scalar_bool(t, &b)))
+        return false;
+    size_t n = strspn(t->text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.,:=+@%/*()&|[]-");
+    return n >= 1 && n <= WORD_MAX && !t->text[n] && isalnum((unsigned char)t->text[0]);
+}
+
+/* 90s, 15m, 12h, 2d, or [D-]HH:MM:SS. */
+bool scalar_duration(const struct tree *t, double *seconds)
+{
+    static const struct { char unit; double seconds; unsigned digits; } units[] = {{'s', 1, 9}, {'m', 60, 7}, {'h', 3600, 5}, {'d', 86400, 4}};
+    unsigned d = 0, h, m, s;
+    int end = 0;
+    if (t->kind != TREE_SCALAR || !isdigit((unsigned char)t->text[0]))
+        return false;
+    size_t digits = strspn(t->text, "0123456789");
+    for (unsigned i = 0; i < ARRAY_LEN(units); i++)
+        if (t->text[digits] == units[i].unit && !t->text[digits + 1] && digits <= units[i].digits && t->text[0] != '0') {
+            *seconds = strtod(t->text, NULL) * units[i].seconds;
+            return true;
+        }
+    const char *clock = t->text[digits] == '-' && digits <= 3 ? t->text + digits + 1 : t->text;
+    if (clock != t->text)
+        d = (unsigned)strtoul(t->text, NULL, 10);
+    size_t hours = strspn(clock, "0123456789");
+    if (hours < 1 || hours > 2 || sscanf(clock, "%2u:%2u:%2u%n", &h, &m, &s, &end) != 3 || clock[end] || (size_t)end != hours + 6 || m > 59 || s > 59)
+        return false;
+    *seconds = d * 86400.0 + h * 3600.0 + m * 60.0 + s;
+    return true;
+}
+
 static void check_map(struct job *job, const struct tree *t, const char *path, const char *key_path);
 
 static void check_value(struct job *job, const struct key *k, const struct tree *t, const char *path)
@@ -181,6 +216,10 @@ static void check_value(struct job *job, const struct key *k, const struct tree 
     bool b;
     if (k->later && strcmp(k->later, "*") == 0) {
         problem_at(job, t, path, NULL, "not in this version; remove it");
+        return;
+    }
+    if (k->refused) {
+        problem_at(job, t, path, NULL, "not allowed here: %s", k->refused);
         return;
     }
     if (tree_is_null(t) && !k->required && k->path[strlen(k->path) - 1] != ']')
@@ -230,6 +269,14 @@ static void check_value(struct job *job, const struct key *k, const struct tree 
             check_range(job, k, t, path, v);
         break;
     case KEY_INTS: check_ints(job, k, t, path); break;
+    case KEY_WORD:
+        if (!scalar_word(t))
+            wrong_type(job, t, path, "a word of letters, digits and _.,:=+@%/*()&|[]- that begins with a letter or digit");
+        break;
+    case KEY_DURATION:
+        if (!scalar_duration(t, &v))
+            wrong_type(job, t, path, "a duration, like 90s, 15m, 12h, 2d or D-HH:MM:SS,");
+        break;
     }
 }
 
@@ -245,7 +292,7 @@ static const struct key *child_of(const char *key_path, const char *name, const 
 /* The full path of the key with the nearest last word: right word, wrong place. */
 static const char *nearest_path(const char *name)
 {
-    const char *words[128];
+    const char *words[256];
     unsigned n = 0;
     for (const struct key *k = keys; k->path && n < ARRAY_LEN(words); k++)
         words[n++] = key_last(k);
@@ -258,9 +305,9 @@ static const char *nearest_path(const char *name)
 
 static void check_map(struct job *job, const struct tree *t, const char *path, const char *key_path)
 {
-    const struct key *children[64];
-    const char *names[64];
-    unsigned n = key_children(key_path, children, 64);
+    const struct key *children[KEY_CHILDREN_MAX];
+    const char *names[KEY_CHILDREN_MAX];
+    unsigned n = key_children(key_path, children, KEY_CHILDREN_MAX);
     if (t->kind != TREE_MAP) {
         wrong_type(job, t, path, "a map of keys");
         return;

@@ -7,7 +7,8 @@
 #include "base/base.h"
 #include "jobs/check.h"
 
-#define RESOLVED_MAX 16384
+#define RESOLVED_MAX 65536
+#define PRUNE_LR 0.1                  /* of optimizer.lr */
 
 struct text { char *at; size_t size, used; };
 static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -87,6 +88,37 @@ static void add_optimizer(struct text *t, const struct job_optim *o)
     add(t, "}\n");
 }
 
+static void add_slurm(struct text *t, const struct job_slurm *s, bool first)
+{
+    if (s->time_s)
+        add(t, ", time: %us", s->time_s);
+    if (s->partition)
+        add(t, ", partition: \"%s\"", s->partition);
+    if (s->account)
+        add(t, ", account: \"%s\"", s->account);
+    add(t, ", slurm: {");
+    if (first)
+        add(t, "drain: %us, retries: {time_limit: %u, preemption: %u, node_failure: %u, job_failure: %u}", s->drain_s, s->retries[RETRY_TIME_LIMIT],
+            s->retries[RETRY_PREEMPTION], s->retries[RETRY_NODE_FAILURE], s->retries[RETRY_JOB_FAILURE]);
+    for (uint32_t i = 0; i < s->option_count; i++) {
+        const char *v = s->option[i].value, *quote = v && strspn(v, "0123456789") < strlen(v) ? "\"" : "";
+        add(t, "%s%s: %s%s%s", first || i ? ", " : "", s->option[i].name, quote, v ? v : "true", quote);
+    }
+    add(t, "}");
+}
+
+static void add_export(struct text *t, const struct job_spec *s)
+{
+    add(t, "export: {to: [%s%s%s]", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
+        s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+    if (s->prune.sparsity > 0) {
+        add_number(t, ", prune: {sparsity", s->prune.sparsity);
+        add_number(t, ", epochs", s->prune.epochs);
+        add(t, "}");
+    }
+    add(t, "}\n");
+}
+
 void resolve_text(struct job *job)
 {
     const struct job_spec *s = &job->spec;
@@ -115,29 +147,36 @@ void resolve_text(struct job *job)
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
     add(&t, "}\nsites:\n");
-    for (uint32_t i = 0; i < s->site_count; i++)
-        add(&t, "  - {name: %s%s%s, via: %s, ranks: %u, threads: %u, ps_shards: %u}\n", quote_of(s->sites[i].name), s->sites[i].name, quote_of(s->sites[i].name), s->sites[i].via == VIA_LOCAL ? "local" : "mpirun",
-            s->sites[i].ranks, s->sites[i].threads, s->sites[i].ps_shards);
+    for (uint32_t i = 0, slurm = 0; i < s->site_count; i++) {
+        const struct job_site *site = &s->sites[i];
+        const char *quote = quote_of(site->name);
+        add(&t, "  - {name: %s%s%s, via: %s, ranks: %u, threads: %u, ps_shards: %u", quote, site->name, quote, job_via_word(site->via), site->ranks, site->threads,
+            site->ps_shards);
+        if (site->via == VIA_SLURM)
+            add_slurm(&t, &site->slurm, slurm++ == 0);
+        add(&t, "}\n");
+    }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
         s->checkpoint_replicas, s->ram_every);
     if (!s->has_export)
         add(&t, "export: null\n");
     else
-        add(&t, "export: {to: [%s%s%s]}\n", s->export_to & EXPORT_ONNX ? "onnx" : "", (s->export_to & 3) == 3 ? ", " : "",
-            s->export_to & EXPORT_SAFETENSORS ? "safetensors" : "");
+        add_export(&t, s);
     job->resolved_yaml = t.at;
 }
 
 /* ---- steps and rates ---- */
-uint64_t job_steps(const struct job_spec *s, uint64_t samples)
+static uint64_t steps_of(const struct job_spec *s, double epochs, uint64_t samples)
 {
-    if (s->steps)
-        return s->steps;
     uint64_t per_pass = (samples + s->batch - 1) / s->batch;
-    double whole = floor(s->epochs), part = s->epochs - whole;
+    double whole = floor(epochs), part = epochs - whole;
     uint64_t steps = (uint64_t)whole * per_pass + (uint64_t)ceil(part * (double)per_pass);
     return steps ? steps : 1;
 }
+
+uint64_t job_steps(const struct job_spec *s, uint64_t samples) { return s->steps ? s->steps : steps_of(s, s->epochs, samples); }
+
+uint64_t job_prune_steps(const struct job_spec *s, uint64_t samples) { return s->prune.sparsity > 0 ? steps_of(s, s->prune.epochs, samples) : 0; }
 
 double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
 {
@@ -153,6 +192,13 @@ double job_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
         lr = warm < lr ? warm : lr;
     }
     return lr;
+}
+
+/* The weights are near a minimum of theirs: the full rate would leave it, and the last one of a long decay is too low to make up for what was cut. */
+double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_steps)
+{
+    double at = total_steps > 1 ? (double)step / (double)(total_steps - 1) : 0, last = o->final < PRUNE_LR ? o->final : PRUNE_LR;
+    return o->lr * (last + (PRUNE_LR - last) * 0.5 * (1 + cos(3.14159265358979323846 * at)));
 }
 
 /* ---- resume ---- */

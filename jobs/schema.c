@@ -9,11 +9,11 @@ static void print_key(FILE *out, const struct key *k, unsigned indent);
 
 static void print_children(FILE *out, const char *path, unsigned indent)
 {
-    const struct key *children[64];
-    unsigned n = key_children(path, children, 64), printed = 0;
+    const struct key *children[KEY_CHILDREN_MAX];
+    unsigned n = key_children(path, children, KEY_CHILDREN_MAX), printed = 0;
     fprintf(out, "\"type\": \"object\", \"additionalProperties\": false, \"properties\": {");
     for (unsigned i = 0; i < n; i++) {
-        if (children[i]->later && strcmp(children[i]->later, "*") == 0)
+        if (children[i]->refused || (children[i]->later && strcmp(children[i]->later, "*") == 0))
             continue;
         fprintf(out, "%s\n%*s\"%s\": ", printed++ ? "," : "", (int)indent, "", key_last(children[i]));
         print_key(out, children[i], indent + 2);
@@ -63,6 +63,14 @@ static void print_type(FILE *out, const struct key *k, unsigned indent)
     case KEY_STEPS:
         fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": %.0f, \"maximum\": %.0f}, {\"type\": \"string\", \"pattern\": \"^[0-9]{1,12} *steps?$\"}]",
                 k->min, k->max);
+        break;
+    case KEY_WORD:
+        fprintf(out, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": "
+                     "\"^[A-Za-z0-9][][A-Za-z0-9_.,:=+@%%/*()&|-]{0,%d}$\"}]", WORD_MAX - 1);
+        break;
+    case KEY_DURATION:
+        fprintf(out, "\"type\": \"string\", \"pattern\": "
+                     "\"^([1-9][0-9]{0,8}s|[1-9][0-9]{0,6}m|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d|([0-9]{1,3}-)?[0-9]{1,2}:[0-5][0-9]:[0-5][0-9])$\"");
         break;
     case KEY_INTS:
         fprintf(out, "\"type\": \"array\", \"minItems\": %.0f, \"maxItems\": %.0f, \"items\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 65536}", k->min,

@@ -24,7 +24,7 @@
 
 const char *role_word(unsigned role)
 {
-    static const char *const words[] = {"none", "coordinator", "agent", "worker", "ps", "export", "cli"};
+    static const char *const words[] = {"none", "coordinator", "agent", "worker", "ps", "export", "cli", "join"};
     return role < ARRAY_LEN(words) ? words[role] : "unknown";
 }
 

@@ -56,6 +56,8 @@ struct link {
     size_t need;
     struct inbox in;
     struct outbox out;
+    void (*drained)(void *arg, struct link *link);   /* when fewer than `low` bytes wait */
+    size_t low;
     void *msg;
     size_t msg_size;
     struct err why;
@@ -564,8 +566,11 @@ static void on_ready(void *arg, bool readable, bool writable)
         break;
     case LINK_HELLO:
     case LINK_OPEN:
-        if (writable)
+        if (writable) {
             push(link);
+            if (link->drained && link->state == LINK_OPEN && link->out.bytes < link->low)
+                link->drained(link->arg, link);
+        }
         if (readable)
             receive(link);
         break;
@@ -667,6 +672,17 @@ int link_send(struct link *link, enum msg_type type, uint32_t view, const void *
     if (link->state == LINK_OPEN && !link->blocked)
         push(link);
     return 0;
+}
+
+size_t link_queued(const struct link *link)
+{
+    return link->out.bytes;
+}
+
+void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link))
+{
+    link->low = low;
+    link->drained = fn;
 }
 
 void link_close(struct link *link)

@@ -77,7 +77,7 @@ static void raw(struct codec *c, uint8_t *p, size_t n)
 /* ---- parts ---- */
 static void process(struct codec *c, struct process_id *p)
 {
-    choice(c, &p->role, ROLE_CLI);
+    choice(c, &p->role, ROLE_JOIN);
     u8(c, &p->site);
     u16(c, &p->index);
     u32(c, &p->instance);
@@ -130,7 +130,8 @@ void code_record(struct codec *c, struct record *r)
     f32(c, &r->lr);
     f32(c, &r->clip);
     f64(c, &r->norm);
-    choice(c, &r->flags, RECORD_CHECKPOINT | RECORD_LAST);
+    choice(c, &r->flags, RECORD_CHECKPOINT | RECORD_LAST | RECORD_MASKED);
+    f32(c, &r->threshold);
     totals(c, &r->totals);
     cover(c, &r->cover_count, r->cover);
 }
@@ -203,14 +204,26 @@ void code_join(struct codec *c, struct msg_join *m)
     text(c, m->data_sha256, sizeof m->data_sha256);
     text(c, m->address_unix, sizeof m->address_unix);
     text(c, m->address_tls, sizeof m->address_tls);
+    count16(c, &m->host, HOSTS_LIMIT - 1);
     count16(c, &m->alive_count, SLOTS_LIMIT + LANES_MAX);
     for (unsigned i = 0; i < m->alive_count; i++)
         process(c, &m->alive[i]);
 }
 
+static void phases(struct codec *c, struct phases *p)
+{
+    count8(c, &p->count, PHASES_MAX);
+    for (unsigned i = 0; i < p->count; i++) {
+        choice(c, &p->at[i].kind, PHASE_KINDS - 1);
+        u64(c, &p->at[i].end);
+    }
+    f64(c, &p->sparsity);
+}
+
 void code_plan(struct codec *c, struct msg_plan *m)
 {
     u64(c, &m->rounds);
+    phases(c, &m->phases);
     u64(c, &m->samples_per_pass);
     u32(c, &m->batch);
     count16(c, &m->lanes, LANES_MAX);
@@ -297,6 +310,7 @@ void code_prepared(struct codec *c, struct msg_prepared *m)
     u64(c, &m->nonfinite);
     u32(c, &m->nonfinite_block);
     u32(c, &m->norm_count);
+    u32(c, &m->bin_count);
     u8(c, &m->complete_mask);
     records(c, &m->record_count, m->record);
 }
@@ -404,6 +418,39 @@ void code_leave(struct codec *c, struct msg_leave *m) { process(c, &m->who); }
 void code_status(struct codec *c, struct msg_status *m) { u8(c, &m->what); }
 void code_statusreply(struct codec *c, struct msg_statusreply *m) { u8(c, &m->phase); }
 
+void code_enrol(struct codec *c, struct msg_enrol *m)
+{
+    text(c, m->site, sizeof m->site);
+    text(c, m->secret, sizeof m->secret);
+}
+
+void code_enrolled(struct codec *c, struct msg_enrolled *m) { text(c, m->name, sizeof m->name); }
+void code_drain(struct codec *c, struct msg_drain *m) { u8(c, &m->site); }
+
+void code_gang(struct codec *c, struct msg_gang *m)
+{
+    count8(c, &m->site, SITES_LIMIT - 1);
+    u32(c, &m->incarnation);
+    count16(c, &m->rank_count, LANES_MAX);
+    for (unsigned i = 0; i < m->rank_count; i++) {
+        count16(c, &m->host[i], HOSTS_LIMIT - 1);
+        text(c, m->address_tls[i], sizeof m->address_tls[i]);
+    }
+}
+
+void code_insite(struct codec *c, struct msg_insite *m)
+{
+    count8(c, &m->site, SITES_LIMIT - 1);
+    u32(c, &m->incarnation);
+    u64(c, &m->round);
+    choice(c, &m->kind, INSITE_VALUE);
+    u64(c, &m->first);
+    u32(c, &m->count);
+    if (m->count > INSITE_LIMIT)
+        refuse(c);
+    u64(c, &m->value);
+}
+
 /* ---- dispatch ---- */
 typedef void (*code_fn)(struct codec *c, void *m);
 /* Each row's shim gives the typed function the table's signature. */
@@ -411,7 +458,8 @@ typedef void (*code_fn)(struct codec *c, void *m);
     X(MSG_HELLO, hello) X(MSG_JOIN, join) X(MSG_PLAN, plan) X(MSG_HEARTBEAT, heartbeat) X(MSG_LEAVE, leave) X(MSG_CONTRIBUTE, contribute)            \
     X(MSG_REPLICATE, replicate) X(MSG_BLOCK, block) X(MSG_ACK, ack) X(MSG_PREPARED, prepared) X(MSG_SUM, sum) X(MSG_COMMIT, commit)                  \
     X(MSG_PULL, pull) X(MSG_PULLREPLY, pullreply) X(MSG_SEED, seed) X(MSG_PART, part) X(MSG_MANIFEST, manifest) X(MSG_PUBLISHED, published)          \
-    X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)
+    X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)                   \
+    X(MSG_ENROL, enrol) X(MSG_ENROLLED, enrolled) X(MSG_DRAIN, drain) X(MSG_GANG, gang) X(MSG_INSITE, insite)
 #define SHIM(type, word) static void any_##word(struct codec *c, void *m) { code_##word(c, m); }
 ROWS(SHIM)
 static void any_view(struct codec *c, void *m) { code_msg_view(c, m); }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include "base/cursor.h"
 #include "base/lanes.h"
+#include "base/phases.h"
 
 enum {
     SITES_LIMIT = 8,
@@ -17,12 +18,14 @@ enum {
     COVER_LIMIT = LANES_MAX,   /* names in one cover */
     NAMES_LIMIT = 2 * LANES_MAX,   /* names held side by side by one shard in one round */
     RECORDS_LIMIT = 16,        /* in one message */
+    HOSTS_LIMIT = LANES_MAX,   /* of one site: ranks are not more */
+    INSITE_LIMIT = 1 << 24,    /* elements in one message between ranks */
     ADDRESS_LIMIT = 160,
     TEXT_LIMIT = 600,
 };
 
 /* ---- who ---- */
-enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI };
+enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN };
 struct process_id {            /* a process, or one launch of it: a restarted one has another instance and no role */
     uint8_t role;              /* enum role */
     uint8_t site;              /* index in the plan */
@@ -55,7 +58,10 @@ struct name { struct lane_range lanes; uint32_t attempt; };   /* round and gener
 
 struct totals { double loss_sum; uint64_t correct, samples, nonfinite; };
 
-enum record_flag { RECORD_CHECKPOINT = 1, RECORD_LAST = 2 };
+enum record_flag {
+    RECORD_CHECKPOINT = 1, RECORD_LAST = 2,
+    RECORD_MASKED = 4,         /* of phase prune: prunable weights that are exactly zero stay zero, and their moments with them */
+};
 struct record {                /* commit of one round: immutable, the only truth */
     uint64_t round;            /* applies to version `round`, makes version round + 1 */
     uint32_t generation, view; /* in which it was made */
@@ -65,6 +71,7 @@ struct record {                /* commit of one round: immutable, the only truth
     float lr, clip;            /* clip: factor, 1 when off */
     double norm;               /* of the mean gradient; -1 when not computed */
     uint8_t flags;             /* enum record_flag */
+    float threshold;           /* with RECORD_MASKED: prunable weights below it become zero before the step; 0: none */
     struct totals totals;
     uint16_t cover_count;
     struct name cover[COVER_LIMIT];
@@ -72,7 +79,8 @@ struct record {                /* commit of one round: immutable, the only truth
 
 /* ---- the job, known to everyone after joining: logged once ---- */
 struct msg_plan {
-    uint64_t rounds;           /* steps of the whole run */
+    uint64_t rounds;           /* steps of the whole run: where the last phase ends */
+    struct phases phases;
     uint64_t samples_per_pass;
     uint32_t batch;
     uint16_t lanes;
@@ -100,6 +108,8 @@ enum msg_type {
     MSG_PART, MSG_MANIFEST, MSG_PUBLISHED,
     MSG_EXITED, MSG_LAUNCH, MSG_STOP, MSG_FAILED,
     MSG_STATUS, MSG_STATUSREPLY,
+    MSG_ENROL, MSG_ENROLLED, MSG_DRAIN,
+    MSG_GANG, MSG_INSITE,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -111,7 +121,8 @@ struct msg_join {              /* process -> coordinator, after HELLO */
     uint64_t ram_version[2];   /* embedded worker: versions held whole in its RAM segment, + 1; 0: none */
     uint32_t ram_generation[2];
     char data_sha256[65];
-    char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT];   /* ps: where it listens */
+    char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT];   /* ps: where it listens; worker: where ranks on other hosts reach it, or "" */
+    uint16_t host;             /* worker: index of its host in its site */
     uint16_t alive_count;      /* agent: what it supervises already (an adopting restart) */
     struct process_id alive[SLOTS_LIMIT + LANES_MAX];
 };
@@ -160,7 +171,7 @@ struct msg_ack {               /* copy -> primary */
     struct name name[NAMES_LIMIT];
 };
 
-struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard */
+struct msg_prepared {          /* primary -> coordinator; the report of rule 3; payload: double norms2[norm_count], per block of the shard, then uint32_t bins[bin_count] */
     uint32_t view, generation;
     uint8_t shard;
     uint64_t version;
@@ -172,6 +183,7 @@ struct msg_prepared {          /* primary -> coordinator; the report of rule 3; 
     uint64_t nonfinite;        /* values in the sum */
     uint32_t nonfinite_block;  /* first such block (layout index), when nonfinite > 0 */
     uint32_t norm_count;
+    uint32_t bin_count;        /* at a ramp round of phase prune, with a cover: MAGNITUDE_BINS, the histogram of the prunable weights of this version; else 0 */
     uint8_t complete_mask;     /* bit i: copy i of the view's shard is a complete copy */
     uint8_t record_count;      /* not yet known to be synced */
     struct record record[RECORDS_LIMIT];
@@ -234,12 +246,35 @@ enum launch_what { LAUNCH_EXPORT };
 struct msg_launch { uint8_t what; uint32_t attempt; uint64_t step; uint32_t generation; };
 
 enum stop_why { STOP_FINISHED, STOP_REQUESTED, STOP_FAILED };
-struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli -> coordinator: save and stop */
+struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli, agent -> coordinator: save and stop */
 struct msg_failed { struct process_id who; int32_t code; uint64_t step; char text[TEXT_LIMIT]; };   /* anyone -> coordinator: the job cannot go on */
 struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; };   /* wan: to other sites, since start */
 struct msg_leave { struct process_id who; };      /* an orderly end: not a death */
 struct msg_status { uint8_t what; };              /* cli -> coordinator: 0 */
+struct msg_enrol { char site[64], secret[80]; };  /* role join -> coordinator: a token's secret, good once */
+struct msg_enrolled { char name[128]; };          /* the job's name; payload: the files of a run directory for that site, see coordinator/enrol.c */
+struct msg_drain { uint8_t site; };               /* agent of a visiting site, or cli -> coordinator: it leaves */
 struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
+
+struct msg_gang {              /* coordinator -> each rank of a gang, once all of the incarnation have joined */
+    uint8_t site;
+    uint32_t incarnation;
+    uint16_t rank_count;
+    uint16_t host[LANES_MAX];
+    char address_tls[LANES_MAX][ADDRESS_LIMIT];
+};
+
+/* Rank -> rank of the same gang on another host: in-site sums. One operation of the gang has one round number, counted from 0 at its opening. */
+enum insite_kind {
+    INSITE_OPEN,               /* value: hash of what the gang is; to every rank */
+    INSITE_TOTALS,             /* payload: count lane totals of the sender's lanes, first the first lane */
+    INSITE_SUMS,               /* payload: for each maximal node of the sender's host, elements [first, first + count) of the receiver's run */
+    INSITE_READY,              /* the sender has all its weights */
+    INSITE_WEIGHTS,            /* payload: elements [first, first + count) of the sender's run */
+    INSITE_VALUE,              /* value: of an exchange */
+};
+struct msg_insite { uint8_t site; uint32_t incarnation; uint64_t round; uint8_t kind; uint64_t first; uint32_t count; uint64_t value; };
+
 struct msg_hello {
     uint16_t version_min, version_max;
     uint64_t features;
@@ -274,8 +309,13 @@ void code_stop(struct codec *c, struct msg_stop *m);
 void code_failed(struct codec *c, struct msg_failed *m);
 void code_heartbeat(struct codec *c, struct msg_heartbeat *m);
 void code_leave(struct codec *c, struct msg_leave *m);
+void code_enrol(struct codec *c, struct msg_enrol *m);
+void code_enrolled(struct codec *c, struct msg_enrolled *m);
+void code_drain(struct codec *c, struct msg_drain *m);
 void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
+void code_gang(struct codec *c, struct msg_gang *m);
+void code_insite(struct codec *c, struct msg_insite *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

@@ -43,7 +43,7 @@ void identity_free(struct identity *i);
 
 /* ---- links ---- */
 #define FRAME_MAGIC 0x54434456u                      /* "VDCT" */
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
 #define FRAME_HEAD_BYTES 64
 #define FRAME_PAYLOAD_MAX (64u << 20)                /* layout of a frame: net/frame.h */
 
@@ -69,6 +69,10 @@ struct bytes { const void *data; size_t size; };
 /* Queues a message (copied, encoded; not MSG_HELLO) with its payload pieces (copied). The queue is bounded (256 MiB): ERR_TEMPORARY when full.
  * Never blocks; FIFO; may be called before opened(): it leaves once the other end is accepted. A link that is closing swallows it. */
 int link_send(struct link *link, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces, struct err *err);
+/* Bytes that wait to be sent; and a call from the loop each time that socket writes have brought them below `low`, for a sender with more than a queue
+ * should hold (link_send itself never calls it). */
+size_t link_queued(const struct link *link);
+void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link));
 /* No message() any more; what is queued is sent (2 s at most), then closed() fires, from the loop. */
 void link_close(struct link *link);
 void link_set_arg(struct link *link, const struct link_ops *ops, void *arg);   /* hand a link to its owner after opened() */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "base/magnitude.h"
 #include "engine/engine.h"
 #include "ps/ps.h"
 
@@ -39,6 +40,7 @@ struct ps_host {
     float *contribution[NAMES_LIMIT];     /* allocated when first used, kept */
     struct sum sum;
     double *norms;
+    uint32_t bins[MAGNITUDE_BINS];
     struct view view;
     bool base_loaded;                     /* by an action that is being executed */
     struct pull *pulls;
@@ -52,7 +54,8 @@ struct ps_host {
 static uint64_t now(const struct ps_host *h) { return loop_now_ms(h->config.loop); }
 static size_t bytes_of(uint64_t floats) { return (size_t)floats * sizeof(float); }
 static const struct block_desc *block_at(const struct ps_host *h, uint32_t i) { return &h->layout->blocks[h->block_first + i]; }
-static enum tensor_kind kind_of(const struct ps_host *h, uint32_t i) { return h->layout->tensors[block_at(h, i)->tensor].kind; }
+static const struct tensor_desc *tensor_of(const struct ps_host *h, uint32_t i) { return &h->layout->tensors[block_at(h, i)->tensor]; }
+static enum tensor_kind kind_of(const struct ps_host *h, uint32_t i) { return tensor_of(h, i)->kind; }
 
 void ps_shard_blocks(const struct layout *l, uint32_t shards, uint32_t shard, uint32_t *first, uint32_t *count)
 {
@@ -247,7 +250,11 @@ static void apply(struct ps_host *h, const struct shard_action *a)
         float *slot[CKPT_SLOTS_MAX] = {0};
         for (unsigned k = 0; k < h->slot_count; k++)
             slot[k] = h->slots + k * h->floats + at;
-        optim_apply(&h->optim, kind_of(h, b), h->weights + at, slot, h->sum.floats + at, h->start[b + 1] - at, (double)r->count, r->lr, r->clip, r->round + 1);
+        uint64_t n = h->start[b + 1] - at;
+        if (r->flags & RECORD_MASKED && tensor_prunable(tensor_of(h, b)))
+            optim_apply_masked(&h->optim, h->weights + at, slot, h->sum.floats + at, n, (double)r->count, r->lr, r->clip, r->round + 1, r->threshold);
+        else
+            optim_apply(&h->optim, kind_of(h, b), h->weights + at, slot, h->sum.floats + at, n, (double)r->count, r->lr, r->clip, r->round + 1);
     }
     h->sum.have = false;
     failpoint(FAIL_PS_APPLY);
@@ -448,20 +455,36 @@ static void send_block(struct ps_host *h, const struct shard_action *a)
     h->config.send(h->config.arg, a->slot, MSG_BLOCK, &m, piece, 1 + h->slot_count);
 }
 
+/* The histogram that a threshold is made of: this version's prunable weights. */
+static void count_magnitudes(struct ps_host *h)
+{
+    memset(h->bins, 0, sizeof h->bins);
+    for (uint32_t b = 0; b < h->block_count; b++)
+        if (tensor_prunable(tensor_of(h, b)))
+            magnitude_count(h->bins, h->weights + h->start[b], h->start[b + 1] - h->start[b]);
+}
+
 static void send_prepared(struct ps_host *h, const struct shard_action *a)
 {
     struct msg_prepared m = a->u.prepared;
-    struct bytes norms = {0};
+    struct bytes pieces[2] = {0};
+    unsigned count = 0;
     if (m.cover_count > 0) {
         make_sum(h, m.version, m.cover, m.cover_count, a->name_index);
         measure_sum(h);
         m.nonfinite = h->sum.nonfinite;
         m.nonfinite_block = h->sum.nonfinite_block;
         m.norm_count = h->block_count;
-        norms = (struct bytes){h->norms, h->block_count * sizeof(double)};
+        if (h->block_count > 0)
+            pieces[count++] = (struct bytes){h->norms, h->block_count * sizeof(double)};
+        if (phases_ramp(&h->config.plan->phases, m.version) > 0) {
+            count_magnitudes(h);
+            m.bin_count = MAGNITUDE_BINS;
+            pieces[count++] = (struct bytes){h->bins, sizeof h->bins};
+        }
         failpoint(FAIL_PS_PREPARED);
     }
-    h->config.send(h->config.arg, PS_TO_COORDINATOR, MSG_PREPARED, &m, &norms, norms.size > 0);
+    h->config.send(h->config.arg, PS_TO_COORDINATOR, MSG_PREPARED, &m, pieces, count);
 }
 
 static void act(struct ps_host *h, const struct shard_action *a)
@@ -656,6 +679,8 @@ void ps_host_linked(struct ps_host *h, uint8_t slot)
     shard_on_link(h->core, now(h), slot, h->out);
     run(h);
 }
+
+void ps_host_busy(struct ps_host *h, uint8_t slot) { shard_on_busy(h->core, now(h), slot); }
 
 void ps_host_tick(struct ps_host *h)
 {

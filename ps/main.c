@@ -88,9 +88,14 @@ static void make_hosts(struct ps *p)
     }
 }
 
+static void adopt(struct ps *p, const struct guest *g);
+
 static void show_view(struct ps *p)
 {
     ps_peers_view(p->peers, &p->view);
+    for (unsigned i = 0; i < GUESTS_MAX; i++)
+        if (p->guest[i].link)
+            adopt(p, &p->guest[i]);
     for (unsigned s = 0; s < SHARDS_LIMIT; s++)
         if (p->host[s])
             ps_host_view(p->host[s], &p->view.view);
@@ -102,7 +107,8 @@ static void fill_join(void *arg, struct msg_join *join, struct bytes *payload)
     struct ps *p = arg;
     (void)payload;
     snprintf(join->address_unix, sizeof join->address_unix, "%s", listener_address(p->listen_unix));
-    snprintf(join->address_tls, sizeof join->address_tls, "%s", listener_address(p->listen_tls));
+    if (p->listen_tls)
+        snprintf(join->address_tls, sizeof join->address_tls, "%s", listener_address(p->listen_tls));
 }
 
 static void on_linked(void *arg)
@@ -204,6 +210,12 @@ static struct ps_host *host_of(struct ps *p, enum msg_type type, const void *m)
     return shard < SHARDS_LIMIT ? p->host[shard] : NULL;
 }
 
+static void adopt(struct ps *p, const struct guest *g)
+{
+    if (p->have_view && g->who.role == ROLE_PS && g->who.index < SLOTS_LIMIT)
+        ps_peers_adopt(p->peers, (uint8_t)g->who.index, g->who.instance, g->link);
+}
+
 static void guest_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct ps *p = arg;
@@ -215,6 +227,7 @@ static void guest_opened(void *arg, struct link *link, const struct msg_hello *p
     for (unsigned i = 0; i < GUESTS_MAX; i++)
         if (!p->guest[i].link) {
             p->guest[i] = (struct guest){link, peer->who};
+            adopt(p, &p->guest[i]);
             return;
         }
     log_warn(&p->log, "more than %d processes want a link: one is refused", GUESTS_MAX);
@@ -240,6 +253,7 @@ static void guest_message(void *arg, struct link *link, enum msg_type type, void
 static void guest_closed(void *arg, struct link *link, const struct err *why)
 {
     struct ps *p = arg;
+    ps_peers_closed(p->peers, link);
     for (unsigned i = 0; i < GUESTS_MAX; i++)
         if (p->guest[i].link == link) {
             uint64_t sent = 0, received;
@@ -264,22 +278,41 @@ static void peer_opened(void *arg, uint8_t slot)
             ps_host_linked(p->host[s], slot);
 }
 
+/* Peers send over links of their own; only to a visiting site, which nobody can dial, over those that it dialled. */
 static void peer_message(void *arg, uint8_t slot, uint32_t instance, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
-    (void)arg, (void)slot, (void)instance, (void)type, (void)m, (void)payload, (void)size;   /* peers answer over links of their own */
+    struct ps *p = arg;
+    struct ps_host *h = type == MSG_REPLICATE || type == MSG_BLOCK || type == MSG_ACK ? host_of(p, type, m) : NULL;
+    if (h)
+        ps_host_message(h, slot, instance, NULL, type, m, payload, size);
 }
 
 static void on_tick(void *arg)
 {
     struct ps *p = arg;
-    for (unsigned s = 0; s < SHARDS_LIMIT; s++)
+    for (unsigned s = 0; s < SHARDS_LIMIT; s++) {
+        for (unsigned slot = 0; p->host[s] && slot < SLOTS_LIMIT; slot++)
+            if (ps_peers_queued(p->peers, (uint8_t)slot) > 0)
+                ps_host_busy(p->host[s], (uint8_t)slot);
         if (p->host[s])
             ps_host_tick(p->host[s]);
+    }
 }
 
 static void on_term(void *arg, int signo)
 {
     finish(arg, 128 + signo);
+}
+
+/* Where other sites dial us: nowhere at a visiting site; at VIADUCT_HOST_ADDRESS when sites are on other hosts. */
+static int listen_outside(struct ps *p, struct err *err)
+{
+    char address[ADDRESS_LIMIT];
+    const char *visiting = getenv("VIADUCT_VISITING"), *host = getenv("VIADUCT_HOST_ADDRESS");
+    if (visiting && *visiting)
+        return 0;
+    snprintf(address, sizeof address, "tls:%.120s:0", host && *host ? host : "127.0.0.1");
+    return net_listen(p->loop, address, p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err);
 }
 
 static int set_up(struct ps *p, uint8_t site_index, struct err *err)
@@ -294,7 +327,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     TRY(identity_load(path, p->site, ROLE_PS, &p->identity, err));
     snprintf(path, sizeof path, "unix:%s/ps-%u-%u", p->run.sockets, p->slot, p->instance);
     TRY(net_listen(p->loop, path, p->identity, &p->hello, &guest_ops, p, &p->listen_unix, err));
-    TRY(net_listen(p->loop, "tls:127.0.0.1:0", p->identity, &p->hello, &guest_ops, p, &p->listen_tls, err));
+    TRY(listen_outside(p, err));
     TRY(ps_disk_open(p->loop, &p->disk, err));
     struct ps_peers_config peers = {.loop = p->loop, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
                                     .opened = peer_opened, .message = peer_message, .arg = p};
@@ -303,7 +336,10 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     struct ps_member_config member = {.loop = p->loop, .run = &p->run, .identity = p->identity, .hello = &p->hello, .log = &p->log, .fill_join = fill_join,
                                       .linked = on_linked, .message = on_coordinator, .heartbeat = heartbeat, .over = on_over, .arg = p};
     TRY(ps_member_open(&member, &p->member, err));
-    TRY(loop_on_signal(p->loop, SIGTERM, on_term, p, err));
+    /* Ignored from the start (under Slurm): the agent says when we end. */
+    struct sigaction was;
+    if (sigaction(SIGTERM, NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+        TRY(loop_on_signal(p->loop, SIGTERM, on_term, p, err));
     timer_start(p->loop, TICK_MS, TICK_MS, on_tick, p);
     return 0;
 }

@@ -11,7 +11,7 @@
 struct peer {
     struct ps_peers *owner;
     uint8_t slot;
-    bool known, open, away;               /* away: at another site */
+    bool known, open, away, theirs;       /* away: at another site; theirs: the link is one that they dialled, because nobody can dial them */
     uint32_t instance;
     char address[ADDRESS_LIMIT];
     struct link *link;                    /* the newest one dialled */
@@ -66,6 +66,25 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
 
 static const struct link_ops peer_ops = {on_opened, on_message, on_closed};
 
+void ps_peers_adopt(struct ps_peers *p, uint8_t slot, uint32_t instance, struct link *link)
+{
+    struct peer *q = &p->peer[slot];
+    if (slot >= SLOTS_LIMIT || !q->known || q->instance != instance || q->address[0] || q->link)
+        return;
+    q->link = link;
+    q->open = q->theirs = true;
+    p->config.opened(p->config.arg, slot);
+}
+
+void ps_peers_closed(struct ps_peers *p, const struct link *link)
+{
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++)
+        if (p->peer[s].link == link) {
+            p->peer[s].link = NULL;
+            p->peer[s].open = p->peer[s].theirs = false;
+        }
+}
+
 static void dial(struct ps_peers *p, struct peer *q)
 {
     struct err err = ERR_INIT;
@@ -112,10 +131,10 @@ void ps_peers_view(struct ps_peers *p, const struct msg_view *m)
         if (q->link) {
             struct link *old = q->link;
             q->link = NULL;
-            q->open = false;
+            q->open = q->theirs = false;
             link_close(old);
         }
-        q->known = slot->up && address[0];
+        q->known = slot->up;
         q->instance = slot->instance;
         q->away = slot->site != p->config.hello->who.site;
         snprintf(q->address, sizeof q->address, "%s", address);
@@ -135,10 +154,15 @@ bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_
     return false;
 }
 
+size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot)
+{
+    return slot < SLOTS_LIMIT && p->peer[slot].open ? link_queued(p->peer[slot].link) : 0;
+}
+
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p)
 {
     uint64_t sum = 0;
     for (unsigned s = 0; s < SLOTS_LIMIT; s++)
-        sum += p->peer[s].wan_before + (p->peer[s].away ? sent_over(p->peer[s].link) : 0);
+        sum += p->peer[s].wan_before + (p->peer[s].away && !p->peer[s].theirs ? sent_over(p->peer[s].link) : 0);
     return sum;
 }

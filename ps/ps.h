@@ -50,6 +50,7 @@ void ps_host_message(struct ps_host *h, uint8_t from_slot, uint32_t from_instanc
                      size_t payload_size);
 void ps_host_linked(struct ps_host *h, uint8_t slot);    /* a link to that slot, or to the coordinator, opened anew */
 void ps_host_forget(struct ps_host *h, void *peer);      /* its waiting pulls go */
+void ps_host_busy(struct ps_host *h, uint8_t slot);      /* the link to that slot has not taken all yet */
 void ps_host_tick(struct ps_host *h);
 uint64_t ps_host_version(const struct ps_host *h);
 /* Parts that this copy wrote, for each new link to the coordinator. */
@@ -99,6 +100,10 @@ int ps_peers_open(const struct ps_peers_config *config, struct ps_peers **out, s
 void ps_peers_close(struct ps_peers *p);                 /* after loop_free */
 void ps_peers_view(struct ps_peers *p, const struct msg_view *view);
 bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces);
+/* A process that nobody can dial (its site is visiting) has dialled us: what goes to it goes over that link, too. For the link's `closed`: the other one. */
+void ps_peers_adopt(struct ps_peers *p, uint8_t slot, uint32_t instance, struct link *link);
+void ps_peers_closed(struct ps_peers *p, const struct link *link);
+size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot);   /* bytes on their way to it that its link has not taken yet */
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p);   /* sent to other sites since the start */
 
 /* ---- RAM segment: the two newest versions of an embedded shard in shared memory, so that a relaunched gang starts there ---- */

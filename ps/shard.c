@@ -79,7 +79,7 @@ static bool same_record(const struct record *a, const struct record *b)
 {
     bool same = a->round == b->round && a->generation == b->generation && a->view == b->view && a->pass == b->pass && a->first == b->first &&
                 a->count == b->count && memcmp(&a->lr, &b->lr, sizeof a->lr) == 0 && memcmp(&a->clip, &b->clip, sizeof a->clip) == 0 &&
-                a->flags == b->flags && a->cover_count == b->cover_count;
+                a->flags == b->flags && memcmp(&a->threshold, &b->threshold, sizeof a->threshold) == 0 && a->cover_count == b->cover_count;
     for (uint16_t i = 0; same && i < a->cover_count; i++)
         same = lane_range_eq(a->cover[i].lanes, b->cover[i].lanes) && a->cover[i].attempt == b->cover[i].attempt;
     return same;
@@ -135,6 +135,8 @@ static bool take_record(struct shard *s, const struct record *record, struct sha
     for (unsigned i = 0; i < s->peer_count; i++) {
         struct peer *p = &s->peer[i];
         p->due = true;
+        if (p->role == COPY_COPYING && p->heard && !p->complete && p->version + 1 < s->version && p->behind < BEHIND_LIMIT)
+            p->behind++;
         /* Blocks on their way are of the version before: the copy will refuse those that the record overtakes. */
         p->block_next -= p->block_flying < p->block_next ? p->block_flying : p->block_next;
         p->block_flying = 0;
@@ -538,6 +540,13 @@ void shard_on_tick(struct shard *s, uint64_t now_ms, struct shard_out *out)
     out->count = 0;
     send_again(s, now_ms, out);
     settle(s, now_ms, out);
+}
+
+void shard_on_busy(struct shard *s, uint64_t now_ms, uint8_t slot)
+{
+    for (unsigned i = 0; i < s->peer_count; i++)
+        if (s->peer[i].slot == slot)
+            s->peer[i].sent_ms = now_ms;
 }
 
 void shard_on_link(struct shard *s, uint64_t now_ms, uint8_t slot, struct shard_out *out)

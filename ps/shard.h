@@ -85,6 +85,8 @@ void shard_on_sum(struct shard *s, uint64_t now_ms, const struct msg_sum *m, str
 void shard_on_commit(struct shard *s, uint64_t now_ms, const struct msg_commit *m, struct shard_out *out);
 void shard_on_tick(struct shard *s, uint64_t now_ms, struct shard_out *out);       /* resends; call every 100 ms or so */
 /* A link to that slot, or to the coordinator (slot 255), was opened anew: whatever was unanswered is sent again. */
+/* What was sent to that slot is still on its way out of this process: nothing of it is lost, so nothing is sent again yet. */
+void shard_on_busy(struct shard *s, uint64_t now_ms, uint8_t slot);
 void shard_on_link(struct shard *s, uint64_t now_ms, uint8_t slot, struct shard_out *out);
 
 /* Reading. */

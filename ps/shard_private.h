@@ -8,6 +8,7 @@
 enum {
     RING_RECORDS = 2 * RECORDS_LIMIT,   /* the coordinator never runs further than RECORDS_LIMIT ahead of its synced log */
     BLOCK_WINDOW = 8,                   /* blocks on their way to a copying copy */
+    BEHIND_LIMIT = 4,                   /* rounds that outrun a copy before they wait for it */
     NAMES_AT_ONCE = 8,                  /* names sent to one copy by one event; the rest follows its ACK */
 };
 
@@ -26,6 +27,7 @@ struct peer {                 /* another copy of this shard, as the primary sees
     uint64_t has[2], sent[2]; /* by name index, of round `version` while it equals ours */
     uint64_t sent_ms;
     uint32_t block_next, block_flying;
+    uint8_t behind;           /* copying: records that were applied while it was more than one version behind */
 };
 
 struct report {               /* what the last PREPARED said: another one goes out when this changes */

@@ -95,11 +95,23 @@ static uint8_t complete_mask(const struct shard *s)
     return mask;
 }
 
+/* Over a link that moves a model slower than rounds pass, a copy would begin again with each round and never be whole: after a few rounds they wait for
+ * it, as they will once it is in sync. A copy that is dead or stuck ends this with its lease. */
+static bool waits_for_copy(const struct shard *s)
+{
+    for (unsigned i = 0; i < s->peer_count; i++)
+        if (s->peer[i].behind >= BEHIND_LIMIT && !s->peer[i].complete)
+            return true;
+    return false;
+}
+
 static void send_report(struct shard *s, uint64_t now_ms, struct shard_out *out)
 {
     struct report next = {.any = true, .view = s->view, .version = s->version, .complete_mask = complete_mask(s)};
     uint64_t among[2];
     names_held_by_all(s, among);
+    if (waits_for_copy(s))
+        among[0] = among[1] = 0;
     next.cover_count = names_cover(s, among, next.cover);
     if (next.cover_count && s->wants_cover && names_hold_cover(s, s->wanted, s->wanted_count)) {
         bool all = true;

@@ -16,6 +16,8 @@ static void child(const struct launch *what, const char *program, int report_fd)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
+    if (what->ignore_term)
+        signal(SIGTERM, SIG_IGN);
     if (what->own_session)
         setsid();
     int in = open("/dev/null", O_RDONLY);

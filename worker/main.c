@@ -42,6 +42,14 @@ static struct lane_request request_of(const struct rank *r, uint64_t step, unsig
     return q;
 }
 
+static struct viaduct_memory memory_at(struct memory p) { return (struct viaduct_memory){p.pointer, p.space == SPACE_DEVICE, p.stream}; }
+
+static int put(struct rank *r, unsigned lane, struct memory at, struct err *err)
+{
+    struct viaduct_error why;
+    return viaduct_put_gradient(r->v, lane, memory_at(at), &why) < 0 ? from_client(&why, err) : 0;
+}
+
 static void run_lane(void *arg, unsigned item, unsigned slot)
 {
     struct rank *r = arg;
@@ -58,9 +66,10 @@ static void run_lane(void *arg, unsigned item, unsigned slot)
     }
     failpoint(FAIL_WORKER_LANES);
     feeder_take(r->feeder, q, slot, &pixels, &labels);
-    r->lane_rc[item] = engine_lane(r->engine, slot, pixels, labels, q.count, staging_gradient(r->staging, slot, gradient), &m, &r->lane_err[item]);
+    struct memory at = staging_gradient(r->staging, slot, gradient);
+    r->lane_rc[item] = engine_lane(r->engine, slot, pixels, labels, q.count, at.pointer, &m, &r->lane_err[item]);
     if (r->lane_rc[item] == 0)
-        r->lane_rc[item] = staging_fetch(r->staging, slot, gradient, &r->lane_err[item]);
+        r->lane_rc[item] = put(r, lane, at, &r->lane_err[item]);
     r->totals[item] = (struct viaduct_totals){m.loss_sum, m.correct, m.samples, m.nonfinite};
 }
 
@@ -91,9 +100,10 @@ static int check_lanes(const struct rank *r, struct err *err)
 static int train_step(struct rank *r, struct err *err)
 {
     struct viaduct_error why;
-    const float *weights;
-    TRY(staging_weights(r->staging, r->step.weights, &weights, err));
-    TRY(engine_set_weights(r->engine, weights, err));
+    struct memory weights = staging_weights(r->staging, r->step.weights);
+    if (viaduct_fetch_weights(r->v, memory_at(weights), &why) < 0)
+        return from_client(&why, err);
+    TRY(engine_set_weights(r->engine, weights.pointer, err));
     pool_run(r->pool, r->step.lane_hi - r->step.lane_lo, run_lane, r);
     ask_ahead(r);
     TRY(check_lanes(r, err));
@@ -158,7 +168,7 @@ static int set_up(struct rank *r, struct err *err)
                                .model_json = r->model_json, .init = initial_weights, .arg = r};
     uint32_t lane_max = (r->job.spec.batch + r->job.spec.lanes - 1) / r->job.spec.lanes;
     TRY(engine_open(r->t.graph, &r->t.layout, r->t.device, r->threads, lane_max, &r->engine, err));
-    TRY(staging_open(r->t.device, r->t.layout.elems, r->threads, &r->staging, err));
+    TRY(staging_open(r->t.device, r->engine, r->t.layout.elems, r->threads, &r->staging, err));
     TRY(pool_open(r->threads, &r->pool, err));
     TRY(feeder_open(&r->t.train, r->job.spec.seed, lane_max, 2 * r->threads + r->job.spec.lanes, &r->feeder, err));
     return viaduct_join(&c, &r->v, &why) < 0 ? from_client(&why, err) : 0;

@@ -1,22 +1,18 @@
-/* Weights in, gradients out, where the device's memory is not the host's. */
+/* Where a rank computes: in the gang's memory itself when the device is the host, else in device memory of its own. */
 #include <stdlib.h>
 
 #include "base/base.h"
 #include "worker/worker.h"
-
-#define COPY_TIMEOUT_MS 60000
-
-struct slot_buffers { struct stream *stream; void *gradient; };
 
 struct staging {
     struct device *device;
     size_t bytes;
     unsigned slots;
     void *weights;
-    struct slot_buffers *slot;            /* NULL: the device computes in host memory */
+    struct memory *slot;                   /* a gradient each; NULL: the device computes in host memory */
 };
 
-int staging_open(struct device *d, uint64_t elems, unsigned slots, struct staging **out, struct err *err)
+int staging_open(struct device *d, const struct engine *e, uint64_t elems, unsigned slots, struct staging **out, struct err *err)
 {
     struct staging *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
@@ -28,8 +24,8 @@ int staging_open(struct device *d, uint64_t elems, unsigned slots, struct stagin
     CHECK(s->slot != NULL);
     TRY(device_alloc(d, s->bytes, &s->weights, err));
     for (unsigned i = 0; i < slots; i++) {
-        TRY(stream_open(d, &s->slot[i].stream, err));
-        TRY(device_alloc(d, s->bytes, &s->slot[i].gradient, err));
+        s->slot[i] = (struct memory){.space = SPACE_DEVICE, .stream = engine_stream(e, i)};   /* a gradient leaves before the slot's next lane writes there */
+        TRY(device_alloc(d, s->bytes, &s->slot[i].pointer, err));
     }
     return 0;
 }
@@ -38,34 +34,19 @@ void staging_close(struct staging *s)
 {
     if (!s)
         return;
-    for (unsigned i = 0; s->slot && i < s->slots; i++) {
-        if (s->slot[i].stream)
-            stream_close(s->slot[i].stream);
-        device_free(s->device, s->slot[i].gradient, s->bytes);
-    }
+    for (unsigned i = 0; s->slot && i < s->slots; i++)
+        device_free(s->device, s->slot[i].pointer, s->bytes);
     device_free(s->device, s->weights, s->slot ? s->bytes : 0);
     free(s->slot);
     free(s);
 }
 
-int staging_weights(struct staging *s, const float *host, const float **out, struct err *err)
+struct memory staging_weights(const struct staging *s, const float *host)
 {
-    struct handle h;
-    *out = host;
-    if (!s->slot)
-        return 0;
-    TRY(stream_copy(s->slot[0].stream, s->weights, SPACE_DEVICE, host, SPACE_HOST, s->bytes, &h, err));
-    *out = s->weights;
-    return handle_wait(h, COPY_TIMEOUT_MS, err);
+    return s->slot ? (struct memory){s->weights, SPACE_DEVICE, s->slot[0].stream} : (struct memory){.pointer = (void *)(uintptr_t)host};
 }
 
-float *staging_gradient(struct staging *s, unsigned slot, float *host) { return s->slot ? s->slot[slot].gradient : host; }
-
-int staging_fetch(struct staging *s, unsigned slot, float *host, struct err *err)
+struct memory staging_gradient(const struct staging *s, unsigned slot, float *host)
 {
-    struct handle h;
-    if (!s->slot)
-        return 0;
-    TRY(stream_copy(s->slot[slot].stream, host, SPACE_HOST, s->slot[slot].gradient, SPACE_DEVICE, s->bytes, &h, err));
-    return handle_wait(h, COPY_TIMEOUT_MS, err);
+    return s->slot ? s->slot[slot] : (struct memory){.pointer = host};
 }

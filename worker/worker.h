@@ -22,16 +22,13 @@ struct trainee {                      /* what a spec trains: data, graph, layout
 int trainee_open(struct trainee *t, const struct job_spec *spec, const char *device, struct err *err);
 void trainee_close(struct trainee *t);
 
-/* Where a rank's weights and gradients lie while it computes: in the gang's shared memory when the device is the host, else in device memory, with copies
- * in and out. Slots as the engine's. */
+/* Where a rank's weights and gradients lie while it computes: where the gang has them (`host`) when the device is the host, else in device memory, into and
+ * out of which the client copies. Slots as the engine's. */
 struct staging;
-int staging_open(struct device *d, uint64_t elems, unsigned slots, struct staging **out, struct err *err);
+int staging_open(struct device *d, const struct engine *e, uint64_t elems, unsigned slots, struct staging **out, struct err *err);
 void staging_close(struct staging *s);
-/* Where the engine shall read the weights; valid until the next call. */
-int staging_weights(struct staging *s, const float *host, const float **out, struct err *err);
-/* Where the engine shall write a gradient that is to end at `host`; then bring it there. */
-float *staging_gradient(struct staging *s, unsigned slot, float *host);
-int staging_fetch(struct staging *s, unsigned slot, float *host, struct err *err);
+struct memory staging_weights(const struct staging *s, const float *host);
+struct memory staging_gradient(const struct staging *s, unsigned slot, float *host);
 
 /* One process that trains alone. */
 struct solo;

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, one_site, reference, report, run, skip, spec, start, step_of, test, two_sites, viaduct,
-                     wait_for, workspace)
+from harness import (PROGRAM, ROOT, complete, environment, events, exported, finish, kill_all, one_site, pruned, reference, report, run, skip, spec, start, step_of, test,
+                     two_sites, viaduct, wait_for, workspace)
 
 FULL = "--full" in sys.argv
 TIMEOUT_S = 900 if FULL else 60
@@ -51,6 +51,25 @@ def look_closely(directory):
     test("the report has what the contract names", all(k in keys for k in wanted) and keys["wan"]["bytes_sent"] > 0, keys)
     lines = [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
     test("metrics.jsonl has one line a step", [m["step"] for m in lines] == list(range(1, keys["steps"] + 1)), len(lines))
+
+
+def pruning(w):
+    """The phase after training: thresholds out of everybody's weights, the same zeros everywhere."""
+    layouts = [LAYOUTS[i] for i in (0, 2, 4, 6, 7)]
+    export = {"to": ["onnx", "safetensors"], "prune": {"sparsity": 0.8, "epochs": 1}}
+    weights = wanted = None
+    for name, sites in layouts:
+        folder = Path(w) / ("pruned-" + name.replace(" ", "-"))
+        folder.mkdir()
+        job = spec(folder, export=export, checkpoint={"every": "50 steps", "keep": 1})
+        wanted = wanted or reference(job)
+        result = run(job, folder / "run", *overrides(sites), timeout=TIMEOUT_S)
+        wrong = pruned(folder / "run", result, wanted, weights, 0.8)
+        weights = weights or exported(folder / "run")
+        test(f"pruned, {name}: complete, one hash of what was trained and one of what is left", not wrong, wrong)
+    steps = {p.name for p in (folder / "run" / "ckpt" / "cloud").iterdir()}
+    test("with keep: 1 the checkpoint that training ended with stays beside the last one", steps == {"step-00000060", "step-00000092"}, steps)
+    test("both sites wrote the same checkpoints of the pruned model", same_checkpoints(folder / "run"))
 
 
 def mpirun(w, wanted):
@@ -97,6 +116,7 @@ with workspace() as w:
     mpirun(w, wanted)
     if not FULL:
         fake_device(w, wanted)
+        pruning(w)
     if FULL:
         killed_and_resumed(w, wanted)
 finish()

@@ -1,5 +1,6 @@
 """What the end-to-end tests share: small data, runs of the real program, TAP."""
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -194,6 +195,25 @@ def complete(directory, result, wanted=None):
     if wrong:
         wrong.append(logs(directory))
     return "\n".join(wrong)
+
+
+def exported(directory):
+    """SHA-256 of the exported weights, which do not depend on how blocks lay on shards; empty when there are none."""
+    try:
+        return hashlib.sha256((Path(directory) / "export/float/model.safetensors").read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def pruned(directory, result, wanted, weights, share):
+    """Why a run that pruned is not as it should be: wanted is what training ended with, weights what pruning did."""
+    wrong = complete(directory, result, wanted)
+    sparsity = ((report(directory).get("export") or {}).get("float") or {}).get("sparsity") or 0
+    if not share <= sparsity <= share + 0.01:
+        wrong += f"sparsity {sparsity} instead of {share}"
+    if weights and exported(directory) != weights:
+        wrong += f"exported weights {exported(directory)} instead of {weights}"
+    return wrong
 
 
 def reference(job, *args):

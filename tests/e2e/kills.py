@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from harness import complete, finish, processes, reference, report, run, spec, start, step_of, test, two_sites, wait_for, workspace
+from harness import complete, exported, finish, one_site, processes, pruned, reference, report, run, spec, start, step_of, test, two_sites, wait_for, workspace
 
 SOME = ["worker-lanes:kill:40", "worker-contribute:kill:25", "ps-store:kill:30", "ps-apply:kill:25", "ps-part:kill:1", "coordinator-commit:kill:30",
         "agent-manifest:kill:1", "export-write:kill:1"]
@@ -27,6 +27,31 @@ def at_points(w, job, wanted, points):
         if not fired:
             wrong = (wrong or "") + "the failpoint never fired"
         test(f"{point}: complete, same weights", not wrong, wrong)
+
+
+PRUNING = [("two sites", ["worker-lanes:kill:90", "ps-apply:kill:70", "coordinator-commit:kill:35", "ps-snapshot:kill:1", "coordinator-checkpoint:kill:1",
+                          "agent-manifest:kill:1"]),
+           ("one site", ["ps-apply:kill:35", "ps-part:kill:1", "coordinator-commit:kill:35"])]
+
+
+def while_pruning(w):
+    """20 steps of training, 32 of pruning; the named points lie in the second phase, or at the checkpoint between the two."""
+    train = {"steps": 20, "batch": 128, "lanes": 8, "seed": 7, "optimizer": {"name": "adamw", "lr": 0.01}}
+    for name, points in PRUNING:
+        folder = Path(w) / name.replace(" ", "-")
+        folder.mkdir()
+        job = spec(folder, sites=two_sites(2, 1) if name == "two sites" else one_site(2), train=train, checkpoint={"every": "1000 steps"},
+                   export={"to": ["onnx", "safetensors"], "prune": {"sparsity": 0.75, "epochs": 1}})
+        wanted, weights = reference(job), None
+        for point in [None, *points]:
+            directory = folder / (point or "undisturbed").replace(":", "-")
+            result = run(job, directory, failpoint=point)
+            wrong = pruned(directory, result, wanted, weights, 0.75)
+            weights = weights or exported(directory)
+            died = [r["at_step"] for r in report(directory).get("restarts", [])]
+            if point and not (died and min(died) >= 20):
+                wrong += f"nobody died in the phase: {died}"
+            test(f"{name}, pruning, {point or 'nobody dies'}: complete, same weights and zeros", not wrong, wrong)
 
 
 def at_random(w, job, wanted, count):
@@ -54,6 +79,7 @@ with workspace() as w:
     job = spec(w, sites=two_sites(2, 1), train=train)
     wanted = reference(job)
     at_points(w, job, wanted, ALL if everything else SOME)
+    while_pruning(w)
     if everything:
         at_random(w, job, wanted, 20)
 finish()

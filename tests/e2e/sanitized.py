@@ -10,7 +10,7 @@ BUILDS = [("tsan", "TSAN_OPTIONS", two_sites(2, 1, 2), None), ("tsan", "TSAN_OPT
           ("asan", "ASAN_OPTIONS", two_sites(1, 1), "ps-apply:kill:20,coordinator-commit:kill:30"), ("asan", "ASAN_OPTIONS", one_site(2, 2), "worker-contribute:kill:9")]
 
 with workspace() as w:
-    job = spec(w)
+    job = spec(w, export={"to": ["onnx", "safetensors"], "prune": {"sparsity": 0.8, "epochs": 0.5}})
     wanted = reference(job)
     for i, (mode, variable, sites, failpoint) in enumerate(BUILDS):
         program = ROOT / "build" / mode / "viaduct"

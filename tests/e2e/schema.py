@@ -26,6 +26,10 @@ full = {
     "sites": [{"name": "a", "via": "local", "ranks": 1, "threads": 1, "ps_shards": 1}, {"name": "b", "via": "local", "ranks": 1, "threads": 1, "ps_shards": 1}],
     "parallel": "auto", "sync": {"inside": "allreduce", "between": {"mode": "sync", "codec": "none"}},
     "checkpoint": {"every": "200 steps", "keep": 3, "replicas": 2, "ram_every": 1}, "export": {"to": ["onnx"]}}
+slurm = dict(full, coordinator=None, sites=[
+    {"name": "a", "via": "slurm", "ranks": 1, "time": "12h", "partition": "gpu", "account": "x",
+     "slurm": {"drain": "3m", "mem": "16G", "nice": 5, "exclusive": True, "qos": "high", "retries": {"time_limit": 3, "node_failure": 2}}},
+    {"name": "b", "via": "slurm", "time": "1-00:00:00", "slurm": {"gres": "gpu:2"}}])
 short = {"viaduct": "v1", "name": "job", "model": {"family": "cnn", "classes": 10, "input": [1, 28, 28]}, "data": {"train": files}}
 other_types = ["word", "", "yes", 3.5, True, None, [], {}, [1], {"a": 1}, -1, 1e18]
 
@@ -65,11 +69,11 @@ def mutate(spec):
 
 # Rules over several keys are no matter of a schema; these words of the program's own texts mark them.
 cross = ("need at least", "needs at least", "need a batch", "need as many", "belongs to", "may not read", "no HOST:PORT", "halve", "not both", "cannot open",
-         "is no IDX", "holds images", "of limits: 1 to 4", "channels; 1 to 4", "at the only site", "is the name of", "nesterov needs", "there is no site")
+         "is no IDX", "holds images", "the least is 2 minutes", "of limits: 1 to 4", "channels; 1 to 4", "at the only site", "is the name of", "nesterov needs", "there is no site")
 disagree = []
 with tempfile.TemporaryDirectory() as folder:
     for turn in range(count):
-        spec, kind, path = mutate(random.choice([full, short]))
+        spec, kind, path = mutate(random.choice([full, short, slurm]))
         name = f"{folder}/spec.yaml"
         json.dump(spec, open(name, "w"))
         found = subprocess.run([program, "validate", name, "--json"], capture_output=True, text=True)

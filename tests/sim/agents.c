@@ -98,7 +98,7 @@ void agent_view(struct world *w, struct proc *p)
         if (!q->alive || q->site != p->site)
             continue;
         bool old_ps = q->kind == ROLE_PS && q->instance < p->view.slot[q->index].instance;
-        bool old_gang = q->kind == ROLE_WORKER && q->instance < p->view.gang[p->site].incarnation;
+        bool old_gang = q->kind == ROLE_WORKER && (q->instance < p->view.gang[p->site].incarnation || !p->view.gang[p->site].wanted);
         if (old_ps || old_gang) {
             q->killed_by_agent = true;
             proc_kill(w, q, "the view names a newer instance");
@@ -153,6 +153,7 @@ void agent_publish(struct world *w, struct proc *p, uint64_t step, uint32_t gene
         s->manifest.generation = generation;
         s->manifest.view = p->view.number;
     }
+    w->kept[step] = true;
     if (p->linked_to)
         send_to(w, p, 0, 0, p->linked_to, MSG_PUBLISHED, &m, NULL);
 }

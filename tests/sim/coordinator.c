@@ -5,11 +5,12 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/magnitude.h"
 
-static float rate(const void *arg, uint64_t round, uint64_t rounds)
+static float rate(const void *arg, const struct phases *phases, uint64_t round)
 {
     (void)arg;
-    (void)rounds;
+    (void)phases;
     return 1.0f / (float)(round + 1);
 }
 
@@ -28,9 +29,12 @@ static void configure(struct world *w, struct core_config *c, bool fresh)
         c->plan.slot_site[i] = k->embedded ? 0 : (uint8_t)(i % k->sites);
     for (unsigned i = 0; i < k->sites; i++)
         c->gang[i] = (struct view_gang){.lanes = lanes_of_part(k->lanes, i, k->sites), .ranks = (uint16_t)k->ranks[i]};
+    c->visiting = k->visiting ? (uint8_t)(1u << (k->sites - 1)) : 0;
     c->copies = (uint8_t)k->copies;
     c->checkpoint_replicas = 2;
-    c->steps = k->rounds;
+    c->steps = k->rounds - k->prune_rounds;
+    c->prune_epochs = k->prune_rounds ? (k->prune_rounds - 0.5) / ((k->samples + k->batch - 1) / k->batch) : 0;
+    c->plan.phases.sparsity = k->sparsity;
     c->has_export = k->has_export;
     c->lease_ms = k->lease_ms;
     c->relaunch_ms = k->relaunch_ms;
@@ -162,7 +166,7 @@ static bool act(struct world *w, struct proc *p, const struct core_action *a)
         break;
     case CORE_SEND_STOP:
         for (int i = 1; i <= w->proc_count && p->alive; i++)
-            if (linked(p, w->proc[i]))
+            if (linked(p, w->proc[i]) && (a->to.role == ROLE_NONE || a->to.site == w->proc[i]->site))
                 send_to(w, p, 0, 0, w->proc[i]->pid, MSG_STOP, &a->u.stop, NULL);
         break;
     case CORE_EVENT:
@@ -248,8 +252,11 @@ void coordinator_packet(struct world *w, struct proc *p, const struct packet *pa
     case MSG_LEAVE: core_on_leave(c, now_ms, &m->u.leave, w->core_out); break;
     case MSG_PREPARED: {
         double norms[SIM_BLOCKS];
+        static uint32_t bins[MAGNITUDE_BINS];
         memcpy(norms, packet->payload.v, sizeof norms);
-        core_on_prepared(c, now_ms, packet->from_id, &m->u.prepared, norms, w->core_out);
+        memset(bins, 0, sizeof bins);
+        magnitude_count(bins, packet->payload.weight, packet->payload.weight_count);
+        core_on_prepared(c, now_ms, packet->from_id, &m->u.prepared, norms, bins, w->core_out);
         break;
     }
     case MSG_PART: core_on_part(c, now_ms, &m->u.part, w->core_out); break;
@@ -283,6 +290,12 @@ void coordinator_synced(struct world *w, struct proc *p, uint64_t position)
 void coordinator_stop(struct world *w, struct proc *p)
 {
     core_on_stop(p->coordinator.core, w->now_us / 1000, w->core_out);
+    run(w, p);
+}
+
+void coordinator_drain(struct world *w, struct proc *p)
+{
+    core_on_drain(p->coordinator.core, w->now_us / 1000, (uint8_t)(w->k.sites - 1), w->core_out);
     run(w, p);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/magnitude.h"
 
 static unsigned block_count(const struct world *w, const struct host *h) { return w->k.shard_blocks[h->shard]; }
 static unsigned block_first(const struct world *w, const struct host *h) { return w->k.shard_first[h->shard]; }
@@ -56,7 +57,7 @@ static void apply(struct world *w, struct host *h, const struct shard_action *a)
         for (unsigned b = 0; b < block_count(w, h); b++)
             sum[b] += h->data[a->name_index[i]][b];
     for (unsigned b = 0; b < block_count(w, h); b++)
-        h->w[b] = truth_mix(h->w[b], sum[b], r);
+        h->w[b] = truth_mix(block_first(w, h) + b, h->w[b], sum[b], r);
     if (!h->node)
         return;
     h->node = truth_child(w, h->node, r);
@@ -197,6 +198,11 @@ static bool act(struct world *w, struct proc *p, unsigned index, const struct sh
             memcpy(&payload.v[b], &norm2, sizeof norm2);
         }
         m.norm_count = payload.count;
+        struct phases phases = truth_phases(w);
+        m.bin_count = m.cover_count && phases_ramp(&phases, m.version) > 0 ? MAGNITUDE_BINS : 0;
+        for (unsigned b = 0; m.bin_count && b < block_count(w, h); b++)
+            if (truth_prunable(block_first(w, h) + b))
+                payload.weight[payload.weight_count++] = truth_weight(h->w[b]);
         if (p->linked_to)
             send_to(w, p, h->slot, h->slot, p->linked_to, MSG_PREPARED, &m, &payload);
         break;

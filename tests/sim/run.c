@@ -83,7 +83,17 @@ static void choose(struct world *w)
         k->loss = k->duplicate = k->late = 0;
     k->faults_end_us = span_us + 3 * 1000 * (k->lease_ms + k->relaunch_ms);
     k->limit_us = k->faults_end_us + 120000000;
+    k->visiting = k->sites > 1 && k->slots == k->sites && hash2(w->seed, 7) % 4 == 0;   /* no draw: the other seeds stay as they were */
+    for (unsigned i = 0; i < k->fault_count && k->visiting; i++)
+        if (hash2(w->seed, 8 + i) % 4 == 0)
+            k->fault[i].kind = FAULT_DRAIN;
     lay_out(w);
+    /* Last, and by a chance of its own: seeds of before this phase stay the runs that they were. */
+    uint64_t own = hash2(w->seed, 4242);
+    if (own % 5 < 3) {
+        k->prune_rounds = 1 + (unsigned)(hash2(own, 1) % (k->rounds - 1));
+        k->sparsity = (double)(1 + hash2(own, 2) % 19) / 20;
+    }
 }
 
 /* ---- faults ---- */
@@ -180,7 +190,7 @@ void fault_strike(struct world *w, unsigned i)
     f->done = true;
     w->faults_done++;
     static const char *const names[] = {"gang", "ps", "agent", "coordinator", "coordinator host", "site", "both copies", "pause ps", "pause gang",
-                                        "pause coordinator", "partition", "reset", "everything", "stop"};
+                                        "pause coordinator", "partition", "reset", "everything", "stop", "", "drain"};
     trace(w, "FAULT %s", names[f->kind]);
     switch (f->kind) {
     case FAULT_GANG:
@@ -226,6 +236,7 @@ void fault_strike(struct world *w, unsigned i)
         at(w, 500000, EV_COORDINATOR, 0, 1, 0, 0);
         break;
     case FAULT_STOP: at(w, 1, EV_STOP, 0, 0, 0, 0); break;
+    case FAULT_DRAIN: at(w, 1, EV_STOP, 0, 1, 0, 0); break;
     case FAULT_KINDS: break;
     }
 }
@@ -318,8 +329,10 @@ static void start_coordinator(struct world *w, const struct event *e)
     w->site[0].up = true;
     w->coordinator_fresh = false;
     coordinator_start(w, fresh);
-    for (unsigned i = 0; i < w->k.sites; i++)
-        at(w, chance(w, 300000), EV_START, 0, ROLE_AGENT, i, 0);
+    for (unsigned i = 0; i < w->k.sites; i++) {
+        bool late = w->k.visiting && i + 1 == w->k.sites && !w->calm;
+        at(w, chance(w, late ? 3000000 : 300000), EV_START, 0, ROLE_AGENT, i, 0);
+    }
 }
 
 static void handle(struct world *w, const struct event *e)
@@ -340,7 +353,9 @@ static void handle(struct world *w, const struct event *e)
     case EV_RESET: on_reset(w, p, e); break;
     case EV_STOP:
         p = w->proc[w->coordinator_pid];
-        if (p && p->alive && p->paused_until_us <= w->now_us)
+        if (p && p->alive && p->paused_until_us <= w->now_us && e->a)
+            coordinator_drain(w, p);
+        else if (p && p->alive && p->paused_until_us <= w->now_us)
             coordinator_stop(w, p);
         break;
     }

@@ -2,7 +2,8 @@
  * seed, so a seed and a commit replay a run bit for bit.
  *
  * Data are hashes. A block's weights are one 64-bit number; a lane's gradient is a hash of (weights of the whole model, round, lane, block,
- * attempt); sums are modular, so any cover gives the same bits; applying mixes sum, learning rate and clip into the weights. `struct node` is
+ * attempt); sums are modular, so any cover gives the same bits; applying mixes sum, learning rate and clip into the weights. For pruning a block is one weight: a
+ * magnitude is cut out of the number, and 0 is 0. `struct node` is
  * the truth that every copy is compared with: one node for each record that anybody applied, with the weights that must come of it. */
 #ifndef VIADUCT_TESTS_SIM_SIM_H
 #define VIADUCT_TESTS_SIM_SIM_H
@@ -37,7 +38,7 @@ struct node {
     bool visible;
 };
 
-struct payload { struct node *node; uint32_t count; uint64_t v[SIM_BLOCKS]; };
+struct payload { struct node *node; uint32_t count; uint64_t v[SIM_BLOCKS]; uint32_t weight_count; float weight[SIM_BLOCKS]; };   /* weight: what a histogram is made of */
 
 /* ---- processes ---- */
 struct pull { bool used; int from_pid; uint16_t rank; struct msg_pull m; };
@@ -131,13 +132,15 @@ struct sim_log { struct log_entry *entry; size_t count, room, durable; uint64_t 
 
 /* ---- faults ---- */
 enum fault_kind { FAULT_GANG, FAULT_PS, FAULT_AGENT, FAULT_COORDINATOR, FAULT_HOST, FAULT_SITE, FAULT_BOTH_COPIES, FAULT_PAUSE_PS, FAULT_PAUSE_GANG,
-                  FAULT_PAUSE_COORDINATOR, FAULT_PARTITION, FAULT_RESET, FAULT_ALL, FAULT_STOP, FAULT_KINDS };
+                  FAULT_PAUSE_COORDINATOR, FAULT_PARTITION, FAULT_RESET, FAULT_ALL, FAULT_STOP, FAULT_KINDS, FAULT_DRAIN };   /* DRAIN: in place of another, where a site is visiting */
 struct fault { enum fault_kind kind; uint64_t at_us; int32_t message; uint32_t nth; bool done; };   /* message >= 0: at the nth message of that type */
 
 struct knobs {
     unsigned sites, slots, shards, ranks[SIM_SITES], lanes, rounds, blocks, copies;
+    unsigned prune_rounds;               /* the last ones of `rounds`; 0: no such phase */
+    double sparsity;
     unsigned shard_first[SIM_SHARDS], shard_blocks[SIM_SHARDS];
-    bool embedded, deterministic, has_export, fifo;
+    bool embedded, deterministic, has_export, fifo, visiting;   /* visiting: the last site comes and goes, and nobody can dial it */
     uint32_t batch, samples, checkpoint_every;
     uint64_t lease_ms, relaunch_ms, resend_ms, sync_us, delay_us, compute_us;
     unsigned loss, duplicate, late;      /* per 1000 */
@@ -162,6 +165,7 @@ struct world {
     struct node *visible[SIM_GENERATIONS][SIM_ROUNDS + 1];
     struct record told[SIM_GENERATIONS][SIM_ROUNDS + 1];
     bool was_told[SIM_GENERATIONS][SIM_ROUNDS + 1];
+    bool kept[SIM_ROUNDS + 1];           /* some site published the checkpoint of that step */
     struct { uint32_t generation; uint64_t base; struct node *node; } base[SIM_GENERATIONS];
     uint64_t message_count[MSG_TYPES];
     uint64_t last_delivery_us[64][64];   /* by pid modulo: keeps links in order when fifo */
@@ -235,6 +239,7 @@ void coordinator_packet(struct world *w, struct proc *p, const struct packet *pa
 void coordinator_tick(struct world *w, struct proc *p);
 void coordinator_synced(struct world *w, struct proc *p, uint64_t position);
 void coordinator_stop(struct world *w, struct proc *p);
+void coordinator_drain(struct world *w, struct proc *p);    /* the visiting site */
 void coordinator_gone(struct world *w, struct proc *p, const struct proc *who);
 void log_lose_tail(struct world *w);
 
@@ -243,7 +248,10 @@ void truth_init(struct world *w);
 uint64_t truth_lane(const struct world *w, uint64_t digest, uint64_t round, unsigned lane, unsigned block, uint32_t attempt);
 uint64_t truth_digest(const struct world *w, const uint64_t *weights);
 uint64_t truth_seed(const struct world *w, unsigned block);
-uint64_t truth_mix(uint64_t weights, uint64_t sum, const struct record *r);
+struct phases truth_phases(const struct world *w);
+bool truth_prunable(unsigned block);                            /* the others stand for biases */
+float truth_weight(uint64_t weights);                           /* its magnitude */
+uint64_t truth_mix(unsigned block, uint64_t weights, uint64_t sum, const struct record *r);
 double truth_norm2(uint64_t sum);
 double truth_loss(const struct world *w, uint64_t digest, uint64_t round, unsigned lane);
 struct totals truth_totals(const struct world *w, uint64_t digest, uint64_t round, struct lane_range lanes);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/magnitude.h"
 #include "ps/shard_private.h"
 
 uint64_t truth_seed(const struct world *w, unsigned block) { return hash2(w->seed * 0x10001 + 5, block); }
@@ -23,9 +24,23 @@ uint64_t truth_lane(const struct world *w, uint64_t digest, uint64_t round, unsi
     return hash2(hash2(digest, round * 64 + lane), (uint64_t)block << 32 | (w->k.deterministic ? 0 : attempt));
 }
 
-uint64_t truth_mix(uint64_t weights, uint64_t sum, const struct record *r)
+struct phases truth_phases(const struct world *w)
+{
+    struct phases p = {.count = w->k.prune_rounds ? 2 : 1, .sparsity = w->k.sparsity};
+    p.at[0] = (struct phase){PHASE_TRAIN, w->k.rounds - w->k.prune_rounds};
+    p.at[1] = (struct phase){PHASE_PRUNE, w->k.rounds};
+    return p;
+}
+
+bool truth_prunable(unsigned block) { return block % 4 != 3; }
+
+float truth_weight(uint64_t weights) { return weights ? ldexpf(1 + (float)(weights & 0xffff) / 65536, -(int)(weights >> 16 & 15)) : 0; }
+
+uint64_t truth_mix(unsigned block, uint64_t weights, uint64_t sum, const struct record *r)
 {
     uint32_t lr, clip;
+    if (r->flags & RECORD_MASKED && truth_prunable(block) && (weights == 0 || truth_weight(weights) < r->threshold))
+        return 0;
     memcpy(&lr, &r->lr, 4);
     memcpy(&clip, &r->clip, 4);
     return hash2(hash2(weights, sum), (uint64_t)lr << 32 | clip);
@@ -66,7 +81,7 @@ struct totals truth_totals(const struct world *w, uint64_t digest, uint64_t roun
 bool truth_same_record(const struct record *a, const struct record *b)
 {
     bool same = a->round == b->round && a->generation == b->generation && a->view == b->view && a->pass == b->pass && a->first == b->first &&
-                a->count == b->count && a->lr == b->lr && a->clip == b->clip && a->cover_count == b->cover_count;
+                a->count == b->count && a->lr == b->lr && a->clip == b->clip && a->flags == b->flags && a->threshold == b->threshold && a->cover_count == b->cover_count;
     for (unsigned i = 0; same && i < a->cover_count; i++)
         same = lane_range_eq(a->cover[i].lanes, b->cover[i].lanes) && a->cover[i].attempt == b->cover[i].attempt;
     return same;
@@ -102,6 +117,32 @@ static void check_exact_cover(struct world *w, const struct record *r)
         violate(w, "S1: round %lu does not take every lane", r->round);
 }
 
+/* The lowest edge above the n-th smallest magnitude, by looking at the weights themselves. */
+static float threshold_of(const struct world *w, const uint64_t *weights, double share)
+{
+    unsigned total = 0, below = 0;
+    uint32_t edge = 0;
+    for (unsigned b = 0; b < w->k.blocks; b++)
+        total += truth_prunable(b);
+    while (share > 0 && (double)below < share * total) {
+        below = 0;
+        edge++;
+        for (unsigned b = 0; b < w->k.blocks; b++)
+            below += truth_prunable(b) && truth_weight(weights[b]) < magnitude_edge(edge);
+    }
+    return magnitude_edge(edge);
+}
+
+static void check_threshold(struct world *w, const uint64_t *weights, const struct record *r)
+{
+    struct phases phases = truth_phases(w);
+    float want = threshold_of(w, weights, phases_ramp(&phases, r->round));
+    if (!(r->flags & RECORD_MASKED) != !phases_masked(&phases, r->round))
+        violate(w, "S8: the record of round %lu has the mask of another phase", r->round);
+    if (r->threshold != want)
+        violate(w, "S8: the threshold of round %lu is %g, the weights of its version say %g", r->round, (double)r->threshold, (double)want);
+}
+
 struct node *truth_child(struct world *w, struct node *parent, const struct record *record)
 {
     for (struct node *n = w->nodes; n; n = n->next)
@@ -117,8 +158,9 @@ struct node *truth_child(struct world *w, struct node *parent, const struct reco
             for (unsigned l = record->cover[i].lanes.lo; l < record->cover[i].lanes.hi; l++)
                 sums[b] += truth_lane(w, digest, record->round, l, b, record->cover[i].attempt);
         norm += truth_norm2(sums[b]);
-        n->w[b] = truth_mix(parent->w[b], sums[b], record);
+        n->w[b] = truth_mix(b, parent->w[b], sums[b], record);
     }
+    check_threshold(w, parent->w, record);
     struct totals t = truth_totals(w, digest, record->round, (struct lane_range){0, (uint16_t)w->k.lanes});
     if (record->round != parent->version)
         violate(w, "S1: record of round %lu was applied to version %lu", record->round, parent->version);
@@ -305,12 +347,30 @@ static void check_oracle(struct world *w, const struct node *last)
             norm += truth_norm2(sum[b]);
         }
         double factor = 1000.0 / (sqrt(norm) / round_count(w, r) + 1e-6);
-        struct record record = {.lr = 1.0f / (float)(r + 1), .clip = factor < 1 ? (float)factor : 1.0f};
+        struct phases phases = truth_phases(w);
+        struct record record = {.lr = 1.0f / (float)(r + 1), .clip = factor < 1 ? (float)factor : 1.0f, .flags = phases_masked(&phases, r) ? RECORD_MASKED : 0,
+                                .threshold = threshold_of(w, weights, phases_ramp(&phases, r))};
         for (unsigned b = 0; b < w->k.blocks; b++)
-            weights[b] = truth_mix(weights[b], sum[b], &record);
+            weights[b] = truth_mix(b, weights[b], sum[b], &record);
     }
     if (memcmp(weights, last->w, w->k.blocks * sizeof weights[0]) != 0)
         violate(w, "I6: the final weights differ from those of a run without faults");
+}
+
+/* What was trained before pruning can still be told, and what was to be zero is. */
+static void check_phases(struct world *w, const struct node *last)
+{
+    unsigned train = w->k.rounds - w->k.prune_rounds, total = 0, zero = 0;
+    if (!w->k.prune_rounds)
+        return;
+    if (!w->kept[train])
+        violate(w, "I14: the checkpoint of step %u, where phase train ends, was never published", train);
+    for (unsigned b = 0; b < w->k.blocks; b++) {
+        total += truth_prunable(b);
+        zero += truth_prunable(b) && last->w[b] == 0;
+    }
+    if ((double)zero < w->k.sparsity * total)
+        violate(w, "I14: %u of %u prunable weights are zero at the end, %.2f of them should be", zero, total, w->k.sparsity);
 }
 
 void truth_end(struct world *w)
@@ -327,6 +387,7 @@ void truth_end(struct world *w)
         return;
     }
     check_ledger(w);
+    check_phases(w, last);
     for (uint32_t g = 0; g < SIM_GENERATIONS; g++)
         for (uint64_t v = 0; v <= w->k.rounds; v++) {
             struct node *n = w->visible[g][v], *a = last;

@@ -219,6 +219,8 @@ void send_to(struct world *w, struct proc *from, uint16_t rank, uint8_t from_slo
     if (!from->alive)
         return;
     bool own = from == target;
+    if (w->k.visiting && from->kind == ROLE_WORKER && target->kind == ROLE_PS && target->site + 1u == w->k.sites && from->site != target->site)
+        return;                                          /* its shards dial out to other shards; nobody dials them */
     bool lost = !own && (cut_between(w, from, target) || (!w->calm && odds(w, w->k.loss)));
     if (lost && coordinator_link(w, from, to)) {
         /* A stream does not lose one message: it breaks. */

@@ -266,7 +266,7 @@ static void memory_of_dead_gangs_goes_and_of_living_ones_stays(void **state)
     (void)state;
     char job[40], name[5][100];
     snprintf(job, sizeof job, "feed%08x", (unsigned)getpid());
-    static const char *const tails[] = {"a-3", "a-4", "a-ram-0", "a-b-3", "a-ram-63"};
+    static const char *const tails[] = {"a-3.0", "a-4.1-h2", "a-ram-0", "a-3-4.1", "a-ram-63"};
     for (unsigned i = 0; i < 5; i++) {
         snprintf(name[i], sizeof name[i], "/viaduct-%s-%s", job, tails[i]);
         make_segment(name[i]);

@@ -431,13 +431,16 @@ static void test_prune_and_copy(void **state)
     }
     shell("rm %s/onprem/step-00000500/manifest.json", root);   /* an unfinished one, newer: it stays */
     snprintf(site, sizeof site, "%s/onprem", root);
-    assert_ok(ckpt_prune(&fs_real, site, 2, &e));
     struct ckpt_found found[16];
     uint32_t count;
+    assert_ok(ckpt_prune(&fs_real, site, 2, 100, &e));         /* one that the report will need */
+    assert_ok(ckpt_list(root, found, 16, &count, &e));
+    assert_true(count == 4 && found[2].step == 300 && found[3].step == 100);
+    assert_ok(ckpt_prune(&fs_real, site, 2, 0, &e));
     assert_ok(ckpt_list(root, found, 16, &count, &e));
     assert_int_equal(count, 3);
     assert_true(found[0].step == 500 && !found[0].published && found[1].step == 400 && found[2].step == 300);
-    assert_ok(ckpt_prune(&fs_real, site, 0, &e));   /* never the last one */
+    assert_ok(ckpt_prune(&fs_real, site, 0, 0, &e));   /* never the last one */
     assert_ok(ckpt_list(root, found, 16, &count, &e));
     assert_true(count == 2 && found[1].step == 400);
     snprintf(dir, sizeof dir, "%s/onprem/step-00000400", root);

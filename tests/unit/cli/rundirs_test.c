@@ -258,6 +258,44 @@ static void certificates_for_every_role_of_every_site(void **state)
     rundirs_close(&o);
 }
 
+/* A Slurm that lost track starts a job twice: the second start is refused at once. One that started it again gets the run, as soon as the first has seen its claim. */
+static void a_second_start_of_a_slurm_job_is_fenced(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run first, second;
+    char token[40], later[40];
+    setenv("SLURM_JOB_ID", "77", 1);
+    setenv("SLURMD_NODENAME", "n1", 1);
+    setenv("SLURM_RESTART_COUNT", "1", 1);
+    assert_ok(rundirs_open(&first, r->run, &r->job, false, &e));
+    assert_int_equal(rundir_start_token(&first.run, token), 0);
+    assert_int_equal(rundirs_open(&second, r->run, &r->job, true, &e), ERR_CONFLICT);
+    assert_non_null(strstr(e.text, "Slurm job 77 (start 1) on node n1"));
+    assert_false(lease_is_claimed(r->run, &first.me));
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("SLURM_RESTART_COUNT", "2", 1);
+        close(first.supervisor_fd);
+        close(first.lock_fd);
+        _exit(rundirs_open(&second, r->run, &r->job, true, &e) == 0 ? 0 : 1);
+    }
+    for (int i = 0; i < 600 && !lease_is_claimed(r->run, &first.me); i++)
+        nanosleep(&(struct timespec){0, 50000000}, NULL);
+    assert_true(lease_is_claimed(r->run, &first.me));
+    close(first.supervisor_fd);
+    close(first.lock_fd);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(rundir_start_token(&first.run, later), 0);
+    assert_string_not_equal(token, later);
+    unsetenv("SLURM_JOB_ID");
+    unsetenv("SLURMD_NODENAME");
+    unsetenv("SLURM_RESTART_COUNT");
+    rmdir(first.run.sockets);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +306,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_resume_needs_what_the_run_left, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_a_run_leaves_behind_is_ended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resume_waits_for_those_of_an_earlier_start, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_second_start_of_a_slurm_job_is_fenced, set_up, tear_down),
         cmocka_unit_test_setup_teardown(certificates_for_every_role_of_every_site, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

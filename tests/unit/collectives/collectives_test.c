@@ -11,7 +11,7 @@
 static struct layout layout;
 static char segment[64];
 static unsigned turn;
-static bool in_weights;
+static bool in_weights, on_device;
 
 static int set_up(void **state)
 {
@@ -32,6 +32,49 @@ static struct coll_config config(unsigned rank, unsigned ranks, unsigned lanes, 
 
 static float value(unsigned lane, uint64_t i, unsigned round) { return philox_unit(philox4x32(lane * 1000 + round, (uint32_t)i, 0, 0, 0).v[0]) - 0.5f; }
 
+/* A rank whose memory the host cannot touch. */
+struct far { struct device *d; struct memory gradient, weights; float *host; };
+
+static void far_open(struct far *f)
+{
+    struct err e = ERR_INIT;
+    size_t bytes = layout.elems * sizeof(float);
+    *f = (struct far){.gradient.space = SPACE_DEVICE, .weights.space = SPACE_DEVICE, .host = calloc(1, bytes)};
+    assert_ok(device_open("fake", &f->d, &e));
+    assert_ok(stream_open(f->d, &f->gradient.stream, &e));
+    assert_ok(device_alloc(f->d, bytes, &f->gradient.pointer, &e));
+    assert_ok(device_alloc(f->d, bytes, &f->weights.pointer, &e));
+    f->weights.stream = f->gradient.stream;
+}
+
+/* What the trainer computed in device memory goes to its lane; all lanes use the same device memory, one after the other. */
+static void far_put(struct far *f, struct coll *k, unsigned lane, unsigned round)
+{
+    struct err e = ERR_INIT;
+    struct handle h;
+    for (uint64_t i = 0; i < layout.elems; i += 17)
+        f->host[i] = value(lane, i, round);
+    assert_ok(memory_copy(f->gradient, (struct memory){.pointer = f->host}, layout.elems * sizeof(float), &h, &e));
+    assert_ok(coll_put_lane(k, lane, f->gradient, &h, &e));
+    assert_ok(handle_wait(h, 5000, &e));
+}
+
+/* The weights that the device got are the gang's. */
+static void far_check(struct far *f, struct coll *k)
+{
+    struct err e = ERR_INIT;
+    struct handle h;
+    assert_ok(coll_get_weights(k, f->weights, &h, &e));
+    assert_ok(memory_copy((struct memory){.pointer = f->host}, f->weights, layout.elems * sizeof(float), &h, &e));
+    assert_ok(handle_wait(h, 5000, &e));
+    assert_memory_equal(f->host, coll_weights(k), layout.elems * sizeof(float));
+    stream_close(f->gradient.stream);
+    device_free(f->d, f->gradient.pointer, layout.elems * sizeof(float));
+    device_free(f->d, f->weights.pointer, layout.elems * sizeof(float));
+    device_close(f->d);
+    free(f->host);
+}
+
 /* One rank's life: rounds of fill, reduce, weights = sum of all nodes, gather. Returns the hash of the weights after the last round. */
 static uint64_t live(struct coll_config c, unsigned rounds, unsigned die_at, double *loss)
 {
@@ -40,13 +83,18 @@ static uint64_t live(struct coll_config c, unsigned rounds, unsigned die_at, dou
     if (coll_open(&c, &k, &e) < 0)
         return 1;
     struct lane_range mine = coll_rank_lanes(k);
+    struct far far = {0};
+    if (on_device)
+        far_open(&far);
     for (unsigned round = 0; round < rounds; round++) {
         struct lane_totals totals[LANES_MAX];
         struct coll_sums sums;
         for (unsigned l = mine.lo; l < mine.hi; l++) {
             float *g = coll_lane_buffer(k, l);
-            for (uint64_t i = 0; i < layout.elems; i += 17)
+            for (uint64_t i = 0; i < layout.elems && !on_device; i += 17)
                 g[i] = value(l, i, round);
+            if (on_device)
+                far_put(&far, k, l, round);
             totals[l - mine.lo] = (struct lane_totals){0.1 * l, l, 1, 0};
         }
         if (round == die_at)
@@ -66,6 +114,8 @@ static uint64_t live(struct coll_config c, unsigned rounds, unsigned die_at, dou
         if (coll_gather(k, &e) < 0)
             return (uint64_t)-e.code;
     }
+    if (on_device)
+        far_check(&far, k);
     uint64_t hash = 0, all[LANES_MAX];
     for (uint32_t b = 0; b < layout.block_count; b++)
         hash = xxh64_of(coll_weights(k) + layout.blocks[b].offset, layout.blocks[b].elems * 4, hash);
@@ -143,6 +193,17 @@ static void test_sums_in_weights(void **state)
     }
 }
 
+static void test_device_memory(void **state)
+{
+    (void)state;
+    struct result near[LANES_MAX], far[LANES_MAX];
+    gang(1, 8, (struct lane_range){0, 8}, 3, -1, near);
+    on_device = true;
+    gang(2, 8, (struct lane_range){0, 8}, 3, -1, far);
+    on_device = false;
+    assert_true(near[0].hash > 9 && far[0].hash == near[0].hash && far[1].hash == near[0].hash);
+}
+
 static void test_dead_peer_ends_the_gang(void **state)
 {
     (void)state;
@@ -187,7 +248,8 @@ static void test_mismatch_and_late_rank(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_for_any_number_of_ranks), cmocka_unit_test(test_sums_in_weights), cmocka_unit_test(test_dead_peer_ends_the_gang),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits_for_any_number_of_ranks), cmocka_unit_test(test_sums_in_weights), cmocka_unit_test(test_device_memory),
+                                       cmocka_unit_test(test_dead_peer_ends_the_gang),
                                        cmocka_unit_test(test_mismatch_and_late_rank)};
     return cmocka_run_group_tests_name("collectives", tests, set_up, NULL);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/magnitude.h"
 #include "coordinator/core.h"
 
 static struct core_out *out;
@@ -14,7 +15,7 @@ static void *memory;
 static struct log_entry *log_entries;
 static size_t log_count;
 
-static float rate(const void *arg, uint64_t round, uint64_t rounds) { (void)arg; (void)rounds; return 1.0f / (float)(round + 1); }
+static float rate(const void *arg, const struct phases *phases, uint64_t round) { (void)arg; (void)phases; return 1.0f / (float)(round + 1); }
 
 static void keep_log(void)
 {
@@ -95,6 +96,9 @@ static struct process_id primary(const struct core *c, unsigned shard)
     return (struct process_id){0};
 }
 
+static uint32_t bins[MAGNITUDE_BINS];                     /* what the next report says of its weights, when bins_said */
+static bool bins_said;
+
 static void report(struct core *c, uint64_t now, unsigned shard, uint64_t version, uint64_t samples, uint64_t nonfinite)
 {
     struct msg_prepared *m = calloc(1, sizeof *m);
@@ -107,11 +111,12 @@ static void report(struct core *c, uint64_t now, unsigned shard, uint64_t versio
         m->name_count = m->cover_count = 1;
         m->name[0] = m->cover[0] = (struct name){{0, 4}, 1};
         m->norm_count = 2;
+        m->bin_count = bins_said ? MAGNITUDE_BINS : 0;
         m->totals.samples = samples;
         m->nonfinite = nonfinite;
         m->nonfinite_block = 3;
     }
-    core_on_prepared(c, now, primary(c, shard), m, norms, out);
+    core_on_prepared(c, now, primary(c, shard), m, norms, bins_said ? bins : NULL, out);
     keep_log();
     free(m);
 }
@@ -246,7 +251,7 @@ static void test_a_dead_primary_is_replaced_and_copied_afresh(void **state)
     m->view = core_view(c)->number;
     m->generation = 1;
     m->complete_mask = 1;
-    core_on_prepared(c, 6, primary(c, 0), m, NULL, out);
+    core_on_prepared(c, 6, primary(c, 0), m, NULL, NULL, out);
     assert_int_equal(core_view(c)->shard[0].copy[0].role, COPY_SYNC);
     free(m);
 }
@@ -323,6 +328,128 @@ static void test_an_agent_that_keeps_joining_fails_nothing(void **state)
     }
 }
 
+/* ---- phases ---- */
+static void publish(struct core *c, uint64_t now, uint32_t generation, uint64_t step)
+{
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++) {
+            struct msg_part m = {.site = site, .shard = shard, .generation = generation, .step = step, .sha256 = {shard}};
+            core_on_part(c, now, &m, out);
+            keep_log();
+        }
+    for (uint8_t site = 0; site < 2; site++) {
+        struct msg_published m = {.site = site, .generation = generation, .step = step, .ok = true};
+        core_on_published(c, now, &m, out);
+        keep_log();
+    }
+}
+
+/* Four weights a shard, in bins 100 * (shard + 1), 200 * (shard + 1), ... */
+static void say_weights(unsigned shard)
+{
+    memset(bins, 0, sizeof bins);
+    for (unsigned i = 1; i <= 4; i++)
+        bins[100 * i * (shard + 1)] = 1;
+    bins_said = true;
+}
+
+static struct core *start_pruning(void)
+{
+    config.steps = 3;
+    config.prune_epochs = 1;                              /* 3 rounds a pass */
+    config.plan.checkpoint_every = 0;
+    config.plan.phases.sparsity = 0.5;
+    bins_said = false;
+    return start();
+}
+
+static void test_pruning_waits_for_the_checkpoint_of_what_was_trained(void **state)
+{
+    (void)state;
+    struct core *c = start_pruning();
+    everyone_joins(c, 1);
+    const struct msg_plan *p = core_plan(c);
+    assert_true(p->rounds == 6 && p->phases.count == 2 && p->phases.at[0].end == 3 && p->phases.at[1].end == 6);
+    for (uint64_t r = 0; r < 3; r++)
+        commit_round(c, 2, r);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.flags, RECORD_CHECKPOINT);
+    for (unsigned shard = 0; shard < 2; shard++) {
+        say_weights(shard);
+        report(c, 3, shard, 3, 8, 0);
+    }
+    core_on_tick(c, 4, out);
+    assert_int_equal(core_round(c), 3);
+    publish(c, 5, 1, 3);
+    const struct record *made = &find(CORE_COMMITTED)->u.record;
+    assert_int_equal(made->flags, RECORD_MASKED);
+    assert_true(made->threshold == magnitude_edge(301));  /* the half of 100 200 200 300 400 400 600 800 */
+    assert_int_equal(core_round(c), 4);
+}
+
+static void test_a_threshold_needs_every_shards_weights_once(void **state)
+{
+    (void)state;
+    struct core *c = start_pruning();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 3; r++)
+        commit_round(c, 2, r);
+    publish(c, 3, 1, 3);
+    report(c, 4, 0, 3, 8, 0);                             /* a report without its histogram */
+    for (unsigned turn = 0; turn < 3; turn++) {           /* sent again and again */
+        say_weights(1);
+        report(c, 4, 1, 3, 8, 0);
+        assert_null(find(CORE_COMMITTED));
+    }
+    say_weights(0);
+    report(c, 5, 0, 3, 8, 0);
+    assert_true(find(CORE_COMMITTED)->u.record.threshold == magnitude_edge(301));
+    bins_said = false;
+    for (unsigned shard = 0; shard < 2; shard++)
+        report(c, 6, shard, 4, 8, 0);
+    assert_int_equal(find(CORE_COMMITTED)->u.record.flags, RECORD_MASKED);
+    assert_true(find(CORE_COMMITTED)->u.record.threshold == 0);
+}
+
+static void test_a_record_with_another_threshold_is_another_record(void **state)
+{
+    (void)state;
+    struct core *c = start_pruning();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 3; r++)
+        commit_round(c, 2, r);
+    for (unsigned shard = 0; shard < 2; shard++) {
+        say_weights(shard);
+        report(c, 3, shard, 3, 8, 0);
+    }
+    publish(c, 4, 1, 3);
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    m->view = core_view(c)->number;
+    m->generation = 1;
+    m->version = 4;
+    m->record_count = 1;
+    m->record[0] = find(CORE_COMMITTED)->u.record;
+    m->record[0].threshold /= 2;
+    core_on_prepared(c, 5, primary(c, 0), m, NULL, NULL, out);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "another record of round 3"));
+    free(m);
+}
+
+/* Resumed from that very checkpoint nobody publishes it again. */
+static void test_a_resume_begins_where_a_phase_ended(void **state)
+{
+    (void)state;
+    config.checkpoint.have = true;
+    config.checkpoint.step = 3;
+    config.checkpoint.generation = 1;
+    struct core *c = start_pruning();
+    everyone_joins(c, 1);
+    for (unsigned shard = 0; shard < 2; shard++) {
+        say_weights(shard);
+        report(c, 3, shard, 3, 8, 0);
+    }
+    assert_int_equal(find(CORE_COMMITTED)->u.record.round, 3);
+}
+
 static void part(struct core *c, uint8_t site, uint8_t shard, uint8_t byte)
 {
     struct msg_part m = {.site = site, .shard = shard, .generation = 1, .step = 2, .size_bytes = 10, .sha256 = {byte}};
@@ -389,7 +516,7 @@ static void test_restart_keeps_instances_and_completes_the_log(void **state)
     m->version = 1;
     m->record_count = 1;
     m->record[0] = lost;
-    core_on_prepared(c, 101, primary(c, 0), m, NULL, out);
+    core_on_prepared(c, 101, primary(c, 0), m, NULL, NULL, out);
     keep_log();
     assert_int_equal(core_round(c), 1);
     assert_int_equal(log_entries[log_count - 1].u.record.view, 1);   /* as it was made */
@@ -398,7 +525,7 @@ static void test_restart_keeps_instances_and_completes_the_log(void **state)
     assert_int_equal(core_phase(c), CORE_RUNNING);
     m->shard = 1;
     m->record[0].first = 99;
-    core_on_prepared(c, 103, primary(c, 1), m, NULL, out);
+    core_on_prepared(c, 103, primary(c, 1), m, NULL, NULL, out);
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "another record of round 0"));
     free(m);
 }
@@ -525,12 +652,12 @@ static void test_a_record_of_an_older_generation_completes_no_log(void **state)
     m->generation = core_view(c)->generation;
     m->record_count = 1;
     m->record[0] = (struct record){.round = 0, .generation = m->generation - 1, .view = 1, .count = 8, .clip = 1, .totals = {.samples = 8}, .cover_count = 1, .cover = {{{0, 4}, 1}}};
-    core_on_prepared(c, 2, primary(c, 0), m, NULL, out);
+    core_on_prepared(c, 2, primary(c, 0), m, NULL, NULL, out);
     keep_log();
     assert_null(find(CORE_COMMITTED));
     assert_int_equal(core_round(c), 0);
     m->record[0].generation = m->generation;              /* the same record of this generation does */
-    core_on_prepared(c, 3, primary(c, 0), m, NULL, out);
+    core_on_prepared(c, 3, primary(c, 0), m, NULL, NULL, out);
     keep_log();
     assert_non_null(find(CORE_COMMITTED));
     assert_int_equal(core_round(c), 1);
@@ -549,6 +676,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_silence_is_death_and_lanes_move, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_gang_that_keeps_dying_fails_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_agent_that_keeps_joining_fails_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pruning_waits_for_the_checkpoint_of_what_was_trained, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_threshold_needs_every_shards_weights_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_record_with_another_threshold_is_another_record, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_resume_begins_where_a_phase_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),

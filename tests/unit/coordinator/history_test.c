@@ -48,7 +48,7 @@ static void sound_history(void **state)
         put(&h, commit_of(r));
     ledger_is(&h, 2, 0, 0);
     assert_int_equal(history_samples(&h, &plan), 18);
-    assert_true(history_last_pass_loss(&h) == 4.5);          /* 4 samples of 4, 4 of 5 */
+    assert_true(history_last_pass_loss(&h, &plan) == 4.5);          /* 4 samples of 4, 4 of 5 */
     put(&h, view_of(1, 0));                                  /* another view of the same generation cuts nothing */
     assert_int_equal(h.count, 5);
     put(&h, view_of(2, 2));
@@ -59,7 +59,26 @@ static void sound_history(void **state)
         put(&h, commit_of(r));
     ledger_is(&h, 2, 0, 0);
     history_free(&h);
-    assert_true(isnan(history_last_pass_loss(&h)));
+    assert_true(isnan(history_last_pass_loss(&h, &plan)));
+}
+
+/* What training came to is told of phase train; what came after counts as samples and steps, and its checkpoints say so. */
+static void a_phase_after_training(void **state)
+{
+    struct history h = {0};
+    struct msg_plan two = plan;
+    (void)state;
+    two.phases = (struct phases){2, {{PHASE_TRAIN, 4}, {PHASE_PRUNE, 8}}, 0.5};
+    put(&h, view_of(1, 0));
+    for (uint64_t r = 0; r < 3; r++)
+        put(&h, commit_of(r));
+    assert_true(history_last_pass_loss(&h, &two) == (4 * 1 + 4 * 2 + 2 * 3) / 10.0);
+    for (uint64_t r = 3; r < 8; r++)
+        put(&h, commit_of(r));
+    assert_true(history_last_pass_loss(&h, &two) == 4);      /* the one round of pass 2 that was of phase train */
+    assert_int_equal(history_samples(&h, &two), 28);
+    ledger_is(&h, 3, 0, 0);
+    history_free(&h);
 }
 
 static void unsound_history(void **state)
@@ -107,7 +126,9 @@ static void manifests_repeat(void **state)
                                                         .part = {{.shard = 0, .size_bytes = 100, .sha256 = {1}}, {.shard = 1, .size_bytes = 200, .sha256 = {2}}}};
     for (unsigned start = 0; start < 2; start++) {           /* the second time as a restarted coordinator, which has read further */
         struct history h = {0};
-        struct manifest_source from = {&h, &plan, &d, "viaduct: v1\n", "job"};
+        struct msg_plan two = plan;
+        struct manifest_source from = {&h, &two, &d, "viaduct: v1\n", "job"};
+        two.phases = (struct phases){2, {{PHASE_TRAIN, 3}, {PHASE_PRUNE, 8}}, 0.5};
         put(&h, view_of(1, 0));
         for (uint64_t r = 0; r < 4; r++)
             put(&h, commit_of(r));
@@ -121,6 +142,7 @@ static void manifests_repeat(void **state)
     assert_memory_equal(text[0], text[1], size[0]);
     assert_ok(ckpt_manifest_decode(text[0], size[0], &m, &e));
     assert_true(m.meta.step == 4 && m.meta.pass == 1 && m.meta.position == 4 && m.meta.view == 3 && m.meta.log_position == 9 && m.meta.slot_count == 2);
+    assert_string_equal(m.meta.phase, "prune");
     assert_int_equal(m.part_count, 2);
     assert_int_equal(m.part_of_block[0], 0);
     assert_int_equal(m.part_of_block[m.layout.block_count - 1], 1);
@@ -177,7 +199,7 @@ static void metrics_follow_the_log(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_history), cmocka_unit_test(unsound_history), cmocka_unit_test(manifests_repeat),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_history), cmocka_unit_test(a_phase_after_training), cmocka_unit_test(unsound_history), cmocka_unit_test(manifests_repeat),
                                        cmocka_unit_test(metrics_follow_the_log)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

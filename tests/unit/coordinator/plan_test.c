@@ -152,6 +152,28 @@ static void test_one_site_sends_nothing(void **state)
     free(job);
 }
 
+static void test_phases_are_named(void **state)
+{
+    (void)state;
+    struct job *job = calloc(1, sizeof *job);
+    char *text;
+    load(job, "train: {steps: 7, batch: 100, lanes: 5}\nexport: {prune: {sparsity: 0.5, epochs: 2}}\n");
+    json_t *root = plan_of(job, &text);
+    const json_t *phases = json_object_get(root, "phases"), *second = json_array_get(phases, 1);
+    assert_int_equal(json_array_size(phases), 2);
+    assert_int_equal(number(json_array_get(phases, 0), "last_step"), 7);
+    assert_string_equal(json_string_value(json_object_get(second, "name")), "prune");
+    assert_int_equal(number(second, "first_step"), 8);
+    assert_int_equal(number(second, "last_step"), 27);       /* two passes of 1,000 samples */
+    assert_int_equal(number(second, "weights"), 144 * 600 + 600 * 4);
+    assert_int_equal(number(root, "steps"), 27);
+    assert_non_null(strstr(text, "prune and fine-tune, steps 8-27"));
+    free(text);
+    json_decref(root);
+    job_fini(job);
+    free(job);
+}
+
 static void test_missing_data_is_named(void **state)
 {
     (void)state;
@@ -169,6 +191,6 @@ static void test_missing_data_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_sites), cmocka_unit_test(test_one_site_sends_nothing),
-                                       cmocka_unit_test(test_missing_data_is_named)};
+                                       cmocka_unit_test(test_phases_are_named), cmocka_unit_test(test_missing_data_is_named)};
     return cmocka_run_group_tests_name("plan", tests, set_up, tear_down);
 }

@@ -365,12 +365,53 @@ static void test_optimizers(void **state)
     assert_int_equal(bad, 2);
 }
 
+/* Kept elements get the bits of the ordinary step; masked ones are zero with their moments, whatever they were and whatever comes. */
+static void test_masked_step(void **state)
+{
+    (void)state;
+    enum { M = 9001 };
+    struct test_random r = {test_seed(), 0};
+    for (int kind = 0; kind < 3; kind++) {
+        struct optim_config c = {.kind = kind == 0 ? OPTIM_ADAMW : OPTIM_SGD, .weight_decay = 0.01f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f,
+                                 .momentum = kind == 2 ? 0.9f : 0};
+        static float w[M], m[M], v[M], sum[M], rw[M], rm[M], rv[M];
+        static bool masked[M];
+        float *slots[] = {m, v}, *reference[] = {rm, rv};
+        for (unsigned i = 0; i < M; i++) {
+            w[i] = i % 11 == 0 ? 0 : i % 13 == 0 ? -0.0f : test_float(&r);
+            m[i] = test_float(&r);
+            v[i] = fabsf(test_float(&r));
+            masked[i] = w[i] == 0;
+        }
+        for (uint64_t step = 1; step <= 3; step++) {
+            float threshold = step == 2 ? 0.25f : 0;
+            for (unsigned i = 0; i < M; i++) {
+                sum[i] = test_float(&r);
+                masked[i] = masked[i] || fabsf(w[i]) < threshold;
+            }
+            memcpy(rw, w, sizeof w);
+            memcpy(rm, m, sizeof m);
+            memcpy(rv, v, sizeof v);
+            optim_apply(&c, TENSOR_PARAMETER, rw, reference, sum, M, 64, 0.01f, 0.5f, step);
+            optim_apply_masked(&c, w, slots, sum, M, 64, 0.01f, 0.5f, step, threshold);
+            for (unsigned i = 0; i < M; i++) {
+                if (masked[i]) {
+                    assert_true(w[i] == 0 && !signbit(w[i]));
+                    assert_true((kind == 1 || m[i] == 0) && (kind != 0 || v[i] == 0));
+                } else {
+                    assert_true(w[i] == rw[i] && m[i] == rm[i] && v[i] == rv[i]);
+                }
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients), cmocka_unit_test(test_instruction_sets_and_fusion_agree),
         cmocka_unit_test(test_same_bits_on_every_slot_thread_and_device), cmocka_unit_test(test_eval_and_infer_agree),
-        cmocka_unit_test(test_memory_plan_never_overlaps), cmocka_unit_test(test_optimizers),
+        cmocka_unit_test(test_memory_plan_never_overlaps), cmocka_unit_test(test_optimizers), cmocka_unit_test(test_masked_step),
     };
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
 }

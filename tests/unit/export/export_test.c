@@ -312,7 +312,7 @@ static void check_result(const struct place *p, bool exported)
         assert_int_equal(stat(path, &st), 0);
         snprintf(want, sizeof want, "\"bytes\":%lld,\"latency_ms\":{\"batch\":1,\"p50\":", (long long)st.st_size);
         assert_non_null(strstr(text, want));
-        assert_non_null(strstr(text, "\"path\":\"export/float/model.onnx\"},\"gate\":null,\"quantized\":null}"));
+        assert_non_null(strstr(text, "\"path\":\"export/float/model.onnx\",\"sparsity\":null},\"gate\":null,\"quantized\":null}"));
         assert_true(exists(p, "export/float/model.safetensors"));
     } else {
         assert_non_null(strstr(text, "\"export\":null"));

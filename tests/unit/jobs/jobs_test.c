@@ -106,6 +106,18 @@ static void test_overrides(void **state)
     assert_int_equal(j.spec.steps, 60);
     assert_true(j.spec.epochs == 0 && !j.spec.has_export);
     job_fini(&j);
+    load(&j, good, "export.prune={sparsity: 0.75}", NULL);
+    assert_true(j.spec.prune.sparsity == 0.75 && j.spec.prune.epochs == 1);
+    job_fini(&j);
+    load(&j, good, "export.prune={}", "export.prune.epochs=0.5");
+    assert_true(j.spec.prune.sparsity == 0.8 && j.spec.prune.epochs == 0.5);
+    job_fini(&j);
+    load(&j, good, "export.prune.epochs=2", "export.prune=null");
+    assert_true(j.spec.prune.sparsity == 0);
+    job_fini(&j);
+    load(&j, good, "export.prune={}", "export=null");
+    assert_true(j.spec.prune.sparsity == 0 && !j.spec.has_export);
+    job_fini(&j);
     load(&j, good, "train.batch=null", "train.optimizer.name=sgd");
     assert_int_equal(j.spec.batch, 256);
     assert_int_equal(j.spec.optimizer.name, OPTIMIZER_SGD);
@@ -136,6 +148,35 @@ static void test_resolved_text_loads_to_the_same(void **state)
     load(&a, good, NULL, NULL);
     assert_non_null(strstr(a.resolved_yaml, "lr: 0.01, weight_decay: 0, beta1: 0.9, beta2: 0.999, eps: 1.0e-08,"));   /* a number for YAML 1.1 too */
     job_fini(&a);
+    load(&a, good, "export.prune={sparsity: 0.3, epochs: 2.5}", NULL);
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_true(b.spec.prune.sparsity == 0.3 && b.spec.prune.epochs == 2.5);
+    job_fini(&a);
+    job_fini(&b);
+}
+
+static void test_slurm_sites(void **state)
+{
+    (void)state;
+    static struct job a, b;
+    load(&a, good, "sites=[{name: a, via: slurm, ranks: 2, time: 1-02:00:00, partition: gpu, slurm: {mem: 100, exclusive: true, contiguous: false, gres: gpu:2, "
+                   "nice: 3, retries: {job_failure: 2}}}, {name: b, via: slurm, account: x.y, time: 3m}]", NULL);
+    const struct job_slurm *s = &a.spec.sites[0].slurm;
+    assert_int_equal(a.spec.sites[0].via, VIA_SLURM);
+    assert_int_equal(s->time_s, 26 * 3600);
+    assert_int_equal(s->drain_s, 120);
+    assert_int_equal(a.spec.sites[1].slurm.drain_s, 90);
+    assert_int_equal(s->option_count, 4);
+    assert_string_equal(s->option[0].name, "mem");
+    assert_string_equal(s->option[0].value, "100");
+    assert_null(s->option[1].value);
+    assert_int_equal(s->retries[RETRY_JOB_FAILURE], 2);
+    assert_int_equal(s->retries[RETRY_NODE_FAILURE], 10);
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    job_fini(&a);
+    job_fini(&b);
 }
 
 static void test_resume_keeps_what_it_must(void **state)
@@ -178,6 +219,15 @@ static void test_rates_and_steps(void **state)
     assert_int_equal(job_steps(&s, 60000), 118);
     s.steps = 7;
     assert_int_equal(job_steps(&s, 60000), 7);
+    assert_int_equal(job_prune_steps(&s, 60000), 0);
+    s.prune.sparsity = 0.8;
+    s.prune.epochs = 1.5;
+    assert_int_equal(job_prune_steps(&s, 60000), 235 + 118);
+    o = (struct job_optim){.lr = 1, .schedule = SCHEDULE_STEP, .step_every = 1, .step_factor = 0.1, .final = 0.01, .warmup = 100};
+    assert_true(fabs(job_prune_lr(&o, 0, 101) - 0.1) < 1e-12 && fabs(job_prune_lr(&o, 50, 101) - 0.055) < 1e-12 && fabs(job_prune_lr(&o, 100, 101) - 0.01) < 1e-12);
+    assert_true(fabs(job_prune_lr(&o, 0, 1) - 0.1) < 1e-12);
+    o.final = 1;                                          /* never above where it begins */
+    assert_true(fabs(job_prune_lr(&o, 100, 101) - 0.1) < 1e-12);
 }
 
 /* Any bytes: an answer, never a crash; limits hold. */
@@ -202,7 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
+        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
         cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests_name("jobs", tests, NULL, NULL);

@@ -1,9 +1,9 @@
-/* Messages: what is decoded encodes to the same bytes, every prefix and every broken count is refused, version 1 stays as it was written down. */
+/* Messages: what is decoded encodes to the same bytes, every prefix and every broken count is refused, version 2 stays as it was written down. */
 #include "tests/unit/unit.h"
 
 #include "net/msg.h"
 
-#define GOLDEN "tests/fixtures/frames/v1.hex"
+#define GOLDEN "tests/fixtures/frames/v2.hex"
 
 /* Fills a message with values that a decoder accepts, by decoding random bytes whose counts are made small until one passes. */
 static bool random_message(struct test_random *r, enum msg_type type, void *m, uint8_t *bytes, size_t *size)
@@ -68,9 +68,20 @@ static void test_limits(void **state)
     static struct msg_plan plan;
     w = writer_over(bytes, sizeof bytes);
     assert_true(msg_encode(MSG_PLAN, &plan, &w));
-    bytes[8 + 8 + 4 + 2] = 2;   /* a boolean that is neither */
+    bytes[8 + 1 + 8 + 8 + 4 + 2] = 2;   /* a boolean that is neither */
     struct reader r = reader_over(bytes, w.pos);
     assert_false(msg_decode(MSG_PLAN, &r, &plan));
+    static struct msg_insite insite = {.count = INSITE_LIMIT + 1};
+    w = writer_over(bytes, sizeof bytes);
+    assert_false(msg_encode(MSG_INSITE, &insite, &w));
+    static struct msg_gang gang = {.rank_count = LANES_MAX, .host = {HOSTS_LIMIT}};
+    w = writer_over(bytes, sizeof bytes);
+    assert_false(msg_encode(MSG_GANG, &gang, &w));
+    gang.host[0] = HOSTS_LIMIT - 1;
+    for (unsigned i = 0; i < LANES_MAX; i++)
+        memset(gang.address_tls[i], 'a', ADDRESS_LIMIT - 1);
+    w = writer_over(bytes, sizeof bytes);
+    assert_true(msg_encode(MSG_GANG, &gang, &w));   /* the largest fits */
     struct reader none = reader_over(bytes, 0);
     assert_false(msg_decode(MSG_TYPES, &none, &plan));
     assert_string_equal(msg_type_name(MSG_COMMIT), "commit");
@@ -80,13 +91,13 @@ static void test_limits(void **state)
 static void fill(struct record *rec, uint64_t round)
 {
     *rec = (struct record){.round = round, .generation = 2, .view = 7, .pass = 1, .first = 512, .count = 256, .lr = 0.01f, .clip = 1, .norm = 2.5,
-                           .flags = RECORD_CHECKPOINT, .totals = {100.25, 200, 256, 0}, .cover_count = 2};
+                           .flags = RECORD_CHECKPOINT | RECORD_MASKED, .threshold = 0.125f, .totals = {100.25, 200, 256, 0}, .cover_count = 2};
     rec->cover[0] = (struct name){{0, 4}, 3};
     rec->cover[1] = (struct name){{4, 8}, 0};
 }
 
-/* What version 1 looks like on the wire; changed bytes mean a new version, never a new fixture. */
-static void test_golden_version_1(void **state)
+/* What version 2 looks like on the wire; changed bytes mean a new version, never a new fixture. */
+static void test_golden_version_2(void **state)
 {
     (void)state;
     struct err e = ERR_INIT;
@@ -95,11 +106,20 @@ static void test_golden_version_1(void **state)
                                             .shard_count = 1, .slot_count = 1, .site_count = 1,
                                             .shard = {{1, {{0, COPY_PRIMARY}}}}, .slot = {{0, true, 2}}, .gang = {{{0, 8}, 2, 5, true}}},
                                    .address_unix = {"unix:/x"}, .address_tls = {"tls:127.0.0.1:1"}};
-    static struct msg_hello hello = {.version_min = 1, .version_max = 1, .features = 3, .who = {ROLE_WORKER, 1, 2, 3}, .job = "0011aabb", .build = "0.1.0"};
+    static struct msg_plan plan = {.rounds = 30, .phases = {2, {{PHASE_TRAIN, 20}, {PHASE_PRUNE, 30}}, 0.75}, .samples_per_pass = 600, .batch = 60, .lanes = 8,
+                                   .deterministic = true, .seed = 1, .checkpoint_every = 10, .ram_every = 1, .shard_count = 1, .slot_count = 1, .site_count = 1,
+                                   .site_name = {"one"}, .weight_decay = 0.5f, .beta1 = 0.25f, .clip = 2, .layout_hash = 5};
+    static struct msg_prepared prepared = {.view = 7, .generation = 2, .shard = 1, .version = 41, .norm_count = 3, .bin_count = 16384, .complete_mask = 1};
+    static struct msg_hello hello = {.version_min = 2, .version_max = 2, .features = 3, .who = {ROLE_WORKER, 1, 2, 3}, .job = "0011aabb", .build = "0.1.0"};
+        static struct msg_join join = {.who = {ROLE_WORKER, 1, 2, 3}, .layout_hash = 11, .samples_per_pass = 12, .ram_version = {4, 5}, .ram_generation = {1, 2},
+                                   .data_sha256 = "ab", .address_tls = "tls:10.0.0.2:7", .host = 1, .alive_count = 1, .alive = {{ROLE_PS, 1, 0, 9}}};
+    static struct msg_gang gang = {.site = 1, .incarnation = 3, .rank_count = 2, .host = {0, 1}, .address_tls = {"tls:10.0.0.1:7", "tls:10.0.0.2:7"}};
+    static struct msg_insite insite = {.site = 1, .incarnation = 3, .round = 40, .kind = INSITE_SUMS, .first = 65536, .count = 64, .value = 5};
     static uint8_t bytes[MSG_BODY_MAX];
     char got[8192] = "";
     fill(&commit.record[0], 41);
-    const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}};
+    const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}, {MSG_PLAN, &plan}, {MSG_PREPARED, &prepared},
+                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         struct writer w = writer_over(bytes, sizeof bytes);
         assert_true(msg_encode(all[i].type, all[i].m, &w));
@@ -119,6 +139,6 @@ static void test_golden_version_1(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_limits), cmocka_unit_test(test_golden_version_1)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_limits), cmocka_unit_test(test_golden_version_2)};
     return cmocka_run_group_tests_name("net messages", tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/magnitude.h"
 #include "engine/engine.h"
 #include "ps/ps.h"
 
@@ -30,6 +31,7 @@ struct rig {
     /* what came out */
     struct msg_prepared prepared;
     double norms[16];
+    uint32_t bins[MAGNITUDE_BINS];
     unsigned prepared_count, part_count, reply_count, fail_count;
     struct msg_part part[64];
     struct msg_pullreply reply;
@@ -58,8 +60,10 @@ static void to_coordinator(struct rig *r, enum msg_type type, const void *m, con
     if (type == MSG_PREPARED) {
         r->prepared = *(const struct msg_prepared *)m;
         r->prepared_count++;
-        assert_true(size <= sizeof r->norms);
-        memcpy(r->norms, payload, size);
+        size_t norms = r->prepared.norm_count * sizeof r->norms[0];
+        assert_true(norms <= sizeof r->norms && size == norms + r->prepared.bin_count * sizeof r->bins[0]);
+        memcpy(r->norms, payload, norms);
+        memcpy(r->bins, payload + norms, size - norms);
     } else if (type == MSG_PART) {
         r->part[r->part_count++ % 64] = *(const struct msg_part *)m;
     }
@@ -233,6 +237,8 @@ static void give(struct rig *r, uint64_t round)
     pump(r);
 }
 
+static float threshold;                                   /* of the next record */
+
 static void commit(struct rig *r, uint64_t round, uint8_t flags)
 {
     struct msg_commit *m = calloc(1, sizeof *m);
@@ -241,7 +247,7 @@ static void commit(struct rig *r, uint64_t round, uint8_t flags)
     m->synced = round;
     m->record_count = 1;
     m->record[0] = (struct record){.round = round, .generation = r->view.generation, .view = r->view.number, .count = 16, .lr = 0.01f, .clip = 1, .flags = flags,
-                                   .cover_count = 2, .cover = {{{0, 2}, 1}, {{2, 4}, 1}}};
+                                   .threshold = threshold, .cover_count = 2, .cover = {{{0, 2}, 1}, {{2, 4}, 1}}};
     ps_host_message(r->end[0].host, PS_TO_COORDINATOR, 0, NULL, MSG_COMMIT, m, NULL, 0);
     free(m);
     pump(r);
@@ -349,6 +355,49 @@ static void test_a_pair_from_seed_to_published(void **state)
     free(slot[0]);
     free(slot[1]);
     free(sum);
+}
+
+/* Tensor a has two dimensions: it alone is counted and pruned. */
+static void test_pruning(void **state)
+{
+    struct rig *r = *state;
+    const uint64_t prunable = 70 * 1001;
+    const uint32_t *bins[1] = {r->bins};
+    float *before = malloc(r->floats * sizeof *before), *first = malloc(r->floats * sizeof *first), *second = malloc(r->floats * sizeof *second);
+    bool *gone = calloc(r->floats, sizeof *gone);
+    r->plan.phases = (struct phases){2, {{PHASE_TRAIN, 1}, {PHASE_PRUNE, 6}}, 0.5};   /* the ramp: rounds 1 and 2 */
+    start_pair(r);
+    give(r, 0);
+    assert_int_equal(r->prepared.bin_count, 0);
+    commit(r, 0, 0);
+    for (uint64_t round = 1; round < 6; round++) {
+        double share = phases_ramp(&r->plan.phases, round);
+        pull(r, 0, round, before);
+        give(r, round);
+        assert_int_equal(r->prepared.bin_count, share > 0 ? MAGNITUDE_BINS : 0);
+        threshold = share > 0 ? magnitude_threshold(bins, 1, share) : 0;
+        uint64_t total = 0, zeros = 0;
+        for (unsigned b = 0; share > 0 && b < MAGNITUDE_BINS; b++)
+            total += r->bins[b];
+        assert_true(share == 0 || total == prunable);
+        for (uint64_t i = 0; i < prunable; i++) {
+            gone[i] = gone[i] || before[i] == 0 || (before[i] < threshold && -before[i] < threshold);
+            zeros += gone[i];
+        }
+        assert_true((double)zeros >= (round < 2 ? share : 0.5) * (double)prunable && (double)zeros < 0.52 * (double)prunable);
+        commit(r, round, RECORD_MASKED);
+        pull(r, 0, round + 1, first);
+        pull(r, 1, round + 1, second);
+        assert_memory_equal(first, second, r->floats * sizeof *first);
+        for (uint64_t i = 0; i < r->floats; i++)
+            assert_true((first[i] == 0) == gone[i]);
+    }
+    threshold = 0;
+    assert_int_equal(r->fail_count, 0);
+    free(before);
+    free(first);
+    free(second);
+    free(gone);
 }
 
 static void test_wrong_sizes_change_nothing(void **state)
@@ -660,6 +709,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_pair_from_seed_to_published, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pruning, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_sizes_change_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_brings_back_the_same_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_slow_disk_does_not_fill_the_memory, set_up, tear_down),

@@ -124,6 +124,31 @@ static void test_one_copy_from_seed_to_published(void **state)
     free(s);
 }
 
+/* Records are immutable, with what they prune. */
+static void test_a_record_with_another_threshold_is_another_record(void **state)
+{
+    (void)state;
+    struct shard *s = make(0, 1, BLOCKS);
+    struct view v = view_of(1, 1, 1, (uint8_t[]){COPY_PRIMARY});
+    struct msg_commit *m = calloc(1, sizeof *m);
+    shard_on_view(s, 0, &v, out);
+    seed(s, 1, BLOCKS);
+    give(s, 1, 0, 0, LANES, 1, 0, BLOCKS);
+    *m = (struct msg_commit){.view = 1, .generation = 1, .record_count = 1};
+    m->record[0] = record_of(0, 1);
+    m->record[0].flags = RECORD_MASKED;
+    m->record[0].threshold = 0.5f;
+    shard_on_commit(s, 0, m, out);
+    assert_true(find(SHARD_APPLY)->u.record.threshold == 0.5f);
+    shard_on_commit(s, 0, m, out);
+    assert_null(find(SHARD_FAIL));                       /* the same one again */
+    m->record[0].threshold = 0.25f;
+    shard_on_commit(s, 0, m, out);
+    assert_non_null(find(SHARD_FAIL));
+    free(m);
+    free(s);
+}
+
 static void test_refuses_what_is_out_of_range(void **state)
 {
     (void)state;
@@ -338,6 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_copy_from_seed_to_published),
+        cmocka_unit_test(test_a_record_with_another_threshold_is_another_record),
         cmocka_unit_test(test_refuses_what_is_out_of_range),
         cmocka_unit_test(test_prepared_and_published_wait_for_the_copy),
         cmocka_unit_test(test_unanswered_is_sent_again),
