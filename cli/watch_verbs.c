@@ -24,12 +24,21 @@ static int open_run(const char *verb, const struct args *a, struct rundir *run)
     return rc;
 }
 
+/* Another host holds the run: its sockets are not ours. */
+static bool held_elsewhere(const char *dir, struct holder *owner)
+{
+    struct holder me = holder_self();
+    return lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0;
+}
+
 /* A coordinator that is being started again answers soon; of a run that is over none ever will. *json: NULL to stop it. */
 static int reach(const struct rundir *run, const char *dir, char **json, struct err *err)
 {
     int rc;
+    struct holder owner;
+    bool here = !held_elsewhere(dir, &owner);
     uint64_t until = clock_now_ms() + ANSWER_MS;
-    while ((rc = json ? live_ask(run, ANSWER_MS, json, err) : live_stop(run, ANSWER_MS, err)) < 0 && rundirs_lives(dir) && clock_now_ms() < until)
+    while ((rc = json ? live_ask(run, ANSWER_MS, json, err) : live_stop(run, ANSWER_MS, err)) < 0 && here && rundirs_lives(dir) && clock_now_ms() < until)
         nanosleep(&(struct timespec){0, AGAIN_MS}, NULL);
     return rc;
 }
@@ -40,7 +49,7 @@ static bool runs_elsewhere(const char *dir, struct holder *owner)
     char status[32];
     struct holder me = holder_self();
     rundirs_status(dir, status, sizeof status);
-    return strcmp(status, "running") == 0 && lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0 && lease_owner_lives(dir, &me, BEAT_MS);
+    return strcmp(status, "running") == 0 && held_elsewhere(dir, owner) && lease_owner_lives(dir, &me, BEAT_MS);
 }
 
 /* How a run ended: its report's status; "interrupted" when that still says running. */
@@ -87,12 +96,13 @@ int verb_status(int argc, char **argv)
         return err_exit_code(rc);
     const char *dir = a.positional[0];
     char *json = NULL, line[512];
+    struct holder owner;
     rc = reach(&run, dir, &json, &err);
     if (rc == 0) {
         live_line(json, 0, line, sizeof line);
         printf("%s\n", a.value[0] ? json : line);
         free(json);
-    } else if (rundirs_lives(dir)) {
+    } else if (!held_elsewhere(dir, &owner) && rundirs_lives(dir)) {
         err_set(&err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: ask again; its log is %s/log", dir, dir);
     } else {
         rc = status_of_ended(dir, a.value[0] != NULL, &err);
