@@ -169,8 +169,8 @@ deps:
 	@bash tests/deps.sh
 
 -include tests/sim/sim.mk
-SIM_TESTS := build/release/tests/sim/sim tests/sim/rules.sh
-SIM_PROGRAMS := $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
+SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tests/sim/rules.sh
+SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
 
 E2E := $(wildcard tests/e2e/*.sh)
 #: test           set-up, then every test that this machine can run
@@ -208,8 +208,8 @@ bench: viaduct $B/tests/oracle/int8_driver
 	@bash bench/allreduce.sh
 	@bash bench/int8.sh
 
-#: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, fuzzing for a minute each
+#: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
 check-all: all fuzz
 	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh
-	@$(MAKE) --no-print-directory sim-campaign
+	@$(MAKE) --no-print-directory sim-campaign model-large
 	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

@@ -506,8 +506,8 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
         *code = 0;
         return 0;
     }
-    TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
     TRY(keep_words(s, a, err));
+    TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 

@@ -24,21 +24,32 @@ static int open_run(const char *verb, const struct args *a, struct rundir *run)
     return rc;
 }
 
-/* A run on another host, whose coordinator is out of reach: who runs it; false: nobody, as far as can be seen from here. */
-static bool runs_elsewhere(const char *dir, struct holder *owner)
+/* Another host holds the run: its sockets are not ours. */
+static bool held_elsewhere(const char *dir, struct holder *owner)
 {
     struct holder me = holder_self();
-    return lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0 && lease_owner_lives(dir, &me, BEAT_MS);
+    return lease_owner(dir, owner) && strcmp(owner->host, me.host) != 0;
 }
 
 /* A coordinator that is being started again answers soon; of a run that is over none ever will. *json: NULL to stop it. */
 static int reach(const struct rundir *run, const char *dir, char **json, struct err *err)
 {
     int rc;
+    struct holder owner;
+    bool here = !held_elsewhere(dir, &owner);
     uint64_t until = clock_now_ms() + ANSWER_MS;
-    while ((rc = json ? live_ask(run, ANSWER_MS, json, err) : live_stop(run, ANSWER_MS, err)) < 0 && rundirs_lives(dir) && clock_now_ms() < until)
+    while ((rc = json ? live_ask(run, ANSWER_MS, json, err) : live_stop(run, ANSWER_MS, err)) < 0 && here && rundirs_lives(dir) && clock_now_ms() < until)
         nanosleep(&(struct timespec){0, AGAIN_MS}, NULL);
     return rc;
+}
+
+/* A run on another host, whose coordinator is out of reach: who runs it; false: nobody, as far as can be seen from here. */
+static bool runs_elsewhere(const char *dir, struct holder *owner)
+{
+    char status[32];
+    struct holder me = holder_self();
+    rundirs_status(dir, status, sizeof status);
+    return strcmp(status, "running") == 0 && held_elsewhere(dir, owner) && lease_owner_lives(dir, &me, BEAT_MS);
 }
 
 /* How a run ended: its report's status; "interrupted" when that still says running. */
@@ -51,7 +62,16 @@ static void ended(const char *dir, char status[32])
 
 static int status_of_ended(const char *dir, bool json, struct err *err)
 {
-    char status[32], resume[RESUME_COMMAND_BYTES];
+    char status[32], who[200], resume[RESUME_COMMAND_BYTES];
+    struct holder owner;
+    bool elsewhere = runs_elsewhere(dir, &owner);
+    if (elsewhere && json)
+        return live_summary_json(dir, "running", NULL, stdout, err);
+    if (elsewhere) {
+        holder_text(&owner, who, sizeof who);
+        printf("running: %s; %s/metrics.jsonl has its newest step\n", who, dir);
+        return 0;
+    }
     ended(dir, status);
     bool completed = strcmp(status, "completed") == 0;
     rundirs_resume_command(dir, resume, sizeof resume);
@@ -75,18 +95,14 @@ int verb_status(int argc, char **argv)
     if (rc < 0)
         return err_exit_code(rc);
     const char *dir = a.positional[0];
-    char *json = NULL, line[512], who[200];
+    char *json = NULL, line[512];
     struct holder owner;
     rc = reach(&run, dir, &json, &err);
     if (rc == 0) {
         live_line(json, 0, line, sizeof line);
         printf("%s\n", a.value[0] ? json : line);
         free(json);
-    } else if (runs_elsewhere(dir, &owner)) {
-        holder_text(&owner, who, sizeof who);
-        printf(a.value[0] ? "{\"phase\":\"running\"}\n" : "running: %s; %s/metrics.jsonl has its newest step\n", who, dir);
-        rc = 0;
-    } else if (rundirs_lives(dir)) {
+    } else if (!held_elsewhere(dir, &owner) && rundirs_lives(dir)) {
         err_set(&err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: ask again; its log is %s/log", dir, dir);
     } else {
         rc = status_of_ended(dir, a.value[0] != NULL, &err);
@@ -97,6 +113,9 @@ int verb_status(int argc, char **argv)
 static int not_running(const char *dir, struct err *err)
 {
     char status[32], resume[RESUME_COMMAND_BYTES];
+    struct holder owner;
+    if (runs_elsewhere(dir, &owner) && owner.job)
+        return err_set(err, ERR_TEMPORARY, "%s runs on node %s: scancel %llu saves it and ends it", dir, owner.host, (unsigned long long)owner.job);
     if (rundirs_lives(dir))
         return err_set(err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: try again, or end `viaduct run` itself", dir);
     ended(dir, status);
@@ -117,11 +136,7 @@ int verb_stop(int argc, char **argv)
     if (rc < 0)
         return err_exit_code(rc);
     if (reach(&run, a.positional[0], NULL, &err) < 0) {
-        struct holder owner;
-        if (runs_elsewhere(a.positional[0], &owner) && owner.job)
-            err_set(&err, ERR_TEMPORARY, "%s runs on node %s: scancel %llu saves it and ends it", a.positional[0], owner.host, (unsigned long long)owner.job);
-        else
-            not_running(a.positional[0], &err);
+        not_running(a.positional[0], &err);
         return cli_fail("stop", &err);
     }
     char status[32] = "running";

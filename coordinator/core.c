@@ -140,7 +140,7 @@ void core_start(struct core *c, uint64_t now_ms, struct core_out *out)
         c->phase = c->end_why == STOP_FAILED ? CORE_FAILED : CORE_DONE;
         c->end_ms = now_ms;
         core_act(out, CORE_SEND_STOP)->u.stop.why = c->end_why;
-        if (c->phase == CORE_FAILED)       /* the one that logged it may have died before it said so */
+        if (c->phase == CORE_FAILED && RULE_SAYFAIL)       /* the one that logged it may have died before it said so */
             snprintf(core_act(out, CORE_FAIL)->u.text, TEXT_LIMIT, "%s", c->end_text);
         return;
     }
@@ -148,7 +148,8 @@ void core_start(struct core *c, uint64_t now_ms, struct core_out *out)
     bool first = c->config.fresh || c->view.number == 0 || c->unstarted;
     if (first) {
         struct log_entry entry = {.kind = LOG_JOB, .u.job = c->plan};
-        core_append(c, out, &entry, true);
+        if (RULE_PLANFIRST)
+            core_append(c, out, &entry, true);
         view_first(c);
     } else {
         view_again(c);
@@ -285,7 +286,7 @@ static void join_agent(struct core *c, struct core_out *out, const struct msg_jo
         for (uint16_t i = 0; i < m->alive_count; i++)
             alive = alive || (m->alive[i].role == ROLE_PS && m->alive[i].index == s && m->alive[i].instance == c->next.slot[s].instance);
         if (!alive)
-            slot_died(c, out, s, false, "gone while nobody watched");   /* not counted: over a bad link it may never have been launched */
+            slot_died(c, out, s, !RULE_JOINFREE, "gone while nobody watched");   /* not counted: over a bad link it may never have been launched */
     }
     for (unsigned s = 0; s < c->next.slot_count; s++)
         if (c->next.slot[s].site == site && !c->slot[s].offered && !c->dirty) {
@@ -424,7 +425,7 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         gang_unpark(c, m->who.site);
     } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT) {
         c->agent[m->who.site].heard_ms = now_ms;
-        c->agent[m->who.site].joined = true;      /* silent for longer than its lease, but its link held */
+        c->agent[m->who.site].joined |= RULE_REBEAT;      /* silent for longer than its lease, but its link held */
         if (!c->agent[m->who.site].sent_away)
             site_arrived(c, out, m->who.site);
     }
@@ -527,7 +528,7 @@ void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_ou
 
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out)
 {
-    uint64_t asleep = c->ticked_ms && now_ms - c->ticked_ms > ASLEEP_MS ? now_ms - c->ticked_ms : 0;
+    uint64_t asleep = RULE_ASLEEP && c->ticked_ms && now_ms - c->ticked_ms > ASLEEP_MS ? now_ms - c->ticked_ms : 0;
     begin(c, now_ms, out);
     c->ticked_ms = now_ms;
     if (c->started && !core_over(c) && asleep)

@@ -10,7 +10,9 @@
 
 enum {
     RING_ROUNDS = 64,
-    UNSYNCED_LIMIT = RECORDS_LIMIT - 4,   /* so one report always carries every record that a shorter log may lack */
+    /* So one report always carries every record that a shorter log may lack, and at least one more: with three copies a new primary that lags
+     * learns a record from another copy, but not how far the log is synced. */
+    UNSYNCED_LIMIT = RECORDS_LIMIT - 4,
     OPEN_LIMIT = 4,                       /* checkpoints whose parts are coming in */
     DECIDED_LIMIT = 8,                    /* remembered for rollbacks */
     BASES_LIMIT = 32,                     /* remembered rollbacks */
@@ -22,6 +24,8 @@ enum {
     WARM_ROUNDS = 8,
     ASLEEP_MS = 1000,                     /* between two ticks: this process was stopped or starved */
 };
+
+_Static_assert((int)UNSYNCED_LIMIT < (int)RECORDS_LIMIT, "a report would not complete the log");
 
 struct slot_state {
     bool joined, linked, offered;         /* offered: its agent has seen a view that names this instance, so it may run */

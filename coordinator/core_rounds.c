@@ -96,11 +96,8 @@ static uint8_t primary_slot(const struct core *c, unsigned shard)
 }
 
 /* Rule 2: the record keeps its own view and generation; only the envelope speaks of now. */
-static void send_records(struct core *c, struct core_out *out, unsigned shard, uint64_t from)
+static void send_records_to(struct core *c, struct core_out *out, unsigned shard, uint8_t slot, uint64_t from)
 {
-    uint8_t slot = primary_slot(c, shard);
-    if (slot == UINT8_MAX || from < c->ring_first)
-        return;
     struct core_action *a = core_act(out, CORE_SEND_COMMIT);
     struct msg_commit *m = &a->u.commit;
     a->to = view_slot_process(c, slot);
@@ -111,6 +108,15 @@ static void send_records(struct core *c, struct core_out *out, unsigned shard, u
     m->record_count = 0;
     for (uint64_t r = from; r < c->round && m->record_count < RECORDS_LIMIT; r++)
         m->record[m->record_count++] = *ring_at(c, r);
+}
+
+/* Rule 1: to the primary, which passes them on in order. */
+static void send_records(struct core *c, struct core_out *out, unsigned shard, uint64_t from)
+{
+    const struct view_shard *vs = &c->view.shard[shard];
+    for (unsigned i = 0; i < vs->copy_count && from >= c->ring_first; i++)
+        if (vs->copy[i].role == COPY_PRIMARY || (!RULE_CHAIN && vs->copy[i].role == COPY_SYNC))
+            send_records_to(c, out, shard, vs->copy[i].slot, from);
 }
 
 /* ---- covers ---- */
@@ -191,12 +197,12 @@ static bool sum_is_sound(struct core *c, struct core_out *out, uint32_t count)
     unsigned long long step = (unsigned long long)c->round + 1;
     for (unsigned s = 0; s < c->view.shard_count; s++) {
         const struct shard_report *r = &c->report[s];
-        if (r->nonfinite > 0) {
+        if (r->nonfinite > 0 && RULE_FINITE) {
             core_give_up(c, out, "step %llu: the gradient of block %u is not finite (%llu values, lanes 0-%u): start anew with a lower learning rate or with clipping",
                          step, r->nonfinite_block, (unsigned long long)r->nonfinite, c->plan.lanes - 1u);
             return false;
         }
-        if (r->totals.nonfinite > 0 || !isfinite(r->totals.loss_sum)) {
+        if ((r->totals.nonfinite > 0 || !isfinite(r->totals.loss_sum)) && RULE_FINITE) {
             core_give_up(c, out, "step %llu: the loss is not finite (lanes 0-%u): start anew with a lower learning rate, or look at the data", step, c->plan.lanes - 1u);
             return false;
         }
@@ -278,7 +284,7 @@ void rounds_commit(struct core *c, struct core_out *out)
 {
     if (!c->started || core_over(c) || c->plan.rounds == 0 || c->round >= c->plan.rounds)
         return;
-    if ((c->stopping && c->round >= c->stop_step) || c->round - c->synced_round >= UNSYNCED_LIMIT || !ckpt_phase_saved(c))
+    if ((c->stopping && c->round >= c->stop_step) || (RULE_AHEAD && c->round - c->synced_round >= UNSYNCED_LIMIT) || !ckpt_phase_saved(c))
         return;
     bool ramp = phases_ramp(&c->plan.phases, c->round) > 0;
     for (unsigned s = 0; s < c->view.shard_count; s++) {
@@ -313,7 +319,7 @@ static bool complete_log(struct core *c, struct core_out *out, const struct msg_
 {
     for (uint8_t i = 0; i < m->record_count; i++) {
         const struct record *theirs = &m->record[i], *ours = ring_at(c, theirs->round);
-        if (ours && !same_record(ours, theirs)) {
+        if (ours && !same_record(ours, theirs) && RULE_DIFFER) {
             core_give_up(c, out, "shard %u holds another record of round %llu than the log: the run's history has split, resume from a checkpoint",
                          m->shard, (unsigned long long)theirs->round);
             return false;
@@ -354,6 +360,16 @@ static void keep_bins(struct core *c, const struct msg_prepared *m, const uint32
     r->have_bins = whole;
 }
 
+static bool asked_for(const struct core *c, uint64_t version) { return c->asked.version == version && c->asked.view == c->view.number; }
+
+/* A report made before SUM came must not undo the answer to it. */
+static bool undoes_sum(const struct core *c, const struct shard_report *r, const struct msg_prepared *m)
+{
+    return asked_for(c, m->version) && r->have && r->version == m->version &&
+           same_cover(r->cover, r->cover_count, c->asked.cover, c->asked.cover_count) &&
+           !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count);
+}
+
 void rounds_report(struct core *c, struct core_out *out, const struct msg_prepared *m, const double *norms2, const uint32_t *bins)
 {
     struct shard_report *r = &c->report[m->shard];
@@ -361,17 +377,14 @@ void rounds_report(struct core *c, struct core_out *out, const struct msg_prepar
         return;
     if (r->have && m->version < r->version)
         return;                            /* overtaken on the way */
-    if (m->version < c->round) {
+    if (m->version < c->round && (RULE_BEHIND || !undoes_sum(c, r, m))) {
         r->have = true;
         r->version = m->version;
         r->cover_count = 0;
         send_records(c, out, m->shard, m->version);
         return;
     }
-    bool asked = c->asked.version == m->version && c->asked.view == c->view.number;
-    /* A report made before SUM came must not undo the answer to it. */
-    if (asked && r->have && r->version == m->version && same_cover(r->cover, r->cover_count, c->asked.cover, c->asked.cover_count) &&
-        !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count))
+    if (undoes_sum(c, r, m))
         return;
     r->have = true;
     r->version = m->version;
@@ -384,7 +397,7 @@ void rounds_report(struct core *c, struct core_out *out, const struct msg_prepar
     r->nonfinite_block = m->nonfinite_block;
     keep_norms(c, m, norms2);
     keep_bins(c, m, bins);
-    if (asked && m->cover_count && !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count))
+    if (asked_for(c, m->version) && m->cover_count && !same_cover(m->cover, m->cover_count, c->asked.cover, c->asked.cover_count))
         memset(&c->asked, 0, sizeof c->asked);   /* SUM was lost: ask again */
     rounds_commit(c, out);
 }

@@ -205,7 +205,7 @@ void view_again(struct core *c)
                             c->config.gang[i].lanes.lo != c->config.gang[i].lanes.hi;
     }
     c->wants_ram_base = c->plan.embedded && c->next.shard[0].copy[0].role == COPY_NONE;
-    c->dirty = true;
+    c->dirty = RULE_NEWVIEW;
 }
 
 /* Where the copies of a new generation may start: slots that are up; without any, all; where the checkpoint lies, if that leaves some. */
@@ -247,7 +247,7 @@ static bool ram_counts(const struct core *c, uint64_t version, uint32_t generati
     if (!RULE_ROLLRAM)
         return version > 0;
     /* Nor the last version of a phase: its checkpoint is cut when it is made, and a generation that starts there does not make it. */
-    if (version == 0 || version > c->round || version >= c->plan.rounds || generation > c->view.generation)
+    if (version == 0 || version > c->round || (RULE_LASTRAM && version >= c->plan.rounds) || generation > c->view.generation)
         return false;
     if (RULE_RAMEND && phases_end(&c->plan.phases, version))
         return false;
@@ -306,7 +306,8 @@ static void promote_another(struct core *c, struct view_shard *vs)
 {
     int best = -1;
     for (unsigned i = 0; i < vs->copy_count; i++)
-        if (vs->copy[i].role == COPY_SYNC && !visiting(c, c->next.slot[vs->copy[i].slot].site) && (best < 0 || (c->slot[vs->copy[i].slot].joined && !c->slot[vs->copy[best].slot].joined)))
+        if ((vs->copy[i].role == COPY_SYNC || (!RULE_PROMOTE && vs->copy[i].role == COPY_COPYING)) && !visiting(c, c->next.slot[vs->copy[i].slot].site) &&
+            (best < 0 || (c->slot[vs->copy[i].slot].joined && !c->slot[vs->copy[best].slot].joined)))
             best = (int)i;
     if (best >= 0)
         vs->copy[best].role = COPY_PRIMARY;
@@ -317,7 +318,7 @@ static void vacate(struct core *c, unsigned slot, uint32_t relaunches)
 {
     struct view_slot *vslot = &c->next.slot[slot];
     c->slot[slot] = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
-    vslot->instance++;
+    vslot->instance += RULE_NEWINST;
     vslot->up = false;
     c->dirty = true;
     for (unsigned s = 0; s < c->next.shard_count; s++) {
@@ -600,7 +601,7 @@ void view_settle(struct core *c, struct core_out *out)
         memset(c->report, 0, sizeof c->report);
     memset(&c->asked, 0, sizeof c->asked);
     entry.u.view = c->view;
-    core_append(c, out, &entry, true);
+    core_append(c, out, &entry, RULE_VIEWSYNC);
     for (unsigned s = 0; s < c->view.slot_count; s++)
         if (c->agent[c->view.slot[s].site].joined && !c->slot[s].offered) {
             c->slot[s].offered = true;

@@ -59,5 +59,80 @@
 #else
 #define RULE_RAMEND true      /* no generation starts in RAM with what a phase ends with: its checkpoint is cut when it is made */
 #endif
+#ifdef RULE_OFF_CHAIN
+#define RULE_CHAIN false
+#else
+#define RULE_CHAIN true       /* records go to primaries only */
+#endif
+#ifdef RULE_OFF_DIFFER
+#define RULE_DIFFER false
+#else
+#define RULE_DIFFER true      /* a record that differs from the log's stops the job */
+#endif
+#ifdef RULE_OFF_AHEAD
+#define RULE_AHEAD false
+#else
+#define RULE_AHEAD true       /* commits run ahead of the synced log by no more than one report can carry */
+#endif
+#ifdef RULE_OFF_FINITE
+#define RULE_FINITE false
+#else
+#define RULE_FINITE true      /* a sum that is not finite is not committed */
+#endif
+#ifdef RULE_OFF_NEWVIEW
+#define RULE_NEWVIEW false
+#else
+#define RULE_NEWVIEW true     /* every start makes a new view */
+#endif
+#ifdef RULE_OFF_VIEWSYNC
+#define RULE_VIEWSYNC false
+#else
+#define RULE_VIEWSYNC true    /* a view is synced before anyone sees it */
+#endif
+#ifdef RULE_OFF_NEWINST
+#define RULE_NEWINST false
+#else
+#define RULE_NEWINST true     /* a process that left a view gets a new instance */
+#endif
+#ifdef RULE_OFF_PROMOTE
+#define RULE_PROMOTE false
+#else
+#define RULE_PROMOTE true     /* only an in-sync copy becomes primary */
+#endif
+#ifdef RULE_OFF_PLANFIRST
+#define RULE_PLANFIRST false
+#else
+#define RULE_PLANFIRST true   /* a fresh start logs its plan before its first view */
+#endif
+#ifdef RULE_OFF_BEHIND
+#define RULE_BEHIND false
+#else
+#define RULE_BEHIND true      /* a report behind the log is answered with records, whatever SUM waits for */
+#endif
+#ifdef RULE_OFF_LASTRAM
+#define RULE_LASTRAM false
+#else
+#define RULE_LASTRAM true     /* no generation starts at the last version: its checkpoint is cut when it is made */
+#endif
+#ifdef RULE_OFF_SAYFAIL
+#define RULE_SAYFAIL false
+#else
+#define RULE_SAYFAIL true     /* a job that failed is announced again by the next coordinator */
+#endif
+#ifdef RULE_OFF_JOINFREE
+#define RULE_JOINFREE false
+#else
+#define RULE_JOINFREE true    /* a process that is gone when its agent joins is no relaunch */
+#endif
+#ifdef RULE_OFF_ASLEEP
+#define RULE_ASLEEP false
+#else
+#define RULE_ASLEEP true      /* a coordinator that stood still moves every lease by that time */
+#endif
+#ifdef RULE_OFF_REBEAT
+#define RULE_REBEAT false
+#else
+#define RULE_REBEAT true      /* an agent that beats again over the same link is joined again */
+#endif
 
 #endif

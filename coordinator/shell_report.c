@@ -152,7 +152,8 @@ size_t shell_status(const struct shell *s, char *out, size_t size)
     uint64_t first;
     const struct phase *training = phases_find(&p->phases, round, &first);
     add(&t, "{\"training_phase\":\"%s\",", training ? phase_name(training->kind) : "");
-    add(&t, "\"phase\":\"%s\",\"status\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)], shell_outcome(s), round, p->rounds,
+    add(&t, "\"phase\":\"%s\",\"status\":\"%s\",\"step\":%" PRIu64 ",\"steps\":%" PRIu64 ",\"view\":%u,\"generation\":%u,", words[core_phase(s->core)],
+        shell_outcome(s), round, p->rounds,
         v->number, v->generation);
     add_number(&t, "epoch", known ? last->pass + 1 : NAN);
     add_number(&t, "epochs", per_pass ? (double)p->rounds / (double)per_pass : NAN);

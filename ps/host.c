@@ -8,6 +8,7 @@
 #include "base/magnitude.h"
 #include "engine/engine.h"
 #include "ps/ps.h"
+#include "ps/rules.h"
 
 #define RESEND_MS 2000
 #define PARTS_KEPT 32
@@ -576,7 +577,7 @@ static void on_contribute(struct ps_host *h, void *peer, const struct msg_contri
         return;
     }
     enum shard_verdict verdict = shard_on_contribute(h->core, m, &index);
-    if (verdict == SHARD_STALE && shard_needs_seed(h->core) && m->view == shard_view(h->core)) {
+    if (verdict == SHARD_STALE && shard_needs_seed(h->core) && m->view == shard_view(h->core) && RULE_NEEDSEED) {
         struct msg_pull like = {.view = m->view, .generation = m->generation, .block_first = m->block_first, .block_count = m->block_count};
         send_reply(h, peer, &like, PULL_NEED_SEED, 0);
     }

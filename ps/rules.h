@@ -70,5 +70,50 @@
 #else
 #define RULE_HELD true        /* a name is reported only when every in-sync copy holds it */
 #endif
+#ifdef RULE_OFF_WHOLE
+#define RULE_WHOLE false
+#else
+#define RULE_WHOLE true       /* a name is held when all its blocks have come */
+#endif
+#ifdef RULE_OFF_CHAIN
+#define RULE_CHAIN false
+#else
+#define RULE_CHAIN true       /* a copy takes records from its primary only */
+#endif
+#ifdef RULE_OFF_DIFFER
+#define RULE_DIFFER false
+#else
+#define RULE_DIFFER true      /* a record that differs from the one held stops the job */
+#endif
+#ifdef RULE_OFF_INFER2
+#define RULE_INFER2 false
+#else
+#define RULE_INFER2 true      /* a copy infers that all hold a record only when there are two copies in all */
+#endif
+#ifdef RULE_OFF_INFERV
+#define RULE_INFERV false
+#else
+#define RULE_INFERV true      /* and only up to the version that its present primary stated */
+#endif
+#ifdef RULE_OFF_LASTREC
+#define RULE_LASTREC false
+#else
+#define RULE_LASTREC true     /* a copy that skips ahead takes the last record too, with which it can cut the last checkpoint */
+#endif
+#ifdef RULE_OFF_WINDOW
+#define RULE_WINDOW false
+#else
+#define RULE_WINDOW true      /* a copy far behind is sent the newest records, with which it can skip ahead */
+#endif
+#ifdef RULE_OFF_SEEDCOPY
+#define RULE_SEEDCOPY false
+#else
+#define RULE_SEEDCOPY true    /* an in-sync copy that missed its seeds takes blocks from its primary */
+#endif
+#ifdef RULE_OFF_NEEDSEED
+#define RULE_NEEDSEED false
+#else
+#define RULE_NEEDSEED true    /* a primary that waits for seeds says so to who contributes */
+#endif
 
 #endif

@@ -148,7 +148,7 @@ static bool take_record(struct shard *s, const struct record *record, struct sha
 static bool check_known(struct shard *s, const struct record *record, struct shard_out *out)
 {
     const struct record *mine = ring_at(s, record->round);
-    if (!mine || same_record(mine, record))
+    if (!mine || same_record(mine, record) || !RULE_DIFFER)
         return true;
     shard_fail(out, "shard %u holds another record of round %llu (view %u) than it was sent (view %u): the run's history has split, resume from a checkpoint",
                s->config.shard, (unsigned long long)record->round, mine->view, record->view);
@@ -436,8 +436,8 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
     if (m->stable > s->stable)
         s->stable = m->stable;
     /* With two copies in all, what the primary says it holds and I hold, both hold. Not what I hold alone: it may be a new primary that lags. */
-    uint64_t both = m->version < s->version ? m->version : s->version;
-    if (s->copies_active == 2 && s->state == SHARD_SERVING && both > s->stable)
+    uint64_t both = m->version < s->version && RULE_INFERV ? m->version : s->version;
+    if ((s->copies_active == 2 || !RULE_INFER2) && s->state == SHARD_SERVING && both > s->stable)
         s->stable = both;
     if (m->synced > s->synced)
         s->synced = m->synced;
@@ -450,7 +450,8 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
 enum shard_verdict shard_on_block(struct shard *s, uint8_t from_slot, uint32_t from_instance, const struct msg_block *m)
 {
     /* An in-sync copy that waits for seeds may have missed them: its primary, which waits for it at this very version, has the blocks. */
-    if (fenced(s, m->view, m->generation) || (s->state != SHARD_COPYING && !shard_needs_seed(s)) || !from_primary(s, from_slot, from_instance))
+    bool missed_seeds = shard_needs_seed(s) && RULE_SEEDCOPY;
+    if (fenced(s, m->view, m->generation) || (s->state != SHARD_COPYING && !missed_seeds) || !from_primary(s, from_slot, from_instance))
         return SHARD_STALE;
     if (m->block >= s->config.block_count)
         return SHARD_REFUSE;
@@ -525,8 +526,9 @@ void shard_on_sum(struct shard *s, uint64_t now_ms, const struct msg_sum *m, str
 
 void shard_on_commit(struct shard *s, uint64_t now_ms, const struct msg_commit *m, struct shard_out *out)
 {
+    bool mine = s->role == COPY_PRIMARY || (!RULE_CHAIN && s->role == COPY_SYNC);
     out->count = 0;
-    if (fenced(s, m->view, m->generation) || s->role != COPY_PRIMARY || s->state != SHARD_SERVING)
+    if (fenced(s, m->view, m->generation) || !mine || s->state != SHARD_SERVING)
         return;
     if (!take_records(s, m->record, m->record_count, out))
         return;

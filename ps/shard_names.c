@@ -62,7 +62,7 @@ void names_piece(struct shard *s, uint16_t index, uint32_t first, uint32_t count
     }
 }
 
-bool names_whole(const struct shard *s, uint16_t index) { return s->held[index].used && s->held[index].missing == 0; }
+bool names_whole(const struct shard *s, uint16_t index) { return s->held[index].used && (s->held[index].missing == 0 || !RULE_WHOLE); }
 
 bool names_have_piece(const struct shard *s, uint16_t index, uint32_t first, uint32_t count)
 {

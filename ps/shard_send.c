@@ -56,9 +56,11 @@ static uint64_t first_record_for(const struct shard *s, const struct peer *p)
     uint64_t known = p->heard ? p->version : s->synced;
     if (p->role == COPY_COPYING && p->version < s->version) {
         known = s->synced < known ? s->synced : known;
-        known = known >= s->version && s->version > 0 ? s->version - 1 : known;
+        if (RULE_LASTREC && known >= s->version && s->version > 0)
+            known = s->version - 1;
         /* It can skip ahead only with the newest ones; the log is synced below them. */
-        known = s->version - known > RECORDS_LIMIT ? s->version - RECORDS_LIMIT : known;
+        if (RULE_WINDOW && s->version - known > RECORDS_LIMIT)
+            known = s->version - RECORDS_LIMIT;
     }
     return known;
 }

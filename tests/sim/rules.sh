@@ -17,7 +17,8 @@ done
 for program in "$B"/tests/sim/unit-off-*; do
     [ -x "$program" ] || continue
     failed=$(CMOCKA_MESSAGE_OUTPUT=TAP "$program" 2>&1 | grep -m 1 '^not ok' | sed 's/.* - //')
-    report "${program##*/unit-off-} (unit test)" "$failed"
+    name=${program##*/unit-off-}
+    report "${name#*-} (unit test of ${name%%-*})" "$failed"
 done
 echo "1..$n"
 exit $bad

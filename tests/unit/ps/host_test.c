@@ -400,6 +400,19 @@ static void test_pruning(void **state)
     free(gone);
 }
 
+/* A gang may have version 0 from its own site's copy while the primary still waits for seeds. */
+static void test_a_primary_without_seeds_asks_who_contributes(void **state)
+{
+    struct rig *r = *state;
+    open_host(r, 0, NULL);
+    open_host(r, 1, NULL);
+    show(r);
+    give_blocks(r, 0, 0, 0, 1, 0);
+    assert_int_equal(r->reply_count, 1);
+    assert_int_equal(r->reply.status, PULL_NEED_SEED);
+    assert_int_equal(r->reply.block_count, 1);
+}
+
 static void test_wrong_sizes_change_nothing(void **state)
 {
     struct rig *r = *state;
@@ -710,6 +723,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_pair_from_seed_to_published, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pruning, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_primary_without_seeds_asks_who_contributes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_sizes_change_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_brings_back_the_same_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_slow_disk_does_not_fill_the_memory, set_up, tear_down),

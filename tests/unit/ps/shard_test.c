@@ -285,6 +285,107 @@ static void test_a_new_primary_that_lags_learns_the_record(void **state)
     free(ahead);
 }
 
+/* The primary passes records on, so that no copy is ahead of it. */
+static void test_a_copy_takes_records_from_its_primary_only(void **state)
+{
+    (void)state;
+    struct shard *s = make(1, 1, BLOCKS);
+    struct view v = view_of(1, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_SYNC});
+    uint16_t index[NAMES_LIMIT];
+    shard_on_view(s, 0, &v, out);
+    seed(s, 1, BLOCKS);
+    struct msg_replicate *m = calloc(1, sizeof *m);
+    m->view = m->generation = 1;
+    m->name_count = 1;
+    m->name[0] = (struct name){{0, LANES}, 1};
+    m->with_data[0] = 1;
+    assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_STORE);
+    shard_replicated(s, 0, 0, m, index, out);
+    commit(s, 1, 0, 1);
+    assert_null(find(SHARD_APPLY));
+    assert_int_equal(shard_version(s), 0);
+    free(m);
+    free(s);
+}
+
+static void test_missed_seeds_come_from_the_primary(void **state)
+{
+    (void)state;
+    struct shard *s = make(1, 1, BLOCKS);
+    struct view v = view_of(1, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_SYNC});
+    shard_on_view(s, 0, &v, out);
+    for (uint32_t b = 0; b < BLOCKS; b++) {
+        struct msg_block m = {.view = 1, .generation = 1, .version = 0, .block = b};
+        assert_int_equal(shard_on_block(s, 0, 1, &m), SHARD_STORE);
+        shard_block_stored(s, 0, b, out);
+    }
+    assert_int_equal(shard_state(s), SHARD_SERVING);
+    free(s);
+}
+
+/* A primary alone commits `rounds`, of which `synced` are durable; then slot 1 copies it, and may say that it has nothing: what is it sent? */
+static struct msg_replicate *sent_to_a_new_copy(struct shard *s, uint64_t rounds, uint64_t synced, bool heard)
+{
+    struct view v = view_of(1, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_NONE});
+    struct msg_commit *c = calloc(1, sizeof *c);
+    shard_on_view(s, 0, &v, out);
+    seed(s, 1, BLOCKS);
+    *c = (struct msg_commit){.view = 1, .generation = 1, .synced = synced, .record_count = 1};
+    for (uint64_t r = 0; r < rounds; r++) {
+        give(s, 1, r, 0, LANES, 1, 0, BLOCKS);
+        c->record[0] = record_of(r, 1);
+        shard_on_commit(s, 0, c, out);
+    }
+    free(c);
+    assert_int_equal(shard_version(s), rounds);
+    v = view_of(2, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_COPYING});
+    shard_on_view(s, 0, &v, out);
+    if (heard)
+        ack(s, 2, 1, 0, false, false);
+    assert_non_null(find(SHARD_SEND_REPLICATE));
+    struct msg_replicate *m = malloc(sizeof *m);
+    assert_non_null(m);
+    *m = find(SHARD_SEND_REPLICATE)->u.replicate;
+    return m;
+}
+
+/* Returns the version that a new copy has after it was sent `m`. */
+static uint64_t version_after(const struct msg_replicate *m)
+{
+    struct shard *s = make(1, 1, BLOCKS);
+    struct view v = view_of(2, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_COPYING});
+    uint16_t index[NAMES_LIMIT];
+    shard_on_view(s, 0, &v, out);
+    assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_STORE);
+    shard_replicated(s, 0, 0, m, index, out);
+    uint64_t version = shard_version(s);
+    free(s);
+    return version;
+}
+
+static void test_a_copy_that_skips_ahead_takes_the_last_record(void **state)
+{
+    (void)state;
+    struct shard *s = make(0, 1, BLOCKS);
+    struct msg_replicate *m = sent_to_a_new_copy(s, 2, 2, false);   /* the log needs none of them any more */
+    assert_int_equal(m->record_count, 1);
+    assert_int_equal(m->record[0].round, 1);
+    assert_int_equal(version_after(m), 2);
+    free(m);
+    free(s);
+}
+
+static void test_a_copy_far_behind_is_sent_the_newest_records(void **state)
+{
+    (void)state;
+    struct shard *s = make(0, 1, BLOCKS);
+    struct msg_replicate *m = sent_to_a_new_copy(s, RECORDS_LIMIT + 4, RECORDS_LIMIT, true);
+    assert_int_equal(m->record[m->record_count - 1].round, RECORDS_LIMIT + 3);
+    assert_int_equal(version_after(m), RECORDS_LIMIT + 4);
+    free(m);
+    free(s);
+}
+
 static void test_nested_names_and_sum(void **state)
 {
     (void)state;
@@ -370,6 +471,10 @@ int main(void)
         cmocka_unit_test(test_another_instance_has_no_role),
         cmocka_unit_test(test_a_copy_that_left_starts_blank),
         cmocka_unit_test(test_a_new_primary_that_lags_learns_the_record),
+        cmocka_unit_test(test_a_copy_takes_records_from_its_primary_only),
+        cmocka_unit_test(test_missed_seeds_come_from_the_primary),
+        cmocka_unit_test(test_a_copy_that_skips_ahead_takes_the_last_record),
+        cmocka_unit_test(test_a_copy_far_behind_is_sent_the_newest_records),
         cmocka_unit_test(test_nested_names_and_sum),
         cmocka_unit_test(test_a_different_record_stops_the_job),
         cmocka_unit_test(test_contributions_outlive_a_view_but_not_a_generation),
