@@ -5,7 +5,8 @@
 #include <math.h>
 #include <time.h>
 
-#define WAIT_MS 300
+#define WAIT_MS 300                   /* after the next commit: every rank that gave to it had told the one before */
+#define WAIT_MAX_MS 5000
 
 /* Of this view's ranks; those of a gang that is about to be relaunched tell nothing. */
 static unsigned ranks_of(const struct view *v)
@@ -26,6 +27,12 @@ static bool whole(const struct shell *s, uint64_t round)
 {
     const struct past *p = &s->history.round[round];
     return p->told >= ranks_of(core_view(s->core)) && (!p->checkpoint || p->part[TIME_CHECKPOINT] >= 0);
+}
+
+/* A round that takes long is the one whose times matter: as long as the next is not committed, a rank may still be in the middle of it. */
+static bool may_come(const struct shell *s, uint64_t round, uint64_t now)
+{
+    return s->history.count > round + 1 ? now - committed_ms(s, round + 1) < WAIT_MS : now - committed_ms(s, round) < WAIT_MAX_MS;
 }
 
 /* NAN: the step before it is not known. */
@@ -70,7 +77,7 @@ void shell_metrics_write(struct shell *s, bool all)
     struct metric m;
     uint64_t now = s->loop ? loop_now_ms(s->loop) : 0, before = s->metrics.written;
     for (uint64_t r = before; r < s->history.count && s->metrics.file && !s->superseded; r++) {
-        bool waits = s->history.round[r].samples && !whole(s, r) && now - committed_ms(s, r) < WAIT_MS;
+        bool waits = s->history.round[r].samples && !whole(s, r) && may_come(s, r, now);
         if (waits && !all)
             break;
         s->metrics.written = r + 1;
