@@ -11,7 +11,7 @@
 static const char *const rule_name[] = {MODEL_RULES(RULE_NAME)};
 static const char *const rule_text[] = {MODEL_RULES(RULE_TEXT)};
 static const uint64_t ALL_RULES = (1ull << RULE_COUNT) - 1;
-enum { SMALL_STATES = 3000000, LARGE_STATES = 24000000 };
+enum { SMALL_STATES = 3000000, LARGE_STATES = 12000000 };
 
 static const struct bound small_bounds[] = {
     /* name, shards, copies, gangs, rounds, faults of which kinds, late, attempts, lanes, checkpoint, seeds, window, ahead */
@@ -40,7 +40,7 @@ static const struct bound large_bounds[] = {
     {"large-late",        1, 2, 1, 1, 1, "GPQZCHSB",  1, true,  false, 0, false, 3, 3},
     {"large-three",       1, 3, 1, 2, 1, "PCHs",      0, false, false, 0, false, 2, 1},
     {"large-far",         1, 3, 1, 3, 1, "P",         0, false, false, 0, false, 1, 1},
-    {"large-shards",      2, 2, 1, 1, 1, "GPCHBs",    0, true,  false, 0, false, 3, 3},
+    {"large-shards",      2, 2, 1, 1, 1, "GPCHB",     0, true,  false, 0, false, 3, 3},
     {"large-gangs",       2, 1, 2, 1, 1, "GPQZCH",    0, true,  true,  1, false, 3, 3},
 };
 
