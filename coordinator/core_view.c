@@ -247,7 +247,7 @@ static bool ram_counts(const struct core *c, uint64_t version, uint32_t generati
     if (!RULE_ROLLRAM)
         return version > 0;
     /* Nor the last version of a phase: its checkpoint is cut when it is made, and a generation that starts there does not make it. */
-    if (version == 0 || version > c->round || (RULE_LASTRAM && version >= c->plan.rounds) || generation > c->view.generation)
+    if (version == 0 || version > c->round || generation > c->view.generation)
         return false;
     if (RULE_RAMEND && phases_end(&c->plan.phases, version))
         return false;

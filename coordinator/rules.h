@@ -109,11 +109,6 @@
 #else
 #define RULE_BEHIND true      /* a report behind the log is answered with records, whatever SUM waits for */
 #endif
-#ifdef RULE_OFF_LASTRAM
-#define RULE_LASTRAM false
-#else
-#define RULE_LASTRAM true     /* no generation starts at the last version: its checkpoint is cut when it is made */
-#endif
 #ifdef RULE_OFF_SAYFAIL
 #define RULE_SAYFAIL false
 #else

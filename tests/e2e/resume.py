@@ -383,7 +383,7 @@ def export_again(w, wanted):
     test("export RUN evaluates and renews report.json", again.returncode == 0 and after == before, f"{again.stderr}\n{before}\n{after}")
     result = json.loads((run_dir / "export" / "result.json").read_text())
     test("and result.json and the files", result["weights_sha256"] == wanted and files == {f.name: f.read_bytes() for f in (run_dir / "export" / "float").iterdir()}
-         and sorted(again.stdout.split()) == sorted(f"{run_dir}/export/float/{n}" for n in files), again.stdout + again.stderr)
+         and sorted(again.stdout.split()) == sorted([f"{run_dir}/export/float/{n}" for n in files] + [f"{run_dir}/export/card/model-card.html"]), again.stdout + again.stderr)
     elsewhere = viaduct("export", run_dir, "--out", Path(w) / "elsewhere")
     test("--out writes files only", elsewhere.returncode == 0 and sorted(p.name for p in (Path(w) / "elsewhere").iterdir()) == ["model.onnx", "model.safetensors"],
          elsewhere.stderr)

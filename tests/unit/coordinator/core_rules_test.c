@@ -117,7 +117,7 @@ static void test_a_report_behind_the_log_is_answered_with_records(void **state)
     assert_int_equal(find(CORE_SEND_COMMIT)->u.commit.record[0].round, 0);
 }
 
-/* LASTRAM */
+/* RAMEND */
 static void test_no_generation_starts_at_the_last_version(void **state)
 {
     (void)state;
