@@ -6,6 +6,6 @@ bash tests/oracle/venv.sh >&2 || { echo "ok 1 - parity with PyTorch # SKIP PyTor
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 batch=32 steps=20 lr=1e-3
-sed "s/lr: 1e-2/lr: $lr/" jobs/examples/fashion-mnist.yaml >"$out/spec.yaml"
+sed "s/lr: [0-9.e-]*/lr: $lr/" jobs/examples/fashion-mnist.yaml >"$out/spec.yaml"
 build/release/tests/oracle/engine_driver "$out/spec.yaml" "$out" $batch $steps || { echo "not ok 1 - engine_driver"; exit 1; }
 build/venv-oracle/bin/python tests/oracle/parity.py "$out" $batch $steps $lr
