@@ -81,9 +81,10 @@ int ckpt_read_blocks(const struct fs *fs, const char *dir, const struct ckpt_man
 struct ckpt_found { char site[64]; uint64_t step; uint32_t generation; char dir[1024]; bool published; };
 /* All checkpoints under every site's folder of root (published ones, and leftovers with published=false), newest first. */
 int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err);
-/* The newest that verifies, at any site; each damaged one passed over is reported through `damaged` (a line each, may be NULL). */
+/* The newest that verifies, at any site, and that `is_void` (may be NULL) does not take out; each damaged one passed over is reported through `damaged` (a line
+ * each, may be NULL). */
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
-                void (*damaged)(void *arg, const char *text), void *arg, struct err *err);
+                bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err);
 /* Removes all but the newest `keep` published checkpoints of one site's folder, and leftovers of older steps; never the last one, nor that of step `always`. */
 int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_t always, struct err *err);
 /* Copies a verified checkpoint folder to another site's folder, resumably, by hash; publishes last. */

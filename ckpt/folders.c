@@ -70,8 +70,8 @@ int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *
     return 0;
 }
 
-int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest, void (*damaged)(void *arg, const char *text),
-                void *arg, struct err *err)
+int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
+                bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err)
 {
     uint32_t count;
     struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
@@ -82,7 +82,7 @@ int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, s
     for (uint32_t i = 0; rc == 0 && i < count && !found; i++) {
         struct err why = ERR_INIT;
         struct ckpt_manifest m;
-        if (!all[i].published)
+        if (!all[i].published || (is_void && is_void(arg, &all[i])))
             continue;
         int opened = ckpt_open(fs, all[i].dir, &m, &why);
         if (opened == 0 && ckpt_verify(fs, all[i].dir, &m, &why) == 0) {

@@ -34,7 +34,7 @@ static int open_model(const char *verb, const char *path, struct exported_model 
         struct ckpt_manifest m;
         if (snprintf(root, sizeof root, "%s/ckpt", path) >= (int)sizeof root)
             return err_set(err, ERR_USAGE, "the path %s is too long", path);
-        TRY(ckpt_newest(&fs_real, root, &found, &m, passed_over, &verb, err));
+        TRY(ckpt_newest(&fs_real, root, &found, &m, NULL, passed_over, &verb, err));
         ckpt_manifest_fini(&m);
         snprintf(from, PATH_MAX, "%s", found.dir);
     }

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,7 +30,6 @@
 #define FAREWELL_MS 12000
 #define FAREWELL_STOPPED_MS 3000       /* of a run that was told to stop: it has waited for its agents already */
 #define TICK_MS 250
-#define FULL_BYTES 16384               /* less than this left on the run's file system */
 
 struct supervisor;
 struct minder {                       /* one process that we keep alive */
@@ -404,12 +402,8 @@ static void reason_of(const struct supervisor *s, const struct minder *m, char *
     char path[700], line[600];
     snprintf(path, sizeof path, "%s/log/%s.out", s->dir.run.path, m->name);
     last_line_of(path, line, sizeof line);
-    struct statvfs disk;
-    bool full = statvfs(s->dir.run.path, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < FULL_BYTES;
     if (line[0])
         snprintf(out, size, "%s ended with code %d: %s", m->name, m->code, line);
-    else if (full)                        /* last words need room, too */
-        snprintf(out, size, "%s ended with code %d: %s: No space left on device", m->name, m->code, s->dir.run.path);
     else
         snprintf(out, size, "%s ended with code %d; see %s/log", m->name, m->code, s->dir.run.path);
 }

@@ -493,6 +493,7 @@ void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
         return;
     if (c->phase == CORE_FINISHING) {     /* the last checkpoint is kept, an export can be made again */
         c->stopping = true;
+        c->stop_step = UINT64_MAX;        /* a rollback may take the end away: then the next step is the last */
         settle(c, out);
         return;
     }

@@ -86,6 +86,10 @@ struct core_config {
     const void *lr_arg;
 };
 
+/* Whether a logged generation takes a checkpoint back: it is later, and its base is below. Such a checkpoint may still lie where nobody answered when that was decided; a
+ * fresh start that has the log passes it over. */
+static inline bool core_annuls(uint32_t later, uint64_t base, uint32_t generation, uint64_t step) { return later > generation && base < step; }
+
 struct core;
 size_t core_size(void);
 struct core *core_init(void *memory, const struct core_config *config);

@@ -423,11 +423,8 @@ void site_arrived(struct core *c, struct core_out *out, unsigned site)
     gang->incarnation++;
     c->gang[site] = (struct gang_state){.parked = true, .since_ms = c->now_ms, .patience_ms = c->config.relaunch_ms};
     for (unsigned s = 0; s < c->next.slot_count; s++)
-        if (c->next.slot[s].site == site) {
-            c->next.slot[s].instance++;
-            c->slot[s] = (struct slot_state){.deadline_ms = c->now_ms + c->config.relaunch_ms};
-        }
-    c->dirty = true;
+        if (c->next.slot[s].site == site)
+            vacate(c, s, 0);              /* its agent may have launched one that joined after the site had left: that one's copies are not the new one's */
     core_event(c, out, "site joined", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "its ranks get lanes when they hold the weights");
 }
 

@@ -15,10 +15,10 @@
 #define DOOR_MS 50               /* between looks whether the front door is there */
 #define SYNC_MS 100
 #define REPORT_MS 2000
+#define ROOM_BYTES 65536
 #define ORPHAN_MS 10000
 #define LEASE_MS 10000
 #define RELAUNCH_MS 30000
-#define COPIES_LOOKED_AT 4096
 
 static float learning_rate(const void *arg, const struct phases *phases, uint64_t round)
 {
@@ -57,106 +57,6 @@ static int visit(void *arg, const struct log_entry *e, const void *blob, size_t 
         TRY(take_blob(s, blob, blob_size, err));
     history_entry(&s->history, e, 0);
     core_replay(s->core, e);
-    return 0;
-}
-
-struct finding { struct shell *s; unsigned damaged; char first[600]; };
-
-static void on_damaged(void *arg, const char *text)
-{
-    struct finding *f = arg;
-    if (f->damaged++ == 0)
-        snprintf(f->first, sizeof f->first, "%s", text);
-    log_warn(&f->s->log, "a damaged checkpoint is passed over: %s", text);
-    shell_event(f->s, "damaged", "coordinator", 0, "%s", text);
-}
-
-static unsigned site_index(const struct shell *s, const char *name)
-{
-    unsigned i = 0;
-    while (i < s->job.spec.site_count && strcmp(s->job.spec.sites[i].name, name) != 0)
-        i++;
-    return i;
-}
-
-/* The other copies of the one we start from: those that verify are told in the report, those that do not are named. */
-static void verify_copies(struct finding *f, const char *root, const struct ckpt_found *base)
-{
-    struct err err = ERR_INIT;
-    struct ckpt_manifest m;
-    uint32_t count = 0;
-    struct ckpt_found *all = calloc(COPIES_LOOKED_AT, sizeof *all);
-    CHECK(all != NULL);
-    if (ckpt_list(root, all, COPIES_LOOKED_AT, &count, &err) < 0)
-        log_warn(&f->s->log, "%s", err.text);
-    for (uint32_t i = 0; i < count; i++) {
-        bool copy = all[i].published && all[i].step == base->step && strcmp(all[i].site, base->site) != 0;
-        if (!copy)
-            continue;
-        int opened = ckpt_open(&fs_real, all[i].dir, &m, &err), rc = opened;
-        if (opened == 0) {
-            rc = ckpt_verify(&fs_real, all[i].dir, &m, &err);
-            ckpt_manifest_fini(&m);
-        }
-        if (rc == 0 && all[i].generation == base->generation && site_index(f->s, all[i].site) < REPORT_SITES_MAX)
-            f->s->report.checkpoint_sites |= 1ull << site_index(f->s, all[i].site);
-        else if (rc < 0)
-            on_damaged(f, err.text);
-    }
-    free(all);
-}
-
-static void start_from(struct shell *s, const struct ckpt_found *found, const struct ckpt_meta *meta)
-{
-    s->config.checkpoint.have = true;
-    s->config.checkpoint.step = meta->step;
-    s->config.checkpoint.generation = meta->generation;
-    s->config.checkpoint.view = meta->view;
-    s->config.checkpoint.pass = meta->pass;
-    s->config.checkpoint.first = meta->position;
-    s->report.have_checkpoint = true;
-    s->report.checkpoint_step = meta->step;
-    snprintf(s->report.checkpoint_path, sizeof s->report.checkpoint_path, "ckpt/%s/step-%08llu", found->site, (unsigned long long)found->step);
-    if (site_index(s, found->site) < REPORT_SITES_MAX)
-        s->report.checkpoint_sites = 1ull << site_index(s, found->site);
-    shell_event(s, "resumed", "coordinator", meta->step, "from %s", s->report.checkpoint_path);
-}
-
-static int check_steps(const struct shell *s, const struct ckpt_meta *m, struct err *err)
-{
-    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass), prunes = job_prune_steps(&s->job.spec, m->samples_per_pass);
-    bool pruned = strcmp(m->phase, phase_name(PHASE_PRUNE)) == 0;
-    if (pruned ? m->step > steps && m->step <= steps + prunes : m->step <= steps)
-        return 0;
-    if (pruned)
-        return err_set(err, ERR_USAGE, "the newest checkpoint, of step %llu, is of phase prune, and by the spec pruning takes steps %llu to %llu: resume it with the "
-                       "train.steps or train.epochs and the export.prune that it had", (unsigned long long)m->step, (unsigned long long)steps + 1,
-                       (unsigned long long)(steps + prunes));
-    return err_set(err, ERR_USAGE, "the run has trained %llu steps already, the spec asks for %llu: resume it with train.steps=%llu or more",
-                   (unsigned long long)m->step, (unsigned long long)steps, (unsigned long long)m->step);
-}
-
-/* A fresh start begins at the newest checkpoint that verifies, under any site's folder. */
-static int find_base(struct shell *s, struct err *err)
-{
-    char root[700];
-    struct finding f = {.s = s};
-    struct ckpt_found found;
-    struct ckpt_manifest m;
-    snprintf(root, sizeof root, "%s/ckpt", s->run.path);
-    int rc = ckpt_newest(&fs_real, root, &found, &m, on_damaged, &f, err);
-    if (rc == ERR_NOT_FOUND && f.damaged)
-        return err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are damaged; first: %s. Bring back a copy of that folder, "
-                       "or start anew in another --dir", f.first);
-    if (rc == ERR_NOT_FOUND)
-        return 0;
-    TRY(rc);
-    rc = check_steps(s, &m.meta, err);
-    if (rc == 0)
-        start_from(s, &found, &m.meta);
-    ckpt_manifest_fini(&m);
-    TRY(rc);
-    verify_copies(&f, root, &found);
     return 0;
 }
 
@@ -211,7 +111,7 @@ static int open_log(struct shell *s, struct err *err)
     s->config.lr_arg = &s->job.spec.optimizer;
     s->config.fresh = s->fresh;
     if (s->fresh)
-        TRY(find_base(s, err));
+        TRY(shell_find_base(s, err));
     void *memory = aligned_alloc(16, core_size());
     s->out = malloc(sizeof *s->out);
     CHECK(memory && s->out);
@@ -286,7 +186,7 @@ static int listen_at_door(struct shell *s, const char *site, struct err *err)
 {
     char door[ADDRESS_LIMIT], passing[108], name[80];
     TRY(rundir_door(&s->run, site, door, err));
-    rundir_door_socket(&s->run, site_index(s, site), passing);
+    rundir_door_socket(&s->run, shell_site(s, site), passing);
     snprintf(name, sizeof name, "coordinator.%s", s->run.job);
     const struct door_place place = {.address = door, .passing = passing, .name = name};
     TRY(net_listen_at_door(s->loop, &place, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err));
@@ -438,6 +338,27 @@ static int begin(struct shell *s, struct err *err)
     return 0;
 }
 
+/* On a full disk the last report and the last words still find room: a file held for them, given up at the end. */
+static void room_path(const struct shell *s, char out[700]) { snprintf(out, 700, "%s/state/room", s->run.path); }
+
+static void give_room_up(const struct shell *s)
+{
+    char path[700];
+    room_path(s, path);
+    if (s->run.path[0] && !s->superseded)
+        unlink(path);
+}
+
+static int keep_room(const struct shell *s, struct err *err)
+{
+    char path[700];
+    room_path(s, path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), why = fd < 0 ? errno : posix_fallocate(fd, 0, ROOM_BYTES);
+    if (fd >= 0)
+        close(fd);
+    return why ? err_errno(err, why, "cannot keep room for the report in %s", path) : 0;
+}
+
 static int set_up(struct shell *s, struct err *err)
 {
     char path[700];
@@ -448,6 +369,7 @@ static int set_up(struct shell *s, struct err *err)
     uint64_t died_ms = last_written_ms(s);
     TRY(open_files(s, err));
     TRY(listen_all(s, err));
+    TRY(keep_room(s, err));
     TRY(begin_fresh(s, err));
     TRY(open_log(s, err));
     failpoint(FAIL_COORDINATOR_START);
@@ -541,6 +463,7 @@ int coordinator_main(int argc, char **argv)
         s->exit_code = err_exit_code(rc);
         snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
     }
+    give_room_up(s);
     shell_metrics_write(s, true);
     if (s->restarts)
         tell_end(s);

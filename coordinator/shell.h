@@ -127,6 +127,10 @@ void shell_metrics_write(struct shell *s, bool all);           /* the lines that
 void shell_metrics_close(struct shell *s);
 /* shell_links.c */
 extern const struct link_ops shell_link_ops;
+/* shell_base.c: into config.checkpoint; none is no error, damaged ones alone are */
+unsigned shell_site(const struct shell *s, const char *name);   /* its index in the spec; site_count: none of that name */
+int shell_find_base(struct shell *s, struct err *err);
+
 /* shell_report.c */
 void shell_who(const struct shell *s, struct process_id who, char out[120]);   /* "worker onprem/0" */
 void shell_event(struct shell *s, const char *kind, const char *who, uint64_t step, const char *fmt, ...) __attribute__((format(printf, 5, 6)));

@@ -75,7 +75,7 @@ static int newest(struct stage *s, struct ckpt_found *found, struct err *err)
     char root[PATH_MAX];
     struct ckpt_manifest m;
     TRY(stage_path(s->run, "ckpt", root, err));
-    TRY(ckpt_newest(&fs_real, root, found, &m, passed_over, &s->log, err));
+    TRY(ckpt_newest(&fs_real, root, found, &m, NULL, passed_over, &s->log, err));
     s->step = m.meta.step;
     s->generation = m.meta.generation;
     s->site = found->site;

@@ -40,6 +40,11 @@
 #else
 #define RULE_INST true        /* a restarted process has no role until a view names its instance */
 #endif
+#ifdef RULE_OFF_OUTRUN
+#define RULE_OUTRUN false
+#else
+#define RULE_OUTRUN true      /* rounds that outrun a copy in the making wait for it */
+#endif
 #ifdef RULE_OFF_WIPE
 #define RULE_WIPE false
 #else

@@ -102,7 +102,7 @@ static uint8_t complete_mask(const struct shard *s)
 static bool waits_for_copy(const struct shard *s)
 {
     for (unsigned i = 0; i < s->peer_count; i++)
-        if (s->peer[i].behind >= BEHIND_LIMIT && !s->peer[i].complete)
+        if (RULE_OUTRUN && s->peer[i].behind >= BEHIND_LIMIT && !s->peer[i].complete)
             return true;
     return false;
 }

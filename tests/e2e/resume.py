@@ -406,7 +406,7 @@ def full_disk(w):
     """checkpoint parts go to a small file system, which they fill."""
     small = Path(w) / "small-disk"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=520k", "tmpfs", str(small)], check=False, capture_output=True).returncode != 0:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=False, capture_output=True).returncode != 0:
         skip("a full disk: exit 3, the file is named", "cannot mount a small tmpfs here")
         return
     try:

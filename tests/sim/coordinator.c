@@ -14,6 +14,14 @@ static float rate(const void *arg, const struct phases *phases, uint64_t round)
     return 1.0f / (float)(round + 1);
 }
 
+static bool annulled(const struct world *w, uint32_t generation, uint64_t step)
+{
+    for (size_t i = 0; i < w->log.count; i++)
+        if (w->log.entry[i].kind == LOG_VIEW && core_annuls(w->log.entry[i].u.view.generation, w->log.entry[i].u.view.base, generation, step))
+            return true;
+    return false;
+}
+
 static void configure(struct world *w, struct core_config *c, bool fresh)
 {
     const struct knobs *k = &w->k;
@@ -42,8 +50,10 @@ static void configure(struct world *w, struct core_config *c, bool fresh)
     c->lr = rate;
     for (unsigned i = 0; i < k->sites; i++) {
         const struct site *s = &w->site[i];
-        if (s->manifest.have && (!c->checkpoint.have || s->manifest.generation > c->checkpoint.generation ||
-                                 (s->manifest.generation == c->checkpoint.generation && s->manifest.step > c->checkpoint.step))) {
+        if (!s->manifest.have || annulled(w, s->manifest.generation, s->manifest.step))
+            continue;
+        if (!c->checkpoint.have || s->manifest.generation > c->checkpoint.generation ||
+            (s->manifest.generation == c->checkpoint.generation && s->manifest.step > c->checkpoint.step)) {
             c->checkpoint.have = true;
             c->checkpoint.step = s->manifest.step;
             c->checkpoint.generation = s->manifest.generation;

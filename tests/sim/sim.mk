@@ -21,7 +21,7 @@ endef
 $(foreach r,$(SIM_RULES),$(eval $(call SIM_RULE,$r)))
 
 # Unit tests that must notice too. Some rules nothing else notices: in the whole system another rule covers for them, or a fault must strike in one place.
-SIM_UNIT_shard := WHOLE INST WIPE LAG KEEP NEST STAB CHAIN DIFFER INFER2 INFERV LASTREC WINDOW SEEDCOPY
+SIM_UNIT_shard := OUTRUN WHOLE INST WIPE LAG KEEP NEST STAB CHAIN DIFFER INFER2 INFERV LASTREC WINDOW SEEDCOPY
 SIM_UNIT_host := NEEDSEED
 SIM_UNIT_core := GENREC DIFFER AHEAD FINITE NEWVIEW NEWINST SAYFAIL JOINFREE
 SIM_UNIT_core_rules := CHAIN VIEWSYNC PROMOTE PLANFIRST BEHIND RAMEND ASLEEP REBEAT

@@ -85,6 +85,8 @@ static void test_write_and_read_back(void **state)
     sample_close(&s);
 }
 
+static bool is_above_300(void *arg, const struct ckpt_found *found) { (void)arg; return found->step > 300; }
+
 static void test_damage_is_named_and_passed_over(void **state)
 {
     (void)state;
@@ -99,8 +101,11 @@ static void test_damage_is_named_and_passed_over(void **state)
     assert_ok(sample_open(&older, 200, &e));
     assert_ok(sample_write(&s, &fs_real, dir, &e));
     assert_ok(sample_write(&older, &fs_real, old, &e));
-    assert_ok(ckpt_newest(&fs_real, root, &found, &m, NULL, NULL, &e));
+    assert_ok(ckpt_newest(&fs_real, root, &found, &m, NULL, NULL, NULL, &e));
     assert_int_equal(found.step, 400);
+    ckpt_manifest_fini(&m);
+    assert_ok(ckpt_newest(&fs_real, root, &found, &m, is_above_300, NULL, NULL, &e));
+    assert_int_equal(found.step, 200);
     ckpt_manifest_fini(&m);
     static const char *const harm[] = {"truncate -s -1 %s/part-0001-00000400-01.h5", "rm %s/part-0001-00000400-00.h5",
                                        "printf x | dd of=%s/part-0001-00000400-00.h5 bs=1 seek=70000 conv=notrunc 2>/dev/null"};
@@ -111,7 +116,7 @@ static void test_damage_is_named_and_passed_over(void **state)
         assert_int_equal(ckpt_verify(&fs_real, dir, &m, &e), ERR_CORRUPT);
         assert_non_null(strstr(e.text, named[i]));
         ckpt_manifest_fini(&m);
-        assert_ok(ckpt_newest(&fs_real, root, &found, &m, NULL, NULL, &e));   /* the older, whole one */
+        assert_ok(ckpt_newest(&fs_real, root, &found, &m, NULL, NULL, NULL, &e));   /* the older, whole one */
         assert_int_equal(found.step, 200);
         assert_string_equal(found.site, "cloud");
         ckpt_manifest_fini(&m);

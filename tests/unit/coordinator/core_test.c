@@ -1,6 +1,37 @@
 /* The coordinator core's main transitions; how they hold together under faults is the simulator's. */
 #include "tests/unit/coordinator/core_world.h"
 
+/* A process that its agent launched after the site had left may have joined and become a copy: it is not the one that the next arrival launches. */
+static void test_who_arrives_again_holds_nothing(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = 1;
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    assert_false(v->gang[1].wanted);
+    join(c, 2, ROLE_AGENT, 1, 0, 0);
+    assert_true(v->gang[1].wanted);
+    core_on_drain(c, 3, 1, out);
+    keep_log();
+    assert_false(v->gang[1].wanted);
+    join(c, 4, ROLE_PS, 1, 1, v->slot[1].instance);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_COPYING);
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    *m = (struct msg_prepared){.view = v->number, .generation = v->generation, .complete_mask = 2};
+    core_on_prepared(c, 5, primary(c, 0), m, NULL, NULL, out);
+    keep_log();
+    free(m);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_SYNC);
+    join(c, 6, ROLE_AGENT, 1, 0, 0);
+    assert_true(v->gang[1].wanted);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
+    assert_int_equal(v->shard[0].copy[0].role, COPY_PRIMARY);
+}
+
 static void test_start_places_each_shard_at_both_sites(void **state)
 {
     (void)state;
@@ -467,6 +498,30 @@ static void test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no
     assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
 }
 
+/* Everything is lost before the last checkpoint was kept: the stop that waited for it ends at the next one. */
+static void test_stop_while_finishing_survives_a_rollback(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    commit_round(c, 3, 1);
+    save_and_publish(c, 4, 2);
+    commit_round(c, 5, 2);
+    commit_round(c, 6, 3);
+    core_on_stop(c, 7, out);
+    keep_log();
+    dies(c, 8, ROLE_PS, 0, 0, 1);
+    dies(c, 8, ROLE_PS, 1, 1, 1);
+    assert_int_equal(core_round(c), 2);
+    for (uint8_t i = 0; i < 2; i++)
+        join(c, 9, ROLE_PS, i, i, core_view(c)->slot[i].instance);
+    for (uint8_t i = 0; i < 2; i++)
+        join(c, 9, ROLE_WORKER, i, 0, core_view(c)->gang[i].incarnation);
+    commit_round(c, 10, 2);
+    assert_true(find(CORE_COMMITTED)->u.record.flags & RECORD_CHECKPOINT);
+}
+
 static void test_stop_while_the_export_runs_ends_at_once(void **state)
 {
     (void)state;
@@ -525,7 +580,7 @@ static void test_a_record_of_an_older_generation_completes_no_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown), cmocka_unit_test_setup_teardown(test_who_arrives_again_holds_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_worker_fills_the_plan_and_others_must_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_round_commits_when_every_shard_is_prepared, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_not_finite_or_not_whole_fails_the_job, setup, teardown),
@@ -545,6 +600,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stop_saves_first, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no_export, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_while_the_export_runs_ends_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_while_finishing_survives_a_rollback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_after_the_export_finishes_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_record_of_an_older_generation_completes_no_log, setup, teardown),
     };

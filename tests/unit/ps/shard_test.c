@@ -124,6 +124,36 @@ static void test_one_copy_from_seed_to_published(void **state)
     free(s);
 }
 
+static bool reported(void)
+{
+    const struct shard_action *a = find(SHARD_SEND_PREPARED);
+    return a && a->u.prepared.cover_count > 0;
+}
+
+/* OUTRUN */
+static void test_rounds_that_outrun_a_copy_wait_for_it(void **state)
+{
+    (void)state;
+    struct shard *s = make(0, 1, BLOCKS);
+    struct view v = view_of(1, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_COPYING});
+    shard_on_view(s, 0, &v, out);
+    seed(s, 1, BLOCKS);
+    ack(s, 1, 1, 0, false, false);
+    uint64_t round = 0;
+    for (; round < 20; round++) {
+        give(s, 1, round, 0, LANES, 1, 0, BLOCKS);
+        if (!reported())
+            break;
+        commit(s, 1, round, 1);
+    }
+    assert_in_range(round, 2, 10);                       /* some rounds pass, then they wait */
+    ack(s, 1, 1, round, false, false);
+    assert_false(reported());
+    ack(s, 1, 1, round, true, true);                     /* whole, and it holds what was given */
+    assert_true(reported());
+    free(s);
+}
+
 /* Records are immutable, with what they prune. */
 static void test_a_record_with_another_threshold_is_another_record(void **state)
 {
@@ -463,7 +493,7 @@ static void test_an_empty_shard_takes_part(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_copy_from_seed_to_published),
+        cmocka_unit_test(test_one_copy_from_seed_to_published), cmocka_unit_test(test_rounds_that_outrun_a_copy_wait_for_it),
         cmocka_unit_test(test_a_record_with_another_threshold_is_another_record),
         cmocka_unit_test(test_refuses_what_is_out_of_range),
         cmocka_unit_test(test_prepared_and_published_wait_for_the_copy),
