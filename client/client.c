@@ -357,7 +357,7 @@ static int identify(struct viaduct *v, struct err *err)
 /* A site of several hosts: its agents say which of them this is, and at which address the others reach it. */
 static int open_port(struct viaduct *v, struct err *err)
 {
-    const char *index = getenv("VIADUCT_HOST_INDEX"), *host = getenv("VIADUCT_HOST_ADDR");
+    const char *index = getenv("VIADUCT_HOST_INDEX"), *host = getenv("VIADUCT_HOST_ADDRESS");
     char address[ADDRESS_LIMIT], *end;
     if (!index || !*index)
         return 0;

@@ -284,7 +284,7 @@ static int choose_transport(struct viaduct *v, const char **out, struct err *err
     *out = wish ? wish : one_host ? "shm" : "tcp";
     if (strcmp(*out, "tcp") == 0 && !v->port)
         return err_set(err, ERR_USAGE, "site %s has ranks on several hosts, but this one does not know its own: the agent sets VIADUCT_HOST_INDEX and "
-                                       "VIADUCT_HOST_ADDR", v->site);
+                                       "VIADUCT_HOST_ADDRESS", v->site);
     return 0;
 }
 

@@ -27,7 +27,7 @@ struct viaduct_tensor {               /* fp32; every rank of the job declares th
 
 struct viaduct_config {
     /* Who: NULL and -1 take what the agent put into the environment (VIADUCT_RUN, VIADUCT_SITE, VIADUCT_RANK, VIADUCT_INCARNATION). At a
-     * site of several hosts VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDR say which this is, and where the others reach it. */
+     * site of several hosts VIADUCT_HOST_INDEX and VIADUCT_HOST_ADDRESS say which this is, and where the others reach it. */
     const char *run_dir, *site;
     int64_t rank, incarnation;
     const char *transport;            /* of in-site sums: NULL as the ranks' hosts ask for, or "mpi" inside an MPI world */

@@ -249,7 +249,8 @@ def supervisor_killed(w, wanted):
 
 
 def log_tail_lost(w, wanted):
-    """The coordinator's host dies with the log's end unsynced: the shards still hold the records, and complete the log."""
+    """The coordinator's host dies with the log's end unsynced: the shards still hold the records, and complete the log. One entry is taken away: of two, the
+    first may have been synced, and known to be, when the second was written; a log that lost such an entry is refused, and rightly."""
     job, run_dir = folder(w, "tail", sites=two_sites(1, 1))
     p = start(job, run_dir)
     wait_for(lambda: step_of(run_dir) >= 30)
@@ -259,14 +260,14 @@ def log_tail_lost(w, wanted):
     wait_for(lambda: not [x for x in processes(run_dir, "coordinator") if not zombie(x[0])], 10)
     db = sqlite3.connect(run_dir / "log" / "decisions.db")
     steps = db.execute("SELECT COUNT(*) FROM entry WHERE kind = 3").fetchone()[0]
-    last = [row[0] for row in db.execute("SELECT kind FROM entry ORDER BY position DESC LIMIT 2")]
-    db.execute("DELETE FROM entry WHERE position IN (SELECT position FROM entry ORDER BY position DESC LIMIT 2)")
+    last = [row[0] for row in db.execute("SELECT kind FROM entry ORDER BY position DESC LIMIT 1")]
+    db.execute("DELETE FROM entry WHERE position IN (SELECT position FROM entry ORDER BY position DESC LIMIT 1)")
     db.commit()
     db.close()
     os.kill(p.pid, signal.SIGCONT)
     out, err = p.communicate(timeout=60)
     wrong = complete(run_dir, subprocess.CompletedProcess([], p.returncode, out, err), wanted)
-    test("the log's last two entries lost: the shards complete it, same weights", not wrong, f"{last} {wrong}")
+    test("the log's last entry lost: the shards complete it, same weights", not wrong, f"{last} {wrong}")
     again = events(run_dir, "restarted")
     test("the log was shorter than the history", bool(again) and again[-1]["step"] < steps, f"{again} {steps}")
 
