@@ -155,7 +155,7 @@ def published_late(w):
     """One copy is enough (replicas: 1), the other site is slow: the report of a completed run names both all the same."""
     job, run_dir = folder(w, "late", sites=two_sites(1, 1), checkpoint={"every": "150 steps", "replicas": 1})
     p = start(job, run_dir, failpoint="export-start:stop")
-    wait_for(lambda: processes(run_dir, "agent"))
+    wait_for(lambda: len(processes(run_dir, "agent")) == 2)
     agents = {words[words.index("--site") + 1]: pid for pid, words in processes(run_dir, "agent")}
     wait_for(lambda: step_of(run_dir) >= 120)
     os.kill(agents["cloud"], signal.SIGSTOP)              # its copy is not published; the checkpoint is durable at onprem
