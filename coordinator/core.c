@@ -79,7 +79,8 @@ struct core *core_init(void *memory, const struct core_config *config)
     return c;
 }
 
-static void replay_view(struct core *c, const struct view *view)
+/* starts: the first view of a start. It begins from what lies on disk, and whose manifest is in place: with the words of an earlier start, so nobody writes it again. */
+static void replay_view(struct core *c, const struct view *view, bool starts)
 {
     bool newer = view->generation != c->view.generation;
     c->view = c->next = *view;
@@ -87,11 +88,11 @@ static void replay_view(struct core *c, const struct view *view)
         return;
     rounds_reset(c, view->base);
     ckpt_forget_above(c, view->base);
-    /* A resume may have started from a checkpoint that an older log decided. */
-    bool known = c->decided_count > 0 && c->decided[c->decided_count - 1].step == view->base;
+    bool known = !starts && c->decided_count > 0 && c->decided[c->decided_count - 1].step == view->base;
     if (view->base_from == BASE_CHECKPOINT && !known) {
         struct checkpoint_entry e = {.generation = view->base_generation, .step = view->base, .site_mask = ~0ull};
         ckpt_remember(c, &e);
+        c->durable = true;
     }
     if (c->base_count == BASES_LIMIT) {
         memmove(c->bases, c->bases + 1, sizeof c->bases - sizeof c->bases[0]);
@@ -111,8 +112,8 @@ void core_replay(struct core *c, const struct log_entry *entry)
         c->unstarted = entry->u.job.layout_hash == 0;
         break;
     case LOG_VIEW:
+        replay_view(c, &entry->u.view, c->unstarted);
         c->unstarted = false;
-        replay_view(c, &entry->u.view);
         break;
     case LOG_COMMIT:
         if (entry->u.record.round == c->round)

@@ -419,6 +419,34 @@ static void test_restart_keeps_instances_and_completes_the_log(void **state)
     free(m);
 }
 
+/* Its manifest is in place, with the words of the start that decided it: a coordinator that dies after a resume must not have it written again with this one's. */
+static void test_a_restart_after_a_resume_publishes_nothing_of_before(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++)
+            part(c, site, shard, shard);
+    commit_round(c, 3, 1);
+    assert_int_equal(log_entries[log_count - 1].kind, LOG_CHECKPOINT);
+    config.checkpoint.have = true;
+    config.checkpoint.step = 2;
+    config.checkpoint.generation = 1;
+    for (unsigned turn = 0; turn < 2; turn++) {           /* the resume, then its coordinator again */
+        config.fresh = turn == 0;
+        c = core_init(memory, &config);
+        for (size_t i = 0; i < log_count; i++)
+            core_replay(c, &log_entries[i]);
+        core_start(c, 100, out);
+        keep_log();
+        assert_int_equal(core_view(c)->base, 2);
+        join(c, 101, ROLE_AGENT, 0, 0, 0);
+        assert_null(find(CORE_SEND_MANIFEST));
+    }
+}
+
 static void test_commits_stay_near_the_synced_log(void **state)
 {
     (void)state;
@@ -596,6 +624,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_restart_after_a_resume_publishes_nothing_of_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_saves_first, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no_export, setup, teardown),
