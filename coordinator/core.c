@@ -66,6 +66,22 @@ void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...)
     snprintf(core_act(out, CORE_FAIL)->u.text, TEXT_LIMIT, "%s", text);
 }
 
+/* A site that visits ends nobody's job but its own. */
+void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...)
+{
+    char text[TEXT_LIMIT];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (core_over(c))
+        return;
+    if (site < c->next.site_count && c->config.visiting >> site & 1)
+        send_away(c, out, site, STOP_FAILED, text);
+    else
+        core_give_up(c, out, "%s", text);
+}
+
 /* ---- beginning ---- */
 size_t core_size(void) { return (sizeof(struct core) + 15) & ~(size_t)15; }
 
@@ -304,7 +320,7 @@ static void join_worker(struct core *c, struct core_out *out, const struct msg_j
 {
     struct gang_state *g = &c->gang[m->who.site];
     rounds_fill_plan(c, m, out);
-    if (core_over(c))
+    if (core_over(c) || !rank_is(c, &m->who))   /* refused; a visitor with its site */
         return;
     g->joined |= 1ull << m->who.index;
     g->linked |= 1ull << m->who.index;
@@ -484,7 +500,8 @@ void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct c
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out)
 {
     begin(c, now_ms, out);
-    core_give_up(c, out, "%s", m->text);
+    core_refuse(c, out, m->who.site, "%s", m->text);
+    settle(c, out);
 }
 
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
