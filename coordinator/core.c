@@ -279,7 +279,8 @@ static void begin(struct core *c, uint64_t now_ms, struct core_out *out)
 /* ---- events ---- */
 static bool slot_is(const struct core *c, const struct process_id *who)
 {
-    return !c->plan.embedded && who->role == ROLE_PS && who->index < c->next.slot_count && c->next.slot[who->index].instance == who->instance;
+    return !c->plan.embedded && who->role == ROLE_PS && who->index < c->next.slot_count && c->next.slot[who->index].site == who->site &&
+           c->next.slot[who->index].instance == who->instance;
 }
 
 static bool rank_is(const struct core *c, const struct process_id *who)
@@ -458,8 +459,9 @@ void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, c
         return;
     bool sends = false;
     for (unsigned i = 0; i < c->view.shard[m->shard].copy_count; i++) {
-        unsigned slot = c->view.shard[m->shard].copy[i].slot;
-        sends = sends || (c->view.shard[m->shard].copy[i].role == COPY_PRIMARY && slot == from.index && c->view.slot[slot].instance == from.instance);
+        struct process_id holder = view_slot_process(c, c->view.shard[m->shard].copy[i].slot);
+        sends = sends || (c->view.shard[m->shard].copy[i].role == COPY_PRIMARY && holder.role == from.role && holder.site == from.site &&
+                          holder.index == from.index && holder.instance == from.instance);
     }
     if (!sends)
         return;

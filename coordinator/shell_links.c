@@ -219,7 +219,7 @@ static const char *from_agent(struct shell *s, const struct member *me, enum msg
 {
     if (me->who.role != ROLE_AGENT)
         return "sends what only agents may";
-    if (type == MSG_PUBLISHED && ((struct msg_published *)m)->site != me->who.site)
+    if ((type == MSG_PUBLISHED ? ((struct msg_published *)m)->site : ((struct msg_exited *)m)->who.site) != me->who.site)
         return "speaks for another site";
     if (type == MSG_PUBLISHED)
         on_published(s, me->who, m);
