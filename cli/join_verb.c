@@ -222,7 +222,7 @@ static bool agent_ended(struct joining *j, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     j->agent = 0;
     j->code = code;
-    if (code == 0 || j->interrupts || code == 2 || code == 5)
+    if (code == 0 || j->interrupts || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
         return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
