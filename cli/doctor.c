@@ -33,15 +33,14 @@ static bool is_there(const struct finding *f)
 
 int verb_doctor(int argc, char **argv)
 {
-    static const char *const options[] = {"--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct machine m;
-    if (args_parse(&a, options, argc, argv, &err) < 0 || machine_probe(&m, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0 || machine_probe(&m, &err) < 0)
         return cli_fail("doctor", &err);
     char cpu[300];
     json_quote(cpu, sizeof cpu, m.cpu_name);
-    if (a.value[0])
+    if (args_value(&a, "--json"))
         printf("{\"cpu\":%s,\"packages\":%u,\"numa_nodes\":%u,\"cores\":%u,\"threads\":%u,\"memory_bytes\":%llu,\"parts\":{", cpu, m.packages,
                m.numa_nodes, m.cores, m.threads, (unsigned long long)m.memory_bytes);
     else
@@ -49,12 +48,12 @@ int verb_doctor(int argc, char **argv)
                (double)m.memory_bytes / (1u << 30));
     for (unsigned i = 0; i < ARRAY_LEN(findings); i++) {
         bool there = is_there(&findings[i]);
-        if (a.value[0])
+        if (args_value(&a, "--json"))
             printf("%s\"%s\":%s", i ? "," : "", findings[i].what, there ? "true" : "false");
         else
             printf("  %-14s %s%s\n", findings[i].what, there ? "found" : "missing: ", there ? "" : findings[i].remedy);
     }
-    if (a.value[0]) {
+    if (args_value(&a, "--json")) {
         printf("},\"failpoints\":[");
         for (unsigned f = 0; f < FAILPOINTS; f++)
             printf("%s\"%s\"", f ? "," : "", failpoint_name((enum failpoint)f));
