@@ -89,6 +89,13 @@ const char *args_value(const struct args *a, const char *name)
     return a->value[k];
 }
 
+const char *args_choices(const struct args *a, const char *name)
+{
+    int k = option_index(a->verb, name, strlen(name));
+    CHECK(k >= 0 && a->verb->options[k].choices != NULL);
+    return a->verb->options[k].choices;
+}
+
 int args_usage(const struct args *a, struct err *err)
 {
     char synopsis[600];

@@ -75,6 +75,7 @@ struct args {
 int args_parse(struct args *a, int argc, char **argv, struct err *err);
 /* Of an option that the verb has: its value, "" for a flag that was given; NULL: not given. */
 const char *args_value(const struct args *a, const char *option);
+const char *args_choices(const struct args *a, const char *option);   /* "cnn|mlp" */
 /* ERR_USAGE: how the verb is used. */
 int args_usage(const struct args *a, struct err *err);
 /* A whole number from 1 to max; *out stays when the option was not given. */

@@ -1,4 +1,4 @@
-/* Verbs about the spec and the program itself: init, validate, schema, version. */
+/* Verbs about the spec and the program itself: validate, schema, version. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,16 +6,6 @@
 #include "base/base.h"
 #include "cli/cli.h"
 #include "net/net.h"
-
-int verb_init(int argc, char **argv)
-{
-    struct args a;
-    struct err err = ERR_INIT;
-    if (args_parse(&a, argc, argv, &err) < 0)
-        return cli_fail("init", &err);
-    job_init_print(stdout, a.positional_count ? a.positional[0] : "my-job");
-    return 0;
-}
 
 int verb_validate(int argc, char **argv)
 {

@@ -13,7 +13,7 @@
 const struct verb verbs[] = {
     {"init", "[NAME]", "writes a short working spec for this machine",
      .more = "It goes to stdout, or with --out into a file that must not exist. Nothing is asked; what the files of DIR say about pictures and classes goes into the spec.",
-     .options = {{"--family", "NAME", "family of models, default cnn", .choices = "mlp|cnn"},
+     .options = {{"--family", "NAME", "family of models, default cnn", .choices = "cnn|mlp"},
                  {"--data", "DIR", "folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or .gz; "
                                    "default Fashion-MNIST as Debian installs it", TAKES_DIR},
                  {"--sites", "N", "sites, default 1", TAKES_NUMBER},
