@@ -123,6 +123,21 @@ int cli_fail(const char *verb, const struct err *err)
     return err_exit_code(err->code);
 }
 
+int cli_unknown_verb(const char *name)
+{
+    const char *names[64];
+    unsigned count = 0;
+    for (const struct verb *v = verbs; v->name && count < ARRAY_LEN(names); v++)
+        if (!v->role)
+            names[count++] = v->name;
+    const char *nearest = nearest_name(name, names, count);
+    fprintf(stderr, "viaduct: unknown verb '%s'", name);
+    if (nearest)
+        fprintf(stderr, "; did you mean '%s'?", nearest);
+    fprintf(stderr, "\nviaduct --help lists the verbs\n");
+    return 2;
+}
+
 int cli_load_spec(const char *verb, struct job *job, const char *file, const struct args *a, bool check_files)
 {
     struct err err = ERR_INIT;

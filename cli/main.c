@@ -3,23 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/base.h"
 #include "cli/cli.h"
-
-int cli_unknown_verb(const char *name)
-{
-    const char *names[64];
-    unsigned count = 0;
-    for (const struct verb *v = verbs; v->name && count < ARRAY_LEN(names); v++)
-        if (!v->role)
-            names[count++] = v->name;
-    const char *nearest = nearest_name(name, names, count);
-    fprintf(stderr, "viaduct: unknown verb '%s'", name);
-    if (nearest)
-        fprintf(stderr, "; did you mean '%s'?", nearest);
-    fprintf(stderr, "\nviaduct --help lists the verbs\n");
-    return 2;
-}
 
 int main(int argc, char **argv)
 {
