@@ -387,7 +387,9 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     struct member *me = member_of(s, link);
     if (!me)
         return;
-    if (type == MSG_STATUS)
+    if (me->who.role == ROLE_JOIN && type != MSG_ENROL)
+        refuse(s, link, "has a token, which is good for enrolling only");
+    else if (type == MSG_STATUS)
         answer_status(s, link);
     else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
         shell_stop_asked(s);

@@ -1,6 +1,6 @@
 /* A process with a valid certificate of a run that misbehaves: says HELLO as a worker of SITE, or as the role that the deed needs, then does what its
  * certificate gives it no right to.
- *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere
+ *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status
  * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. */
 #include <stdio.h>
 #include <string.h>
@@ -20,11 +20,13 @@ struct impostor {
 };
 
 static struct {
-    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited;
+    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited; struct msg_status status;
 } nothing;                            /* too large for a stack */
 
 static enum role role_for(const char *deed)
 {
+    if (strcmp(deed, "ask-status") == 0)
+        return ROLE_JOIN;
     return strcmp(deed, "death-elsewhere") == 0 ? ROLE_AGENT : strstr(deed, "-elsewhere") || strstr(deed, "slot-") ? ROLE_PS : ROLE_WORKER;
 }
 
@@ -45,6 +47,8 @@ static void misbehave(struct impostor *me, struct err *err)
     } else if (strncmp(me->deed, "slot-", 5) == 0) {
         nothing.join.who = me->hello.who;
         link_send(me->link, MSG_JOIN, 0, &nothing.join, NULL, 0, err);
+    } else if (strcmp(me->deed, "ask-status") == 0) {
+        link_send(me->link, MSG_STATUS, 0, &nothing.status, NULL, 0, err);
     } else if (strcmp(me->deed, "ack-elsewhere") == 0) {
         link_send(me->link, MSG_ACK, 0, &nothing.ack, NULL, 0, err);
     } else if (strcmp(me->deed, "death-elsewhere") == 0) {

@@ -142,6 +142,9 @@ def wrong_tokens(folder):
         bad.write_text("hello\n")
         r = w.join_to_its_end(token=bad, directory=folder / "b")
         test("no token at all: exit 2, says what is one", r.returncode == 2 and "no token" in r.stderr, r.stderr)
+        program = ROOT / "build" / "release" / "tests" / "e2e" / "impostor"
+        r = subprocess.run([program, w.run_dir, "edge", f"tls:127.0.0.1:{w.port}", "ask-status"], capture_output=True, text=True, timeout=20)
+        test("a token's certificate is good for enrolling, not for asking how the run goes", r.returncode == 0, r.stdout + r.stderr)
         r = w.join_to_its_end(site="elsewhere", directory=folder / "c")
         test("a token of another site: exit 2", r.returncode == 2 and "not of 'elsewhere'" in r.stderr, r.stderr)
         words = text.split("\n", 1)[0].split()
