@@ -159,6 +159,8 @@ def wrong_tokens(folder):
         test("`token` makes another", again.returncode == 0 and Path(again.stdout.strip()).stat().st_mode & 0o77 == 0, again.stderr)
         r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/nowhere"])
         test("data that this machine does not have: exit 2, names the file", r.returncode == 2 and "/nowhere" in r.stderr, r.stderr)
+        r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/elsewhere"])
+        test("the same folder again, its token used: where the data lies is taken anew", r.returncode == 2 and "/elsewhere" in r.stderr, r.stderr)
         viaduct("token", w.run_dir, "--site", "edge")
         r = w.join_to_its_end(directory=folder / "i", extra=[f"data.train.images={other_images(w.job, folder)}"])
         test("other data than the run's: sent away with exit 3, and the run goes on", r.returncode == 3 and "goes on without this site" in r.stderr and w.run.poll() is None
