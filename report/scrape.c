@@ -1,4 +1,4 @@
-/* What Prometheus reads: one table says each metric's name, type, labels, help and place in struct scrape; docs/monitoring.md is held against it. */
+/* What Prometheus reads: one table says each metric's name, type, labels, help and place in struct scrape; docs/manual/monitoring.md is held against it. */
 #include "report/report.h"
 
 #include <math.h>

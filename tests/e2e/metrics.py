@@ -87,8 +87,8 @@ def look(run_dir, url):
     shown = viaduct("status", run_dir).stdout
     test("status says where it is", f"metrics at {url}" in shown and url.startswith("http://127.0.0.1:"), shown)
     there = families(text)
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*) ?\| (.*) \|$", (ROOT / "docs/monitoring.md").read_text(), re.M)
-    test(f"docs/monitoring.md tells the {len(rows)} metrics that there are", {n: (t, h) for n, t, _, h in rows} == there,
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*) ?\| (.*) \|$", (ROOT / "docs/manual/monitoring.md").read_text(), re.M)
+    test(f"docs/manual/monitoring.md tells the {len(rows)} metrics that there are", {n: (t, h) for n, t, _, h in rows} == there,
          set((n, t, h) for n, t, _, h in rows) ^ set((n, t, h) for n, (t, h) in there.items()))
     labels = {}
     for name, inside in re.findall(r"^(\w+)\{([^}]*)\}", text, re.M):
