@@ -68,7 +68,7 @@ all: viaduct $(PLUGINS) libviaduct.so
 
 #: help           this list
 help:
-	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk
+	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk packaging/packaging.mk
 
 define FOLDER_RULES
 SRC_$1 := $$(filter-out $$(wildcard $1/*_plugin.c),$$(wildcard $1/*.c))
@@ -112,12 +112,14 @@ $(PROGRAM): $(foreach f,$(FOLDERS),$B/lib/$f.a)
 	@echo "  LD $@"
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(LIBS)
 
-# What a training program of one's own links: client/viaduct.h and nothing else is visible.
+# What a training program of one's own links: client/viaduct.h and nothing else is visible. The soname's number changes with that header's meaning.
+SONAME := libviaduct.so.1
 LIBVIADUCT := $(if $(filter release,$(MODE)),libviaduct.so,$B/libviaduct.so)
 $(LIBVIADUCT): $(foreach f,$(CLOSURE_client),$B/lib/$f.a)
 	@echo "  LD $@"
-	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -o $@ -Wl,--whole-archive $B/lib/client.a -Wl,--no-whole-archive \
-	    -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -Wl,-soname,$(SONAME) -o $@ -Wl,--whole-archive $B/lib/client.a \
+	    -Wl,--no-whole-archive -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+	@ln -sf $(@F) $(@D)/$(SONAME)
 
 #: unit           unit tests of every folder (unit-FOLDER: of one)
 unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
@@ -129,7 +131,7 @@ lint:
 
 #: clean          removes everything that was built
 clean:
-	rm -rf build viaduct libviaduct.so
+	rm -rf build viaduct libviaduct.so*
 
 # ---- oracles: small drivers linked with everything the program has ----
 ORACLE := $(patsubst tests/oracle/%.c,$B/tests/oracle/%,$(wildcard tests/oracle/*.c))
@@ -169,6 +171,7 @@ deps:
 	@bash tests/deps.sh
 
 -include tests/sim/sim.mk
+include packaging/packaging.mk
 SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tests/sim/rules.sh
 SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
 
