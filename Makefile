@@ -34,7 +34,7 @@ CFLAGS_release := -O2 -g
 CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 # No fused multiply-add behind our back: every rounding that reaches a weight is written down.
-ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CFLAGS)
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS := $(CFLAGS_$(MODE)) -Wl,--as-needed -rdynamic $(LDFLAGS)
 LIBS := $(PKG_LIBS) -lpthread -ldl -lm
 

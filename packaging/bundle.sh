@@ -17,9 +17,10 @@ mkdir -p "$licences"
 ldd "$BUNDLE/made/viaduct" "$BUNDLE/made/libviaduct.so" | awk '$2 == "=>" && $3 ~ "^/" {print $1, $3}' | sort -u | while read -r soname path; do
     ! [[ $soname =~ $glibc ]] || continue
     install -m 755 "$path" "$root/lib/$soname"
-    package=$(dpkg-query -S "$(realpath "$path")" 2>/dev/null | sed -n '1s/:.*//p')
+    real=$(realpath "$path")
+    package=$(dpkg-query -S "$real" "${real#/usr}" 2>/dev/null | sed -n '1s/:.*//p')   # Debian lists some by where /lib used to be
     [ -z "$package" ] || install -m 644 "/usr/share/doc/$package/copyright" "$licences/$package"
-    [ -z "$package" ] || dpkg-query -W -f="$soname \${Package} \${Version}\n" "$package" | head -1
+    if [ -n "$package" ]; then dpkg-query -W -f="$soname \${Package} \${Version}\n" "$package" | head -1; else echo "$soname - -"; fi
 done >"$root/share/doc/viaduct/libraries"
 
 needs=$(find "$root/bin" "$root/lib" -type f -exec objdump -T {} + 2>/dev/null | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -1)

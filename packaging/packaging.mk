@@ -30,3 +30,7 @@ $(BUNDLE)/made/viaduct-mpi.so: $B/collectives/mpi_plugin.o $B/lib/collectives.a 
 #: bundle         build/bundle/viaduct-VERSION and the same as .tar.zst: with its own libraries, for nodes where nothing may be installed
 bundle: all $(addprefix $(BUNDLE)/made/,viaduct libviaduct.so $(if $(OMPI),viaduct-mpi.so))
 	@$(INSTALL_ENV) BUNDLE=$(BUNDLE) packaging/bundle.sh
+
+#: deb            Debian packages into build/deb: viaduct, viaduct-mpi, libviaduct1, libviaduct-dev
+deb:
+	@VERSION=$(VERSION) packaging/deb.sh
