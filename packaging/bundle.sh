@@ -26,5 +26,5 @@ done >"$root/share/doc/viaduct/libraries"
 needs=$(find "$root/bin" "$root/lib" -type f -exec objdump -T {} + 2>/dev/null | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -1)
 echo "$needs" >"$root/share/doc/viaduct/glibc"
 date=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y base/base.h)}
-tar -C "$BUNDLE" --format=gnu --sort=name --mtime="@$date" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - "$name" | zstd -q -T1 -19 -f -o "$packed"
+tar -C "$BUNDLE" --format=gnu --sort=name --mtime="@$date" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -cf - "$name" | zstd -q -T1 -12 -f -o "$packed"
 echo "$packed: $(stat -c %s "$packed") bytes, $(wc -l <"$root/share/doc/viaduct/libraries") libraries; the host needs glibc ${needs#GLIBC_} or newer"
