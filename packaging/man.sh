@@ -16,7 +16,7 @@ version=$("$program" version | sed -n '1s/^viaduct \([^ ]*\).*/\1/p')
     echo '.SH DESCRIPTION'
     "$program" --help | sed '1,/^verbs:/d; /^viaduct VERB --help/,$!d' | sed 's/^viaduct VERB --help shows its arguments and examples\. //' | plain
     for verb in $("$program" --help | sed -n '/^verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
-        echo ".SH $(echo "$verb" | tr a-z A-Z)"
+        echo ".SH $(echo "$verb" | tr "[:lower:]" "[:upper:]")"
         echo '.nf'
         "$program" "$verb" --help | plain
         echo '.fi'
