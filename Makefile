@@ -211,8 +211,8 @@ bench: viaduct $B/tests/oracle/int8_driver
 	@bash bench/allreduce.sh
 	@bash bench/int8.sh
 
-#: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
+#: check-all      longer campaigns: three seeds and one hash at full length, every kill, packages, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
 check-all: all fuzz
-	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh
+	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh $(PACKAGING_LONG)
 	@$(MAKE) --no-print-directory sim-campaign model-large
 	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

@@ -4,6 +4,9 @@ LIBDIR ?= $(PREFIX)/lib
 VERSION := $(shell sed -n 's/^\#define VIADUCT_VERSION "\(.*\)"/\1/p' base/base.h)
 INSTALL_ENV := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' VERSION=$(VERSION) SONAME=$(SONAME) BUILD=$B
 
+# An empty Debian 12: its packages, the Apptainer definition, the README's two commands (CHROOT_TEST=test: `make test` in there, too).
+PACKAGING_LONG := tests/long/debian.sh tests/long/apptainer.sh tests/long/chroot.sh
+
 .PHONY: install uninstall bundle deb
 #: install        into $(DESTDIR)$(PREFIX), /usr/local unless PREFIX= says so: program, library, header, viaduct.pc, plugins, examples, man page, systemd unit
 install: all

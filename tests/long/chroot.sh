@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README as a new user meets it: an empty Debian 12, git and make, a clone of what is committed here, `make demo`; with the argument `test`
+# The README as a new user meets it: an empty Debian 12, git and make, a clone of what is committed here, `make demo`; with CHROOT_TEST=test
 # also `make test` (its own closing line is shown). Root. KEEP=DIR leaves the machine there. Prints TAP.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -27,6 +27,6 @@ step "make demo" "cd /root/viaduct && make demo"
 path=$(sed -n 's/^report: //p' "$root.log" | tail -1)
 grep -q '"status": *"completed"' "$root$path"
 step "its last line names the report of a completed run" "[ $? = 0 ]"
-[ "${1:-}" != test ] || step "make test" "cd /root/viaduct && make test"
+[ "${CHROOT_TEST:-}" != test ] || step "make test" "cd /root/viaduct && make test"
 rm -f "$root.log"
 echo "1..$n"
