@@ -9,8 +9,8 @@
 
 #include "collectives/transport.h"
 
-/* From the folder of the program or the library: a build tree; PREFIX/bin; PREFIX/lib; a library folder below PREFIX/lib. */
-static const char *const places[] = {"", "/plugins", "/build/release/plugins", "/../lib/viaduct", "/viaduct", "/../viaduct"};
+/* From the folder of the program or the library: a build tree; PREFIX/bin or PREFIX/lib; a folder of libraries below PREFIX/lib. */
+static const char *const places[] = {"", "/plugins", "/build/release/plugins", "/../lib/viaduct", "/../viaduct"};
 
 /* The folder that this code lies in: the library's own in a trainer of somebody else's, which may lie anywhere. */
 static int own_folder(char *out, size_t size, struct err *err)

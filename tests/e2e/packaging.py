@@ -13,7 +13,7 @@ from harness import ROOT, complete, environment, events, finish, one_site, repor
 BUNDLE_LIMIT = 40 << 20
 UNIT_SCORE_LIMIT = 2.0
 GLIBC = ["ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2"]
-INSTALLED = ["bin/viaduct", "include/viaduct/viaduct.h", "lib/libviaduct.so", "lib/libviaduct.so.1", "lib/pkgconfig/viaduct.pc",
+INSTALLED = ["bin/viaduct", "include/viaduct/viaduct.h", "lib/multi/libviaduct.so", "lib/multi/libviaduct.so.1", "lib/multi/pkgconfig/viaduct.pc",
              "lib/systemd/system/viaduct-coordinator@.service", "share/man/man1/viaduct.1", "share/viaduct/examples/fashion-mnist.yaml",
              "share/viaduct/examples/own_trainer.c"]
 
@@ -36,28 +36,28 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if not p.is_dir() or p.is_symlink())
 
 
-def compile_trainer(prefix, out, source=None):
+def compile_trainer(prefix, lib, out, source=None):
     """With nothing but what pkg-config says."""
-    env = environment(PKG_CONFIG_PATH=str(prefix / "lib/pkgconfig"))
+    env = environment(PKG_CONFIG_PATH=f"{prefix}/{lib}/pkgconfig")
     flags = call("pkg-config", "--cflags", "--libs", "viaduct", env=env)
-    return call("cc", "-Werror", "-Wall", "-o", out, source or prefix / "share/viaduct/examples/own_trainer.c", *shlex.split(flags.stdout), f"-Wl,-rpath,{prefix}/lib", "-lm")
+    return call("cc", "-Werror", "-Wall", "-o", out, source or prefix / "share/viaduct/examples/own_trainer.c", *shlex.split(flags.stdout), f"-Wl,-rpath,{prefix}/{lib}", "-lm")
 
 
 def installed(w):
     """The hash of the built-in trainer's run by the installed program."""
     prefix, run = w / "prefix", w / "run"
-    r = make("install", f"PREFIX={prefix}")
+    r = make("install", f"PREFIX={prefix}", f"LIBDIR={prefix}/lib/multi")
     missing = [f for f in INSTALLED if not (prefix / f).exists()]
-    test("make install PREFIX=: program, library, header, viaduct.pc, unit, man page, examples", r.returncode == 0 and not missing, f"{missing} {both(r)}")
-    soname = call("readelf", "-d", prefix / "lib/libviaduct.so").stdout
-    names = [line.split()[-1] for line in call("nm", "-D", "--defined-only", prefix / "lib/libviaduct.so").stdout.splitlines()]
+    test("make install PREFIX= LIBDIR=: program, library, header, viaduct.pc, unit, man page, examples", r.returncode == 0 and not missing, f"{missing} {both(r)}")
+    soname = call("readelf", "-d", prefix / "lib/multi/libviaduct.so").stdout
+    names = [line.split()[-1] for line in call("nm", "-D", "--defined-only", prefix / "lib/multi/libviaduct.so").stdout.splitlines()]
     test("the library is libviaduct.so.1 and shows viaduct_ names only", "[libviaduct.so.1]" in soname and names and all(n.startswith("viaduct_") for n in names), names)
     bare = {"PATH": f"{prefix}/bin:/usr/bin:/bin", "HOME": str(w)}
     job = spec(w)
     r = call("viaduct", "run", job, "--dir", run, env=bare, cwd="/")
     test("the installed program trains over two sites", not complete(run, r), complete(run, r))
 
-    r = compile_trainer(prefix, w / "trainer")
+    r = compile_trainer(prefix, "lib/multi", w / "trainer")
     test("a trainer of one's own compiles against the installed header, by pkg-config", r.returncode == 0, both(r))
     hashes = []
     for name, sites in (("one", one_site(2)), ("two", two_sites(1, 1))):
@@ -81,22 +81,22 @@ def plugin(w, prefix, job, bare):
     test("the installed program finds the installed MPI plugin", not complete(w / "mpi", r), complete(w / "mpi", r))
     text = (prefix / "share/viaduct/examples/own_trainer.c").read_text()
     (w / "asks.c").write_text(text.replace(".rank = -1", '.rank = -1, .transport = "mpi"'))
-    r = compile_trainer(prefix, w / "asks", w / "asks.c")
+    r = compile_trainer(prefix, "lib/multi", w / "asks", w / "asks.c")
     r = call("viaduct", "run", job, "--dir", w / "own-mpi", "--worker", w / "asks", f"sites={json.dumps(one_site(1))}", "export=null", env=env, cwd="/")
     wrong = complete(w / "own-mpi", r)
     test("so does the installed library, in a trainer that asks for MPI", 'transport = "mpi"' in (w / "asks.c").read_text() and not wrong, wrong)
 
 
 def uninstalled(w):
-    r = make("install", f"DESTDIR={w}/staged", "PREFIX=/opt/viaduct", "LIBDIR=/opt/viaduct/lib/multi")
+    r = make("install", f"DESTDIR={w}/staged", "PREFIX=/opt/viaduct")
     there = files(w / "staged")
-    pc = (w / "staged/opt/viaduct/lib/multi/pkgconfig/viaduct.pc").read_text() if r.returncode == 0 else ""
-    test("make install DESTDIR= LIBDIR=: nothing outside, no word of the staging folder", r.returncode == 0 and all(f.startswith("opt/viaduct/") for f in there)
-         and "prefix=/opt/viaduct\nlibdir=${prefix}/lib/multi\n" in pc and "staged" not in pc, f"{pc} {both(r)}")
-    r = make("uninstall", f"DESTDIR={w}/staged", "PREFIX=/opt/viaduct", "LIBDIR=/opt/viaduct/lib/multi")
+    pc = (w / "staged/opt/viaduct/lib/pkgconfig/viaduct.pc").read_text() if r.returncode == 0 else ""
+    test("make install DESTDIR=: nothing outside, no word of the staging folder", r.returncode == 0 and all(f.startswith("opt/viaduct/") for f in there)
+         and "prefix=/opt/viaduct\nlibdir=${prefix}/lib\n" in pc and "staged" not in pc, f"{pc} {both(r)}")
+    r = make("uninstall", f"DESTDIR={w}/staged", "PREFIX=/opt/viaduct")
     test("make uninstall leaves no file", r.returncode == 0 and there and not files(w / "staged"), f"{files(w / 'staged')} {both(r)}")
     (w / "prefix/lib/stranger").write_text("not ours")
-    r = make("uninstall", f"PREFIX={w}/prefix")
+    r = make("uninstall", f"PREFIX={w}/prefix", f"LIBDIR={w}/prefix/lib/multi")
     test("... and only takes its own", files(w / "prefix") == ["lib/stranger"], f"{files(w / 'prefix')} {both(r)}")
 
 
@@ -171,7 +171,7 @@ def moved(w, bundle):
     (wrong / "libuv.so.1").write_text("not a library")
     r = call(bundle / "bin/viaduct", "version", env={"LD_LIBRARY_PATH": str(wrong)}, cwd="/")
     test("the bundle's own libraries come before LD_LIBRARY_PATH", r.returncode == 0, both(r))
-    r = compile_trainer(bundle, w / "moved-trainer")
+    r = compile_trainer(bundle, "lib", w / "moved-trainer")
     needs = call("ldd", w / "moved-trainer").stdout
     test("a trainer compiles against the bundle, wherever it lies", r.returncode == 0 and f"{bundle}/lib/libviaduct.so.1" in needs and f"{bundle}/lib/libuv.so.1" in needs,
          f"{both(r)} {needs}")

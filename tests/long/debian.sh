@@ -34,7 +34,7 @@ spec() {
         -e 's/channels: \[24, 48\], hidden: 128/channels: [8, 16], hidden: 32/' jobs/examples/fashion-mnist.yaml >"$root$1"
 }
 spec /job.yaml 40
-inside "viaduct run /job.yaml --dir /run && grep -q '\"status\": *\"completed\"' /run/report.json && rm -r /run && zcat /usr/share/man/man1/viaduct.1.gz >/dev/null || ls /usr/share/man"
+inside "viaduct run /job.yaml --dir /out && grep -q '\"status\": *\"completed\"' /out/report.json && rm -r /out && zcat /usr/share/man/man1/viaduct.1.gz >/dev/null || ls /usr/share/man"
 ok $? "the installed program trains over two sites and exports"
 
 for f in first second; do spec /etc/viaduct/$f.yaml 600; done
@@ -64,9 +64,9 @@ inside "$apt install /mnt/libviaduct1_*.deb /mnt/libviaduct-dev_*.deb /mnt/viadu
     gcc -Wall -Werror -o /trainer /usr/share/doc/libviaduct-dev/examples/own_trainer.c \$(pkg-config --cflags --libs viaduct) -lm && ldd /trainer | grep -q 'libviaduct.so.1 => /'"
 ok $? "a trainer compiles against libviaduct-dev"
 spec /job.yaml 20
-inside "viaduct run /job.yaml --dir /run --worker /trainer export=null && grep -q '\"status\": *\"completed\"' /run/report.json"
+inside "viaduct run /job.yaml --dir /out --worker /trainer export=null && grep -q '\"status\": *\"completed\"' /out/report.json"
 ok $? "... and runs"
-rm -rf "$root/run" "$root/trainer" "$root/job.yaml"
+rm -rf "$root/out" "$root/trainer" "$root/job.yaml"
 inside "$apt purge --auto-remove viaduct viaduct-mpi libviaduct1 libviaduct-dev gcc libc6-dev pkg-config >/dev/null && dpkg-query -W -f='\${Package}\n' | sort | diff /before - &&
     ! find / -xdev -path /proc -prune -o -path /mnt -prune -o -iname '*viaduct*' -print | grep ."
 ok $? "purged, nothing of it is left"
