@@ -34,7 +34,7 @@ spec() {
         -e 's/channels: \[24, 48\], hidden: 128/channels: [8, 16], hidden: 32/' jobs/examples/fashion-mnist.yaml >"$root$1"
 }
 spec /job.yaml 40
-inside "viaduct run /job.yaml --dir /out && grep -q '\"status\": *\"completed\"' /out/report.json && rm -r /out && zcat /usr/share/man/man1/viaduct.1.gz >/dev/null || ls /usr/share/man"
+inside "viaduct run /job.yaml --dir /out && grep -q '\"status\": *\"completed\"' /out/report.json && rm -r /out && zcat /usr/share/man/man1/viaduct.1.gz >/dev/null"
 ok $? "the installed program trains over two sites and exports"
 
 for f in first second; do spec /etc/viaduct/$f.yaml 600; done
