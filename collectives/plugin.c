@@ -67,3 +67,9 @@ int coll_plugin_open(const char *transport, const struct coll_ops **out, struct 
     *out = p->ops;
     return 0;
 }
+
+int coll_plugin_check(const char *transport, struct err *err)
+{
+    const struct coll_ops *ops;
+    return coll_plugin_open(transport, &ops, err);
+}

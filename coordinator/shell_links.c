@@ -51,12 +51,14 @@ static int take_declaration(struct shell *s, const struct msg_join *m, const uin
     return 0;
 }
 
-static void fail_job(struct shell *s, struct process_id who, const struct err *err)
+/* A site that visits is sent away instead. */
+static void fail_job(struct shell *s, struct process_id who, int exit_code, const char *text)
 {
-    struct msg_failed m = {.who = who, .code = err->code};
-    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, err->text);
-    s->failed_code = err_exit_code(err->code);
+    struct msg_failed m = {.who = who};
+    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
     core_on_failed(s->core, loop_now_ms(s->loop), &m, s->out);
+    if (core_phase(s->core) == CORE_FAILED)
+        s->failed_code = exit_code;
 }
 
 static void admit(struct shell *s, struct member *me, const struct msg_join *m)
@@ -131,7 +133,7 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
         if (err.code == ERR_JOB)
-            fail_job(s, m->who, &err);
+            fail_job(s, m->who, err_exit_code(err.code), err.text);
         else
             refuse(s, me->link, err.text);
         return err.code == ERR_JOB;
@@ -183,10 +185,9 @@ static void on_exited(struct shell *s, struct msg_exited *m)
         on_exported(s, who, m);
     s->exited = m->who;
     if (cannot_begin(s, m)) {
-        struct msg_failed failed = {.who = m->who, .code = m->code};
-        snprintf(failed.text, sizeof failed.text, "%s cannot begin: %.*s", who, (int)sizeof failed.text - 160, m->text);
-        s->failed_code = m->code;
-        core_on_failed(s->core, loop_now_ms(s->loop), &failed, s->out);
+        char text[TEXT_LIMIT];
+        snprintf(text, sizeof text, "%s cannot begin: %.*s", who, (int)sizeof text - 160, m->text);
+        fail_job(s, m->who, m->code, text);
         return;
     }
     core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
@@ -211,15 +212,14 @@ static void on_failed(struct shell *s, const struct member *me, const struct msg
         log_info(&s->log, "a failure that a replaced process reports: %s", m->text);
         return;
     }
-    s->failed_code = err_exit_code(m->code);
-    core_on_failed(s->core, loop_now_ms(s->loop), m, s->out);
+    fail_job(s, me->who, err_exit_code(m->code), m->text);
 }
 
 static const char *from_agent(struct shell *s, const struct member *me, enum msg_type type, void *m)
 {
     if (me->who.role != ROLE_AGENT)
         return "sends what only agents may";
-    if (type == MSG_PUBLISHED && ((struct msg_published *)m)->site != me->who.site)
+    if ((type == MSG_PUBLISHED ? ((struct msg_published *)m)->site : ((struct msg_exited *)m)->who.site) != me->who.site)
         return "speaks for another site";
     if (type == MSG_PUBLISHED)
         on_published(s, me->who, m);
