@@ -302,7 +302,17 @@ static int crash_link(void *s, const char *a, const char *b)
 }
 
 static int crash_unlink(void *s, const char *path) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.unlink(NULL, path); }
-static int crash_mkdir(void *s, const char *path, int mode) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.mkdir(NULL, path, mode); }
+static int crash_mkdir(void *s, const char *path, int mode)
+{
+    struct crash_fs *c = s;
+    if (down(c))
+        return -c->code;
+    int rc = fs_real.mkdir(NULL, path, mode);
+    if (rc == 0)
+        note(c, MADE, path, NULL);
+    return rc;
+}
+
 static int crash_rmdir(void *s, const char *path) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.rmdir(NULL, path); }
 static int64_t crash_size(void *s, const char *path) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.size(NULL, path); }
 
@@ -332,8 +342,8 @@ static void lose(struct crash_fs *c, enum loss loss)
             rename(k->to, k->path);
         else if (k->kind == LINKED)
             unlink(k->to);
-        else if (k->kind == MADE && loss == LOSE_UNSYNCED)
-            unlink(k->path);
+        else if (k->kind == MADE && loss == LOSE_UNSYNCED && unlink(k->path) < 0 && errno == EISDIR)
+            shell("rm -rf %s", k->path);
     }
 }
 
