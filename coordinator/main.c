@@ -137,6 +137,9 @@ static int begin_fresh(struct shell *s, struct err *err)
     }
     s->fresh = true;
     TRY(fs_publish_file(&fs_real, path, "", 0, err));
+    shell_stop_path(s, path);             /* of an earlier start */
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_errno(err, errno, "cannot remove %s", path);
     snprintf(path, sizeof path, "%s/export/result.json", s->run.path);   /* of an earlier end */
     return unlink(path) == 0 || errno == ENOENT ? 0 : err_errno(err, errno, "cannot remove %s", path);
 }
@@ -331,6 +334,10 @@ static int begin(struct shell *s, struct err *err)
     core_start(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);
     TRY(has_begun(s, err));
+    char path[700];
+    shell_stop_path(s, path);
+    if (access(path, F_OK) == 0)          /* the coordinator before this one died over it */
+        shell_stop_asked(s);
     shell_report(s, "running");
     timer_start(s->loop, TICK_MS, TICK_MS, shell_tick, s);
     timer_start(s->loop, SYNC_MS, SYNC_MS, shell_sync, s);

@@ -116,7 +116,8 @@ struct shell {
 
 /* shell.c */
 void shell_run(struct shell *s);                         /* executes s->out */
-void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end */
+void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end; also by the next coordinator, should this one die */
+void shell_stop_path(const struct shell *s, char out[700]);   /* there while a stop is under way */
 void shell_end(struct shell *s, int code, uint64_t after_ms);
 void shell_tick(void *shell);
 void shell_sync(void *shell);
