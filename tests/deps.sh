@@ -6,17 +6,20 @@ build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev l
 test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
-# What a test skips without: a Slurm of its own (tests/e2e/slurm.py) and a Prometheus (tests/e2e/metrics.py), none of them run as services.
-optional=""
-[ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ] && optional="slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge prometheus python3-yaml"
+# What a test skips without, none of it run as a service: a Slurm of its own (tests/e2e/slurm.py), a Prometheus of its own (tests/e2e/metrics.py).
+slurm="" prometheus=""
+if [ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ]; then
+    slurm="slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
+    prometheus="prometheus python3-yaml"
+fi
 not_there() {
     for p in "$@"; do
         dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || printf ' %s' "$p"
     done
 }
 # shellcheck disable=SC2086
-missing=$(not_there $wanted) optional=$(not_there $optional)
-[ -z "$missing$optional" ] && exit 0
+missing=$(not_there $wanted) slurm=$(not_there $slurm) prometheus=$(not_there $prometheus)
+[ -z "$missing$slurm$prometheus" ] && exit 0
 if ! command -v apt-get >/dev/null; then
     [ -z "$missing" ] && exit 0
     echo "viaduct: this machine has no apt-get; install the equivalents of:$missing" >&2
@@ -24,7 +27,7 @@ if ! command -v apt-get >/dev/null; then
 fi
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root=sudo
-echo "viaduct: installing:$missing$optional" >&2
+echo "viaduct: installing:$missing$slurm$prometheus" >&2
 if [ -t 0 ] && [ -t 2 ] && [ -z "${CI:-}" ]; then
     read -r -p "go on? [Y/n] " answer
     case "$answer" in n*|N*) exit 1 ;; esac
@@ -35,6 +38,11 @@ $as_root apt-get update -qq >/dev/null 2>&1
 # shellcheck disable=SC2086
 [ -z "$missing" ] || $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null || { echo "viaduct: apt-get could not install:$missing" >&2; exit 1; }
 # RUNLEVEL=1: their packages start no services.
-# shellcheck disable=SC2086
-[ -z "$optional" ] || RUNLEVEL=1 $as_root apt-get install -y -qq --no-install-recommends $optional >/dev/null ||
-    echo "viaduct: apt-get could not install:$optional; their tests will be skipped" >&2
+for optional in "$slurm" "$prometheus"; do
+    # shellcheck disable=SC2086
+    [ -z "$optional" ] || RUNLEVEL=1 $as_root apt-get install -y -qq --no-install-recommends $optional >/dev/null ||
+        echo "viaduct: apt-get could not install:$optional; their tests will be skipped" >&2
+done
+# Nor at the next boot.
+case "$prometheus" in *" prometheus"*) command -v systemctl >/dev/null && $as_root systemctl disable -q prometheus.service ;; esac
+exit 0
