@@ -146,9 +146,9 @@ $(E2E_DRIVERS): $B/%: $B/%.o $(foreach f,$(CLOSURE_collectives),$B/lib/$f.a)
 $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,-rpath,'$$ORIGIN/../../../..' -L$(dir $(LIBVIADUCT)) -lviaduct -lm
 
-#: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
+#: oracle         compares with PyTorch and ONNX Runtime, TensorBoard and Grafana's types (installs them into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh tests/oracle/grafana.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c
