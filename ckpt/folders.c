@@ -29,15 +29,32 @@ static int newest_first(const void *a, const void *b)
     return strcmp(x->site, y->site);
 }
 
-static int list_site(const char *dir, const char *site, struct ckpt_found *out, uint32_t max, uint32_t *count)
+struct list { struct ckpt_found *out; uint32_t max, *count; const uint64_t *only; };   /* only: of one step; NULL: all */
+
+/* When there is no more room, the oldest makes some. NULL: this one is older. */
+static struct ckpt_found *room_for(const struct list *l, uint64_t step)
+{
+    struct ckpt_found *oldest = l->out;
+    if (*l->count < l->max)
+        return &l->out[(*l->count)++];
+    for (uint32_t i = 1; i < l->max; i++)
+        if (l->out[i].step < oldest->step)
+            oldest = &l->out[i];
+    return oldest->step < step ? oldest : NULL;
+}
+
+static int list_site(const char *dir, const char *site, const struct list *l)
 {
     DIR *d = opendir(dir);
     if (!d)
         return 0;
-    for (struct dirent *e; (e = readdir(d)) && *count < max;) {
-        struct ckpt_found f = {0};
+    for (struct dirent *e; (e = readdir(d));) {
+        struct ckpt_found f = {0}, *at;
         struct err none = ERR_INIT;
-        if (!step_of(e->d_name, &f.step) || snprintf(f.dir, sizeof f.dir, "%s/%s", dir, e->d_name) >= (int)sizeof f.dir)
+        if (!step_of(e->d_name, &f.step) || (l->only && f.step != *l->only) || snprintf(f.dir, sizeof f.dir, "%s/%s", dir, e->d_name) >= (int)sizeof f.dir)
+            continue;
+        at = room_for(l, f.step);
+        if (!at)
             continue;
         snprintf(f.site, sizeof f.site, "%.63s", site);
         struct ckpt_manifest m;
@@ -48,26 +65,36 @@ static int list_site(const char *dir, const char *site, struct ckpt_found *out, 
             f.generation = m.meta.generation;
             ckpt_manifest_fini(&m);
         }
-        out[(*count)++] = f;
+        *at = f;
     }
     closedir(d);
     return 0;
 }
 
-int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err)
+static int list_all(const char *root, const struct list *l, struct err *err)
 {
     DIR *d = opendir(root);
     if (!d)
         return err_errno(err, errno, "cannot list checkpoints in %s", root);
-    *count = 0;
+    *l->count = 0;
     for (struct dirent *e; (e = readdir(d));) {
         char dir[1024];
         if (e->d_name[0] != '.' && snprintf(dir, sizeof dir, "%s/%s", root, e->d_name) < (int)sizeof dir)
-            list_site(dir, e->d_name, out, max, count);
+            list_site(dir, e->d_name, l);
     }
     closedir(d);
-    qsort(out, *count, sizeof *out, newest_first);
+    qsort(l->out, *l->count, sizeof *l->out, newest_first);
     return 0;
+}
+
+int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err)
+{
+    return list_all(root, &(struct list){out, max, count, NULL}, err);
+}
+
+int ckpt_list_step(const char *root, uint64_t step, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err)
+{
+    return list_all(root, &(struct list){out, max, count, &step}, err);
 }
 
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
@@ -125,7 +152,7 @@ int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_
     struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
     if (!all)
         return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
-    list_site(site_dir, "", all, FOUND_MAX, &count);
+    list_site(site_dir, "", &(struct list){all, FOUND_MAX, &count, NULL});
     qsort(all, count, sizeof *all, newest_first);
     for (uint32_t i = 0; i < count && kept < (keep ? keep : 1); i++)
         if (all[i].published) {

@@ -6,10 +6,11 @@ build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev l
 test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
-# What a test skips without: shells and readers of man pages (tests/e2e/manual.py); a Slurm of its own (tests/e2e/slurm.py), for which its daemons need not run as services.
+# What a test skips without: shells and readers of man pages (tests/e2e/manual.py); a Slurm of its own (tests/e2e/slurm.py) and a Prometheus
+# (tests/e2e/metrics.py), none of them run as services.
 optional=""
 [ "${1:-build}" = test ] && optional="zsh fish mandoc groff-base"
-[ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ] && optional="$optional slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
+[ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ] && optional="$optional slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge prometheus python3-yaml"
 not_there() {
     for p in "$@"; do
         dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || printf ' %s' "$p"

@@ -461,11 +461,28 @@ static void test_prune_and_copy(void **state)
     sample_close(&s);
 }
 
+static void test_of_too_many_the_newest_are_listed(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct ckpt_found found[4];
+    uint32_t count;
+    for (unsigned i = 1; i <= 40; i++)
+        shell("mkdir -p %s/%s/step-%08u", root, i % 2 ? "onprem" : "cloud", i * 7 % 41);
+    assert_ok(ckpt_list(root, found, 4, &count, &e));
+    assert_int_equal(count, 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(found[i].step, 40 - i);
+    assert_ok(ckpt_list_step(root, 9, found, 4, &count, &e));
+    assert_true(count == 1 && found[0].step == 9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_write_and_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_damage_is_named_and_passed_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_of_too_many_the_newest_are_listed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manifest_decoder_refuses, set_up, tear_down),
         cmocka_unit_test(test_golden_manifest_version_1),
         cmocka_unit_test_setup_teardown(test_crash_at_every_call, set_up, tear_down),
