@@ -16,7 +16,7 @@ not_there() {
         dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || printf ' %s' "$p"
     done
 }
-# shellcheck disable=SC2086
+# shellcheck disable=SC2048,SC2086
 missing=$(not_there $wanted) extra=$(not_there ${optional[*]})
 [ -z "$missing$extra" ] && exit 0
 if ! command -v apt-get >/dev/null; then
