@@ -154,7 +154,7 @@ oracle: $(ORACLE) viaduct
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] net/http_head.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
 	@mkdir -p $(@D)
 	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
 	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread

@@ -100,6 +100,8 @@ int verb_status(int argc, char **argv)
     if (rc == 0) {
         live_line(json, 0, line, sizeof line);
         printf("%s\n", args_value(&a, "--json") ? json : line);
+        if (!args_value(&a, "--json") && live_metrics(json, line, sizeof line))
+            printf("metrics at %s\n", line);
         free(json);
     } else if (!held_elsewhere(dir, &owner) && rundirs_lives(dir)) {
         err_set(&err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: ask again; its log is %s/log", dir, dir);

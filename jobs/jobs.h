@@ -91,6 +91,7 @@ struct job_spec {
     const char *listen;              /* coordinator.listen, HOST:PORT */
     const char *address;             /* coordinator.address or NULL */
     const char *coordinator_door;    /* site whose front door the coordinator stands behind, or NULL: it listens itself */
+    const char *metrics;             /* coordinator.metrics, HOST:PORT, or NULL: not shown */
     uint32_t site_count;
     struct job_site sites[SITES_MAX];
     enum job_inside inside;
