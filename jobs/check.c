@@ -97,9 +97,37 @@ static void read_sites(struct job *job, const struct tree *root)
         site->via = via_of(via);
         site->ranks = (uint32_t)bounded(tree_get(t, "ranks"), "sites[].ranks", 1);
         site->threads = (uint32_t)bounded(tree_get(t, "threads"), "sites[].threads", 1);
+        site->nodes = (uint32_t)bounded(tree_get(t, "nodes"), "sites[].nodes", 1);
         const struct tree *door = tree_get(t, "door");
         site->door = door && door->kind == TREE_SCALAR && !tree_is_null(door) ? door->text : NULL;
         site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
+    }
+}
+
+/* Ranks lie on the hosts that Slurm gives; and all hosts of a site dial the coordinator. */
+static void check_nodes(struct job *job, const struct tree *root)
+{
+    static const char *const why[] = {
+        [VIA_LOCAL] = "a site that is `via: local` (%s) is on this host alone; several hosts are a site that is `via: slurm`",
+        [VIA_MPIRUN] = "mpirun (%s) puts ranks on the hosts that it was given; leave nodes out",
+        [VIA_JOIN] = "a site that is `via: join` (%s) is one machine in this version",
+    };
+    struct job_spec *s = &job->spec;
+    const struct tree *list = at(root, "sites"), *listen = at(root, "coordinator.listen");
+    for (uint32_t i = 0; list && list->kind == TREE_LIST && i < s->site_count; i++) {
+        const struct job_site *site = &s->sites[i];
+        const struct tree *t = list->item[i], *nodes = tree_get(t, "nodes");
+        const char *path = job_text(job, "sites[%u].nodes", i);
+        if (site->nodes <= 1)
+            continue;
+        if (site->via != VIA_SLURM)
+            problem_at(job, nodes, path, NULL, why[site->via], line_of(job, tree_get(t, "via")));
+        else if (site->ranks < site->nodes)
+            problem_at(job, nodes, path, NULL, "%u nodes (%s) need at least as many ranks, and the site's ranks are %u (%s)", site->nodes, line_of(job, nodes),
+                       site->ranks, line_of(job, tree_get(t, "ranks")));
+        else if (listen && s->listen && (strncmp(s->listen, "127.", 4) == 0 || strncmp(s->listen, "localhost:", 10) == 0))
+            problem_at(job, listen, "coordinator.listen", NULL, "all nodes of site '%.60s' (%s) dial the coordinator, and '%.60s' is reached on its own host only; leave it out",
+                       site->name, line_of(job, nodes), s->listen);
     }
 }
 
@@ -338,6 +366,14 @@ static void read_export(struct job *job, const struct tree *root)
                    "quantization (%s) measures training images at the first site, which data.residency (%s) keeps from reading them", line_of(job, quantize), line_of(job, at(root, "data.residency")));
 }
 
+static uint32_t slurm_nodes(const struct job_spec *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->site_count; i++)
+        n += s->sites[i].via == VIA_SLURM ? s->sites[i].nodes : 0;
+    return n;
+}
+
 static void read_rest(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
@@ -346,7 +382,7 @@ static void read_rest(struct job *job, const struct tree *root)
     s->has_eval = at(root, "data.eval") != NULL;
     if (s->has_eval)
         s->eval = (struct job_dataset){text_at(root, "data.eval.images"), text_at(root, "data.eval.labels")};
-    s->listen = text_at(root, "coordinator.listen");
+    s->listen = !at(root, "coordinator.listen") && slurm_nodes(s) > 1 ? "0.0.0.0:0" : text_at(root, "coordinator.listen");
     s->address = text_at(root, "coordinator.address");
     s->coordinator_door = text_at(root, "coordinator.door");
     s->inside = INSIDE_ALLREDUCE;
@@ -371,6 +407,7 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     read_sites(job, root);
     read_rest(job, root);
     check_sites(job, root);
+    check_nodes(job, root);
     read_slurm(job, at(root, "sites"));
     check_residency(job, root);
     read_export(job, root);

@@ -13,7 +13,7 @@
 #define SITES_MAX 8
 #define MODEL_INPUT_DIMS_MAX 4
 #define MODEL_CHANNELS_MAX 8
-#define RANKS_MAX 64                 /* per site, this version */
+#define RANKS_MAX 64                 /* per site, this version; nodes are not more */
 
 enum job_family { FAMILY_MLP, FAMILY_CNN };
 enum job_optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAMW };
@@ -63,7 +63,7 @@ struct job_slurm {                   /* of a site that is `via: slurm` */
 struct job_site {
     const char *name;
     enum job_via via;
-    uint32_t ranks, threads, ps_shards, nodes;
+    uint32_t ranks, threads, ps_shards, nodes;   /* ranks: of all nodes; threads: of a rank */
     const char *door;                /* HOST:PORT of its front door, or NULL */
     bool reads_data;                 /* named by data.residency */
     struct job_slurm slurm;
