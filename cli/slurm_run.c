@@ -23,7 +23,7 @@ struct slurm_run {
     struct slurm_environment env;
     struct slurm_book book;               /* before this start was written into it */
     char path[600], run_dir[512], job[24], program[PATH_MAX], srun[PATH_MAX];
-    char who[100], cause[160], ago[24];
+    char who[100], cause[160], ago[24], address[128];
     const char *ended[5];
     int64_t planned_end_s;
     bool warned, terminated;
@@ -57,6 +57,17 @@ static void ask_job(const struct slurm_run *r, struct slurm_job *out)
         slurm_job_parse(text, out);
     else
         fprintf(stderr, "viaduct run: %s\n", err.text);
+}
+
+static void ask_address(struct slurm_run *r)
+{
+    char text[16384];
+    struct err err = ERR_INIT;
+    const char *argv[] = {"scontrol", "-o", "show", "node", r->env.node, NULL};
+    if (slurm_command(argv, COMMAND_MS, text, sizeof text, &err) < 0)
+        fprintf(stderr, "viaduct run: %s\n", err.text);
+    else
+        slurm_node_address(text, r->address, sizeof r->address);
 }
 
 /* The state that accounting has of the last start but this one (-D: each start of a job is a line); unknown without accounting. */
@@ -180,6 +191,8 @@ int slurm_run_open(const struct job_spec *spec, const struct rundir *run, struct
         free(r);
         return rc;
     }
+    if (slurm_node_count(spec) > 1)
+        ask_address(r);
     *out = r;
     return 0;
 }
@@ -187,10 +200,11 @@ int slurm_run_open(const struct job_spec *spec, const struct rundir *run, struct
 void slurm_run_free(struct slurm_run *r) { free(r); }
 const char *const *slurm_run_ended(const struct slurm_run *r) { return r->ended; }
 const char *slurm_run_srun(const struct slurm_run *r) { return r->srun; }
+const char *slurm_run_address(const struct slurm_run *r) { return r->address[0] ? r->address : NULL; }
 
-void slurm_run_step(const struct slurm_run *r, unsigned site, struct slurm_step *out)
+void slurm_run_step(const struct slurm_run *r, unsigned site, unsigned node, struct slurm_step *out)
 {
-    slurm_step_of(r->spec, site, r->env.heterogeneous, r->program, r->run_dir, out);
+    slurm_step_of(r->spec, site, node, r->env.heterogeneous, r->program, r->run_dir, out);
 }
 
 /* ---- signals ---- */

@@ -13,7 +13,9 @@ int slurm_run_open(const struct job_spec *spec, const struct rundir *run, struct
 void slurm_run_free(struct slurm_run *r);
 /* Arguments for the coordinator about the start before this one: "--ended", who, cause, milliseconds ago; NULL-terminated; empty at the first start. */
 const char *const *slurm_run_ended(const struct slurm_run *r);
-void slurm_run_step(const struct slurm_run *r, unsigned site, struct slurm_step *out);
+void slurm_run_step(const struct slurm_run *r, unsigned site, unsigned node, struct slurm_step *out);
+/* The address that Slurm has for this node, for those on others who dial it; NULL: it does not say, or the run has no other node. */
+const char *slurm_run_address(const struct slurm_run *r);
 const char *slurm_run_srun(const struct slurm_run *r);
 /* A signal came; the text says what happens now. The run is saved and stopped in each case: Slurm itself kills what takes too long. */
 const char *slurm_run_signal(struct slurm_run *r, int signo);

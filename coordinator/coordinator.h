@@ -6,7 +6,7 @@
 #include "coordinator/core.h"
 #include "jobs/jobs.h"
 
-/* `viaduct coordinator --run DIR [--fresh]` */
+/* `viaduct coordinator --run DIR [--fresh] [--host ADDRESS]`; --host: where other hosts reach this one when it listens at every address */
 int coordinator_main(int argc, char **argv);
 
 /* Who gets what, from the spec alone, so that `plan`, `run` and a restarted coordinator agree: fills the slots, shards, sites, lanes of gangs, copies

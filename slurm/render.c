@@ -14,6 +14,14 @@ unsigned slurm_site_count(const struct job_spec *spec)
     return n;
 }
 
+unsigned slurm_node_count(const struct job_spec *spec)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < spec->site_count; i++)
+        n += spec->sites[i].via == VIA_SLURM ? spec->sites[i].nodes : 0;
+    return n;
+}
+
 int slurm_first_site(const struct job_spec *spec)
 {
     for (unsigned i = 0; i < spec->site_count; i++)
@@ -59,8 +67,8 @@ static void print_time(FILE *out, uint32_t s)
 static void print_site(FILE *out, const struct job_site *site)
 {
     const struct job_slurm *s = &site->slurm;
-    fprintf(out, "\n# Site %s: one agent on each node, which starts %u rank%s and %u parameter-server shard%s.\n", site->name, site->ranks, site->ranks == 1 ? "" : "s",
-            site->ps_shards, site->ps_shards == 1 ? "" : "s");
+    fprintf(out, "\n# Site %s: one agent on each of %u node%s; %u rank%s in all, %u parameter-server shard%s on the first.\n", site->name, site->nodes,
+            site->nodes == 1 ? "" : "s", site->ranks, site->ranks == 1 ? "" : "s", site->ps_shards, site->ps_shards == 1 ? "" : "s");
     if (s->partition)
         fprintf(out, "#SBATCH --partition=%s\n", s->partition);
     if (s->account)
@@ -151,7 +159,7 @@ int slurm_output_option(const char *run_dir, char *out, size_t size, struct err 
 }
 
 /* ---- steps ---- */
-void slurm_step_of(const struct job_spec *spec, unsigned site, bool heterogeneous, const char *program, const char *run_dir, struct slurm_step *out)
+void slurm_step_of(const struct job_spec *spec, unsigned site, unsigned node, bool heterogeneous, const char *program, const char *run_dir, struct slurm_step *out)
 {
     const struct job_site *s = &spec->sites[site];
     unsigned n = 0, t = 0, component = 0;
@@ -161,19 +169,18 @@ void slurm_step_of(const struct job_spec *spec, unsigned site, bool heterogeneou
         snprintf(out->text[t], sizeof out->text[t], "--het-group=%u", component);
         out->argv[n++] = out->text[t++];
     }
-    snprintf(out->text[t], sizeof out->text[t], "--job-name=viaduct-%.64s", s->name);
+    snprintf(out->text[t], sizeof out->text[t], node ? "--job-name=viaduct-%.64s.%u" : "--job-name=viaduct-%.64s", s->name, node);
     out->argv[n++] = out->text[t++];
-    snprintf(out->text[t], sizeof out->text[t], "--nodes=%u", s->nodes);
-    out->argv[n++] = out->text[t++];
-    snprintf(out->text[t], sizeof out->text[t], "--ntasks=%u", s->nodes);
+    snprintf(out->text[t], sizeof out->text[t], "--relative=%u", node);
     out->argv[n++] = out->text[t++];
     snprintf(out->text[t], sizeof out->text[t], "--cpus-per-task=%u", cores_a_node(s));   /* srun takes it from the job in some versions only */
     out->argv[n++] = out->text[t++];
     /* The agents of a site must outlive each other: no MPI bootstrap, and no end of all when one ends. */
-    static const char *const always[] = {"--ntasks-per-node=1", "--mpi=none", "--kill-on-bad-exit=0", "--overlap", "--input=none", "--export=ALL"};
+    static const char *const always[] = {"--nodes=1", "--ntasks=1", "--mpi=none", "--kill-on-bad-exit=0", "--overlap", "--input=none", "--export=ALL"};
     for (unsigned i = 0; i < ARRAY_LEN(always); i++)
         out->argv[n++] = always[i];
-    const char *const agent[] = {program, "agent", "--run", run_dir, "--site", s->name, NULL};
+    snprintf(out->text[t], sizeof out->text[t], "%u", node);
+    const char *const agent[] = {program, "agent", "--run", run_dir, "--site", s->name, "--node", out->text[t], NULL};
     for (unsigned i = 0; i < ARRAY_LEN(agent); i++)
         out->argv[n++] = agent[i];
 }

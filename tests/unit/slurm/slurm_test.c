@@ -92,7 +92,7 @@ static void test_steps(void **state)
     static struct job job;
     struct slurm_step step;
     load(&job, text);
-    slurm_step_of(&job.spec, 2, true, "/bin/viaduct", "/runs/job", &step);
+    slurm_step_of(&job.spec, 2, 0, true, "/bin/viaduct", "/runs/job", &step);
     assert_string_equal(step.argv[0], "--het-group=1");      /* the local site between them is no component */
     bool mpi = false, cores = false;
     unsigned n = 0;
@@ -101,10 +101,15 @@ static void test_steps(void **state)
         cores = cores || strcmp(step.argv[n], "--cpus-per-task=7") == 0;
     }
     assert_true(mpi && cores);
-    assert_string_equal(step.argv[n - 1], "cloud");
-    assert_string_equal(step.argv[n - 5], "agent");
-    slurm_step_of(&job.spec, 0, false, "/bin/viaduct", "/runs/job", &step);
+    assert_string_equal(step.argv[n - 3], "cloud");
+    assert_string_equal(step.argv[n - 7], "agent");
+    slurm_step_of(&job.spec, 0, 3, false, "/bin/viaduct", "/runs/job", &step);
     assert_true(strncmp(step.argv[0], "--het-group", 11) != 0);
+    bool there = false;
+    for (n = 0; step.argv[n]; n++)
+        there = there || strcmp(step.argv[n], "--relative=3") == 0;
+    assert_true(there);
+    assert_string_equal(step.argv[n - 1], "3");              /* --node */
     job_fini(&job);
 }
 
@@ -142,6 +147,11 @@ static void test_show_job(void **state)
     /* 23.11: an end that is not known; two records of a heterogeneous job */
     slurm_job_parse("JobId=8 HetJobId=8 HetJobOffset=0 JobState=PENDING Reason=BeginTime EndTime=Unknown\nJobId=9 JobState=RUNNING EndTime=2026-11-25T01:34:21", &j);
     assert_true(j.state == SLURM_PENDING && j.end_s == 0);
+    char address[64];
+    slurm_node_address("NodeName=n1 Arch=x86_64 CoresPerSocket=4 Gres=(null) NodeAddr=10.1.2.3 NodeHostName=n1 Port=6818", address, sizeof address);
+    assert_string_equal(address, "10.1.2.3");
+    slurm_node_address("Node n9 not found", address, sizeof address);
+    assert_string_equal(address, "");
     slurm_job_parse("slurm_load_jobs error: Invalid job id specified", &j);
     assert_false(j.known);
 }
