@@ -17,6 +17,7 @@
 #include "coordinator/coordinator.h"
 #include "jobs/jobs.h"
 #include "net/net.h"
+#include "slurm/slurm.h"
 
 #define RETRY_MS 200
 #define HEARTBEAT_MS 1000
@@ -53,6 +54,12 @@ struct agent {
 };
 
 static void follow_view(struct agent *a);
+
+static bool is_visiting(void)
+{
+    const char *visiting = getenv("VIADUCT_VISITING");
+    return visiting && *visiting;
+}
 
 static void tell(struct agent *a, enum msg_type type, const void *m)
 {
@@ -391,8 +398,7 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
-        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
+        begin_stop(a, is_visiting() && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);   /* else the coordinator's own exit says it */
     }
 }
 
@@ -461,18 +467,6 @@ static void on_parent_line(void *arg, const char *line)
         a->orphan = true;   /* the coordinator sees it too and stops the run in good order */
 }
 
-static void on_term(void *arg, int signo)
-{
-    struct agent *a = arg;
-    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
-        a->drain = true;
-        ask_to_drain(a);
-        return;
-    }
-    kill_children(a);
-    begin_stop(a, 128 + signo);
-}
-
 /* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
 static void on_drain(void *arg, int signo)
 {
@@ -483,6 +477,22 @@ static void on_drain(void *arg, int signo)
         tell(a, MSG_DRAIN, &m);
     else
         begin_stop(a, 0);
+}
+
+static void on_term(void *arg, int signo)
+{
+    struct agent *a = arg;
+    if (a->children.ignore_term && signo == SIGTERM && is_visiting()) {
+        on_drain(a, signo);
+        return;
+    }
+    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
+        a->drain = true;
+        ask_to_drain(a);
+        return;
+    }
+    kill_children(a);
+    begin_stop(a, 128 + signo);
 }
 
 static int watch_parent(struct agent *a, struct err *err)
@@ -529,17 +539,23 @@ static int read_spec(struct agent *a, struct err *err)
     return rc;
 }
 
+/* A site that is `via: join` may be the job of another cluster. */
+static bool in_slurm_job(const struct agent *a)
+{
+    return a->job.spec.sites[a->site_index].via == VIA_SLURM || (is_visiting() && slurm_environment_read().inside);
+}
+
 static int take_over(struct agent *a, struct err *err)
 {
     struct children *c = &a->children;
     const char *own = getenv("VIADUCT_WORKER");
     *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
-                           .ignore_term = a->job.spec.sites[a->site_index].via == VIA_SLURM, .host = a->node, .hosts = a->nodes, .ended = on_child_end, .arg = a};
+                           .ignore_term = in_slurm_job(a), .host = a->node, .hosts = a->nodes, .ended = on_child_end, .arg = a};
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->name);
     snprintf(c->socket_path, sizeof c->socket_path, a->node ? "%s/a-%u.%u" : "%s/a-%u", a->run.sockets, a->site_index, a->node);
     TRY(door_open(c->socket_path, &a->door, err));
-    const char *visiting = getenv("VIADUCT_VISITING"), *in_spec = a->job.spec.sites[a->site_index].door;
-    const char *wanted = a->node || (visiting && *visiting) ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
+    const char *in_spec = a->job.spec.sites[a->site_index].door;
+    const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
     TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
     segments_sweep(a->run.job, a->site, own_host(a), gang_lives, a);

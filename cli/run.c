@@ -210,7 +210,9 @@ static void on_interrupt(void *arg, int signo)
         bool first = !slurm_run_signalled(s->slurm);
         const char *text = slurm_run_signal(s->slurm, signo);
         if (first) {
-            live_note(s->live, text);
+            char note[120];
+            snprintf(note, sizeof note, "%s: saving a checkpoint and stopping", text);
+            live_note(s->live, note);
             live_want_stop(s->live);
         }
         return;
@@ -519,7 +521,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
         return 0;
     }
     TRY(keep_words(s, a, err));
-    TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
+    TRY(slurm_run_open(&s->job.spec, slurm_first_site(&s->job.spec), &s->dir.run, &s->slurm, err));
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 

@@ -51,7 +51,8 @@ struct job_optim {
 /* Why a Slurm job ended before its run was complete; each has a retry budget of its own. */
 enum job_retry { RETRY_TIME_LIMIT, RETRY_PREEMPTION, RETRY_NODE_FAILURE, RETRY_JOB_FAILURE, RETRIES };
 #define SLURM_OPTIONS_MAX 40
-struct job_slurm {                   /* of a site that is `via: slurm` */
+struct job_slurm {                   /* of a site that is `via: slurm`; of one that is `via: join`, for a job of another cluster that joins */
+    bool given;                      /* any of it stands in the spec */
     uint32_t time_s;                 /* 0: the partition's own limit */
     const char *partition, *account; /* NULL: Slurm's default */
     uint32_t drain_s;                /* so long before the time limit the run is saved */

@@ -170,6 +170,8 @@ void resolve_text(struct job *job)
             add(&t, ", nodes: %u", site->nodes);
         if (site->via == VIA_SLURM)
             add_slurm(&t, &site->slurm, slurm++ == 0);
+        else if (site->via == VIA_JOIN && site->slurm.given)
+            add_slurm(&t, &site->slurm, true);
         if (site->door) {
             add(&t, ", door: ");
             add_quoted(&t, site->door);

@@ -81,6 +81,14 @@ static void print_site(FILE *out, const struct job_site *site)
             fprintf(out, s->option[i].value ? "#SBATCH --%s=%s\n" : "#SBATCH --%s\n", s->option[i].name, s->option[i].value);
 }
 
+static void print_options(FILE *out, const char *name, const struct job_slurm *first)
+{
+    fprintf(out, "#SBATCH --job-name=%s\n"
+                 "#SBATCH --open-mode=append\n"
+                 "#SBATCH --requeue\n"
+                 "#SBATCH --signal=B:USR1@%u\n", name, first->drain_s);   /* a job without a limit of its own still has the partition's */
+}
+
 static void print_head(FILE *out, const struct job_spec *spec, const struct job_slurm *first)
 {
     fprintf(out, "#!/bin/bash\n"
@@ -89,13 +97,9 @@ static void print_head(FILE *out, const struct job_spec *spec, const struct job_
                  "#\n"
                  "# This script's process becomes `viaduct run`, on the first node and outside every step: it starts the coordinator beside itself and,\n"
                  "# by srun, one agent on each node. %u s before the time limit it is signalled, saves a checkpoint and requeues the job;\n"
-                 "# so it does when it is preempted. Each later start of this job goes on from the newest checkpoint.\n"
-                 "#SBATCH --job-name=%s\n"
-                 "#SBATCH --open-mode=append\n"
-                 "#SBATCH --requeue\n",
-            spec->name, first->drain_s, spec->name);
-    /* A job without a limit of its own still has the partition's. */
-    fprintf(out, "#SBATCH --signal=B:USR1@%u\n", first->drain_s);
+                 "# so it does when it is preempted. Each later start of this job goes on from the newest checkpoint.\n",
+            spec->name, first->drain_s);
+    print_options(out, spec->name, first);
 }
 
 static void print_path(FILE *out, const char *name, const char *path)
@@ -107,17 +111,15 @@ static void print_path(FILE *out, const char *name, const char *path)
     fputc('\n', out);
 }
 
-static void print_body(FILE *out, const struct slurm_script *what)
+static void print_beginning(FILE *out)
 {
     fprintf(out, "\nset -eu\n"
                  "trap '' USR1                  # until viaduct listens: it would end the script\n"
                  "export SLURM_EXPORT_ENV=ALL   # also when it was submitted with --export=NONE\n");
-    print_path(out, "viaduct", what->program);
-    print_path(out, "spec", what->spec);
-    print_path(out, "run", what->run_dir);
-    fprintf(out, "\n# The second start, after a requeue or a new submission, resumes what the first began.\n"
-                 "if [ -e \"$run/state/job\" ]; then set -- --resume; else set --; fi\n"
-                 "exec \"$viaduct\" run \"$spec\" --dir \"$run\" \"$@\"");
+}
+
+static void print_overrides(FILE *out, const struct slurm_script *what)
+{
     for (unsigned i = 0; i < what->override_count; i++) {
         fputc(' ', out);
         quote(out, what->overrides[i]);
@@ -125,16 +127,59 @@ static void print_body(FILE *out, const struct slurm_script *what)
     fputc('\n', out);
 }
 
+static void print_body(FILE *out, const struct slurm_script *what)
+{
+    print_beginning(out);
+    print_path(out, "viaduct", what->program);
+    print_path(out, "spec", what->spec);
+    print_path(out, "run", what->run_dir);
+    fprintf(out, "\n# The second start, after a requeue or a new submission, resumes what the first began.\n"
+                 "if [ -e \"$run/state/job\" ]; then set -- --resume; else set --; fi\n"
+                 "exec \"$viaduct\" run \"$spec\" --dir \"$run\" \"$@\"");
+    print_overrides(out, what);
+}
+
+static int check_texts(const struct slurm_script *what, struct err *err)
+{
+    TRY(check_text("the program's path", what->program, err));
+    TRY(check_text("the spec's path", what->spec, err));
+    TRY(check_text("the run directory's path", what->run_dir, err));
+    TRY(check_text("the token's path", what->token ? what->token : "", err));
+    for (unsigned i = 0; i < what->override_count; i++)
+        TRY(check_text("an override", what->overrides[i], err));
+    return 0;
+}
+
+int slurm_render_join(const struct job_spec *spec, unsigned site, const struct slurm_script *what, FILE *out, struct err *err)
+{
+    const struct job_site *s = &spec->sites[site];
+    TRY(check_texts(what, err));
+    fprintf(out, "#!/bin/bash\n"
+                 "# Site `%s` of run `%s`, as a Slurm job of its own: made by `viaduct slurm render --site`. It may be edited: Viaduct needs what stands below\n"
+                 "# the last #SBATCH line, and the options --signal, --requeue and --open-mode.\n"
+                 "#\n"
+                 "# This script's process becomes `viaduct join`. %u s before the time limit it is signalled: the other sites take over what this one holds, and\n"
+                 "# the job is requeued; so it is when it is preempted. Each later start joins again with what it has in its folder: the token is for the first.\n",
+            s->name, spec->name, s->slurm.drain_s);
+    print_options(out, s->name, &s->slurm);
+    print_site(out, s);
+    print_beginning(out);
+    print_path(out, "viaduct", what->program);
+    print_path(out, "run", what->run_dir);
+    print_path(out, "token", what->token);
+    fprintf(out, "\nexec \"$viaduct\" join ");
+    quote(out, spec->address);
+    fprintf(out, " --site %s --token \"$token\" --dir \"$run\"", s->name);
+    print_overrides(out, what);
+    return 0;
+}
+
 int slurm_render(const struct job_spec *spec, const struct slurm_script *what, FILE *out, struct err *err)
 {
     int first = slurm_first_site(spec);
     if (first < 0)
         return err_set(err, ERR_USAGE, "the spec has no site that is `via: slurm`; start it with: viaduct run SPEC");
-    TRY(check_text("the program's path", what->program, err));
-    TRY(check_text("the spec's path", what->spec, err));
-    TRY(check_text("the run directory's path", what->run_dir, err));
-    for (unsigned i = 0; i < what->override_count; i++)
-        TRY(check_text("an override", what->overrides[i], err));
+    TRY(check_texts(what, err));
     print_head(out, spec, &spec->sites[first].slurm);
     for (unsigned i = (unsigned)first; i < spec->site_count; i++) {
         if (spec->sites[i].via != VIA_SLURM)

@@ -37,9 +37,12 @@ struct slurm_script {
     const char *program, *spec, *run_dir;          /* absolute paths; any bytes but line ends */
     const char *const *overrides;                  /* "key.path=value" for the command line of the run */
     unsigned override_count;
+    const char *token;                             /* of a site that joins */
 };
 /* The batch script of all Slurm sites of a spec: one job, a heterogeneous one when there are several. ERR_USAGE: a path that no script can hold. */
 int slurm_render(const struct job_spec *spec, const struct slurm_script *what, FILE *out, struct err *err);
+/* The batch script by which a job of another cluster becomes the site `site`, which is `via: join`. what->run_dir: that site's own folder. */
+int slurm_render_join(const struct job_spec *spec, unsigned site, const struct slurm_script *what, FILE *out, struct err *err);
 /* "--output=RUN/slurm/%j.out" for sbatch, to which a percent sign in the path itself is a pattern. */
 int slurm_output_option(const char *run_dir, char *out, size_t size, struct err *err);
 unsigned slurm_site_count(const struct job_spec *spec);

@@ -228,6 +228,14 @@ static void test_nodes(void **state)
     assert_int_equal(b.spec.sites[0].nodes, 2);
     job_fini(&b);
     job_fini(&a);
+    load(&a, good, "sites=[{name: a, via: local, ranks: 1}, {name: b, via: join, time: 3h, partition: p, slurm: {drain: 5m, retries: {preemption: 7}, mem: 1G}}]",
+         "coordinator={listen: 0.0.0.0:7300, address: host:7300}");
+    load(&b, a.resolved_yaml, NULL, NULL);                 /* a site that joins out of a job of another cluster */
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_int_equal(b.spec.sites[1].slurm.drain_s, 300);
+    assert_int_equal(b.spec.sites[1].slurm.retries[RETRY_PREEMPTION], 7);
+    job_fini(&b);
+    job_fini(&a);
     load(&a, good, "sites=[{name: a, via: slurm, nodes: 1}]", NULL);
     assert_string_equal(a.spec.listen, "127.0.0.1:0");
     job_fini(&a);

@@ -55,6 +55,36 @@ static void test_script(void **state)
     job_fini(&job);
 }
 
+static void test_script_of_a_site_that_joins(void **state)
+{
+    (void)state;
+    static struct job job;
+    static const char *const overrides[] = {"data.train.images=/d/a b"};
+    static const char *const lines[] = {
+        "\n#SBATCH --job-name=edge\n", "\n#SBATCH --signal=B:USR1@300\n", "\n#SBATCH --requeue\n", "\n#SBATCH --partition=p\n", "\n#SBATCH --nodes=1\n",
+        "\ntoken='/x'\\''y'\n", "exec \"$viaduct\" join 'host:7300' --site edge --token \"$token\" --dir \"$run\" 'data.train.images=/d/a b'\n",
+    };
+    load(&job, "viaduct: v1\nname: job\nmodel: {family: mlp, classes: 10, input: [1, 28, 28]}\ndata:\n  train: {images: a, labels: b}\n"
+               "coordinator: {listen: \"0.0.0.0:7300\", address: \"host:7300\"}\n"
+               "sites: [{name: home, ranks: 1}, {name: edge, via: join, partition: p, time: 2h, slurm: {drain: 5m}}]\n");
+    struct slurm_script what = {.program = "/bin/viaduct", .spec = "", .run_dir = "/edge", .token = "/x'y", .overrides = overrides, .override_count = 1};
+    struct err e = ERR_INIT;
+    char *script = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&script, &size);
+    assert_ok(slurm_render_join(&job.spec, 1, &what, f, &e));
+    fclose(f);
+    for (unsigned i = 0; i < ARRAY_LEN(lines); i++)
+        if (!strstr(script, lines[i]))
+            fail_msg("not in the script: %s\n%s", lines[i], script);
+    free(script);
+    what.token = "a\nb";
+    f = fopen("/dev/null", "w");
+    assert_int_equal(slurm_render_join(&job.spec, 1, &what, f, &e), ERR_USAGE);
+    fclose(f);
+    job_fini(&job);
+}
+
 static void expect_refused(const struct job *job, const struct slurm_script *what)
 {
     struct err e = ERR_INIT;
@@ -242,7 +272,7 @@ static void test_commands(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_script), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_output), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
+        cmocka_unit_test(test_script), cmocka_unit_test(test_script_of_a_site_that_joins), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_output), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
         cmocka_unit_test(test_show_job), cmocka_unit_test(test_why_term), cmocka_unit_test(test_budgets), cmocka_unit_test(test_damaged_book),
         cmocka_unit_test(test_commands),
     };
