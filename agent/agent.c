@@ -554,9 +554,9 @@ static int take_over(struct agent *a, struct err *err)
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->name);
     snprintf(c->socket_path, sizeof c->socket_path, a->node ? "%s/a-%u.%u" : "%s/a-%u", a->run.sockets, a->site_index, a->node);
     TRY(door_open(c->socket_path, &a->door, err));
-    const char *in_spec = a->job.spec.sites[a->site_index].door;
-    const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
-    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
+    const struct job_site *site = &a->job.spec.sites[a->site_index];
+    const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : site->door;   /* nobody dials a visiting site */
+    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, (struct front_place){wanted, site->door_address}, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
     segments_sweep(a->run.job, a->site, own_host(a), gang_lives, a);
     return 0;

@@ -197,7 +197,7 @@ static int tell_addresses(const struct shell *s, struct err *err)
 static int listen_at_door(struct shell *s, const char *site, struct err *err)
 {
     char door[ADDRESS_LIMIT], passing[108], name[80];
-    TRY(rundir_door(&s->run, site, door, err));
+    TRY(rundir_door_stands(&s->run, site, door, err));   /* who reads coordinator.addr is on this side of any router */
     rundir_door_socket(&s->run, shell_site(s, site), passing);
     snprintf(name, sizeof name, "coordinator.%s", s->run.job);
     const struct door_place place = {.address = door, .passing = passing, .name = name};

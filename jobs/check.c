@@ -100,6 +100,8 @@ static void read_sites(struct job *job, const struct tree *root)
         site->nodes = (uint32_t)bounded(tree_get(t, "nodes"), "sites[].nodes", 1);
         const struct tree *door = tree_get(t, "door");
         site->door = door && door->kind == TREE_SCALAR && !tree_is_null(door) ? door->text : NULL;
+        const struct tree *shown = tree_get(t, "door_address");
+        site->door_address = shown && shown->kind == TREE_SCALAR && !tree_is_null(shown) ? shown->text : NULL;
         site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
     }
 }
@@ -281,10 +283,43 @@ static bool check_host_port(struct job *job, const struct tree *t, const char *p
 
 static void check_address(struct job *job, const struct tree *root, const char *path) { check_host_port(job, at(root, path), path, text_at(root, path)); }
 
-/* A door's host is where it listens and what others dial, together with a server name. */
-static void check_doors(struct job *job, const struct tree *root)
+/* What others dial, together with a server name. */
+static void check_dialled(struct job *job, const struct tree *t, const char *path, const char *door)
 {
     static const char *const everywhere[] = {"0.0.0.0:", "[::]:", "*:"};
+    size_t host = strspn(door, HOST_CHARACTERS);
+    for (unsigned k = 0; k < ARRAY_LEN(everywhere); k++)
+        if (strncmp(door, everywhere[k], strlen(everywhere[k])) == 0) {
+            problem_at(job, t, path, NULL, "'%.80s' names no host that others could dial; write the host's name or address", door);
+            return;
+        }
+    if (host != strlen(door) || host > DOOR_HOST_MAX + strlen(strrchr(door, ':')))
+        problem_at(job, t, path, NULL, "'%.80s' is no door; its host has at most %d letters, digits, dots and dashes", door, DOOR_HOST_MAX);
+}
+
+/* A door's host is where it listens and what others dial, unless its address is given. */
+static void check_door(struct job *job, const struct tree *site, uint32_t i)
+{
+    const char *door = job->spec.sites[i].door, *shown = job->spec.sites[i].door_address;
+    const char *path = job_text(job, "sites[%u].door", i), *shown_path = job_text(job, "sites[%u].door_address", i);
+    const struct tree *t = door ? tree_get(site, "door") : NULL, *t_shown = shown ? tree_get(site, "door_address") : NULL;
+    bool good = check_host_port(job, t, path, door), good_shown = check_host_port(job, t_shown, shown_path, shown);
+    if (shown && !door)
+        problem_at(job, t_shown, shown_path, NULL, "this is where others reach the site's door, and it has none; give it one: door: HOST:PORT");
+    else if (good_shown && shown && strcmp(strrchr(shown, ':'), ":0") == 0)
+        problem_at(job, t_shown, shown_path, NULL, "'%.80s' has no port that others could dial", shown);
+    else if (good && good_shown && shown && strcmp(strrchr(door, ':'), ":0") == 0)
+        problem_at(job, t, path, NULL, "'%.80s' takes a free port, which nobody can forward '%.80s' (%s) to; name one", door, shown, line_of(job, t_shown));
+    if (good && door && job->spec.sites[i].via == VIA_JOIN)
+        problem_at(job, t, path, NULL, "nobody dials a site that joins: it needs no door; leave it out");
+    if (shown && good_shown)
+        check_dialled(job, t_shown, shown_path, shown);
+    else if (door && good && !shown)
+        check_dialled(job, t, path, door);
+}
+
+static void check_doors(struct job *job, const struct tree *root)
+{
     const struct tree *list = at(root, "sites"), *chosen = at(root, "coordinator.door"), *listen = at(root, "coordinator.listen");
     struct job_spec *s = &job->spec;
     const struct job_site *at_site = NULL;
@@ -292,18 +327,8 @@ static void check_doors(struct job *job, const struct tree *root)
     const char *names[SITES_MAX];
     chosen = s->coordinator_door ? chosen : NULL;
     for (uint32_t i = 0; i < s->site_count; i++) {
-        const char *door = s->sites[i].door, *path = job_text(job, "sites[%u].door", i);
-        const struct tree *t = door ? tree_get(list->item[i], "door") : NULL;
         names[i] = s->sites[i].name;
-        bool good = check_host_port(job, t, path, door);
-        for (unsigned k = 0; good && door && k < ARRAY_LEN(everywhere); k++)
-            if (strncmp(door, everywhere[k], strlen(everywhere[k])) == 0)
-                problem_at(job, t, path, NULL, "'%.80s' names no host that others could dial; write the host's name or address", door);
-        size_t host = door ? strspn(door, HOST_CHARACTERS) : 0;
-        if (good && door && s->sites[i].via == VIA_JOIN)
-            problem_at(job, t, path, NULL, "nobody dials a site that joins: it needs no door; leave it out");
-        if (good && door && (host != strlen(door) || host > DOOR_HOST_MAX + strlen(strrchr(door, ':'))))
-            problem_at(job, t, path, NULL, "'%.80s' is no door; its host has at most %d letters, digits, dots and dashes", door, DOOR_HOST_MAX);
+        check_door(job, list && list->kind == TREE_LIST ? list->item[i] : NULL, i);
         if (chosen && strcmp(s->sites[i].name, s->coordinator_door) == 0) {
             at_site = &s->sites[i];
             at_tree = list ? list->item[i] : NULL;

@@ -65,7 +65,7 @@ struct job_site {
     const char *name;
     enum job_via via;
     uint32_t ranks, threads, ps_shards, nodes;   /* ranks: of all nodes; threads: of a rank */
-    const char *door;                /* HOST:PORT of its front door, or NULL */
+    const char *door, *door_address; /* HOST:PORT of its front door, and as others see it; or NULL */
     bool reads_data;                 /* named by data.residency */
     struct job_slurm slurm;
 };

@@ -176,6 +176,10 @@ void resolve_text(struct job *job)
             add(&t, ", door: ");
             add_quoted(&t, site->door);
         }
+        if (site->door_address) {
+            add(&t, ", door_address: ");
+            add_quoted(&t, site->door_address);
+        }
         add(&t, "}\n");
     }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
