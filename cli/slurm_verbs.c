@@ -70,12 +70,13 @@ static int find_site(const struct job_spec *spec, const char *name, const struct
 static int render_join(const struct job *job, const struct job_site *site, const struct args *a, struct err *err)
 {
     char program[PATH_MAX], dir[PATH_MAX], token[PATH_MAX], fallback[160];
-    if (!a->value[2])
+    const char *in = args_value(a, "--dir"), *token_file = args_value(a, "--token");
+    if (!token_file)
         return err_set(err, ERR_USAGE, "site '%s' joins: say with --token FILE where its token will lie on its cluster (`viaduct run` and `viaduct token` make it)", site->name);
     snprintf(fallback, sizeof fallback, "runs/join-%.100s", site->name);
     TRY(own_program(program, err));
-    TRY(whole_path(a->value[1] ? a->value[1] : fallback, dir, sizeof dir, err));
-    TRY(whole_path(a->value[2], token, sizeof token, err));
+    TRY(whole_path(in ? in : fallback, dir, sizeof dir, err));
+    TRY(whole_path(token_file, token, sizeof token, err));
     struct slurm_script what = {.program = program, .spec = "", .run_dir = dir, .token = token, .overrides = a->override, .override_count = a->override_count};
     return slurm_render_join(&job->spec, (unsigned)(site - job->spec.sites), &what, stdout, err);
 }
@@ -84,11 +85,11 @@ static int render(const struct job *job, const char *spec_path, const struct arg
 {
     char program[PATH_MAX], spec[PATH_MAX], dir[PATH_MAX];
     const struct job_site *joins;
-    TRY(find_site(&job->spec, a->value[0], &joins, err));
+    TRY(find_site(&job->spec, args_value(a, "--site"), &joins, err));
     if (joins)
         return render_join(job, joins, a, err);
     TRY(own_program(program, err));
-    TRY(run_path(job, a->value[1], dir, sizeof dir, err));
+    TRY(run_path(job, args_value(a, "--dir"), dir, sizeof dir, err));
     if (!realpath(spec_path, spec))
         return err_errno(err, errno, "%s", spec_path);
     struct slurm_script what = {.program = program, .spec = spec, .run_dir = dir, .overrides = a->override, .override_count = a->override_count};
@@ -97,11 +98,10 @@ static int render(const struct job *job, const char *spec_path, const struct arg
 
 int verb_slurm(int argc, char **argv)
 {
-    static const char *const options[] = {"--site=", "--dir=", "--token=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("slurm", &err);
     if (a.positional_count != 2 || strcmp(a.positional[0], "render") != 0) {
         err_set(&err, ERR_USAGE, "it is: viaduct slurm render SPEC [--site NAME] [--dir RUN] [--token FILE] [key.path=value ...]");
@@ -217,11 +217,10 @@ static void print_submitted(const struct job_spec *spec, const struct submitted 
 
 int verb_submit(int argc, char **argv)
 {
-    static const char *const options[] = {"--dir=", "--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("submit", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct submit SPEC [--dir RUN] [--json] [key.path=value ...]");
@@ -230,10 +229,10 @@ int verb_submit(int argc, char **argv)
     struct submitted *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int rc = cli_load_spec("submit", &job, a.positional[0], &a, false);
-    if (rc == 0 && (rc = submit(&job, a.value[0], s, &err)) < 0)
+    if (rc == 0 && (rc = submit(&job, args_value(&a, "--dir"), s, &err)) < 0)
         cli_fail("submit", &err);
     if (rc == 0)
-        print_submitted(&job.spec, s, a.value[1] != NULL);
+        print_submitted(&job.spec, s, args_value(&a, "--json") != NULL);
     free(s);
     job_fini(&job);
     return rc < 0 ? err_exit_code(rc) : 0;
