@@ -382,6 +382,15 @@ static void on_view(struct agent *a, const struct msg_view *m)
     follow_view(a);
 }
 
+/* How the run ended, the coordinator's own exit says; but a visitor is its own. One that is a Slurm job waits for the next start of a run that was stopped: that is
+ * the usual course of a run under Slurm. */
+static void stop_asked(struct agent *a, enum stop_why why)
+{
+    bool waits = is_visiting() && why == STOP_REQUESTED && slurm_environment_read().inside;
+    a->sent_away = is_visiting() && why == STOP_FAILED;
+    begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : waits ? err_exit_code(ERR_TEMPORARY) : 0);
+}
+
 static void on_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t payload_size)
 {
     struct agent *a = arg;
@@ -398,8 +407,7 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        a->sent_away = is_visiting() && ((const struct msg_stop *)msg)->why == STOP_FAILED;   /* else the coordinator's own exit says it */
-        begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : 0);
+        stop_asked(a, ((const struct msg_stop *)msg)->why);
     }
 }
 

@@ -276,7 +276,7 @@ static bool agent_ended(struct joining *j, int status)
         return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
-        j->lost_since_ms = j->started_ms;
+        j->lost_since_ms = now;
     else if (code != 75)
         j->lost_since_ms = 0;
     return j->quick < QUICK_MAX && !(j->lost_since_ms && now - j->lost_since_ms > PATIENCE_MS);

@@ -550,7 +550,7 @@ void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_ou
     begin(c, now_ms, out);
     if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
         return;
-    send_away(c, out, site, STOP_REQUESTED, "drained on request");
+    send_away(c, out, site, STOP_DRAINED, "drained on request");
     settle(c, out);
 }
 

@@ -1,5 +1,6 @@
 """Two Slurm clusters, whose nodes are hosts with a network of their own, as two sites of one job: the first site lies on two nodes, the second joins out of a batch job
 of the other cluster, leaves at its time limit, is requeued and joins again. The weights are those of one process. Prints TAP."""
+import json
 import os
 import signal
 import subprocess
@@ -73,7 +74,8 @@ def two_clusters(folder, first, second, address):
         told = [f"{e['time']} {e['event']} {e['who']} {e['step']} {e['text'][:120]}" for e in events(run_dir) if e["event"] not in ("published", "checkpoint")]
         return "\n".join([*told[-25:], *out, logs(run_dir), logs(join_dir)])
 
-    r = first.command(PROGRAM, "submit", job, "--dir", run_dir)
+    r = first.command(PROGRAM, "submit", job, "--dir", run_dir, "--json")
+    submitted = json.loads(r.stdout)["jobs"][0]["id"] if r.returncode == 0 else 0
     token = run_dir / "state/tokens/cloud.token"
     test("the first cluster's job trains on both of its hosts", r.returncode == 0 and wait_for(lambda: step_of(run_dir) >= 10, 90, 0.2), r.stderr + story())
     ranks = {words[words.index("--rank") + 1]: pid for pid, words in processes(run_dir, "worker")}
@@ -98,11 +100,16 @@ def two_clusters(folder, first, second, address):
          str(second.job(number)) + story())
     step = step_of(run_dir)
     wait_for(lambda: step_of(run_dir) >= step + 30, 90, 0.2)
+    test("nobody at the first site was restarted for it", not report(run_dir).get("restarts"), report(run_dir).get("restarts"))
+    first.command("scancel", "--batch", "--signal=USR1", submitted)       # as Slurm does before the time limit of the first cluster's job
+    test("the first cluster's job is requeued: the second's waits, and joins again", wait_for(lambda: first.job(submitted).get("Restarts") == "1" and
+         len(events(run_dir, "site joined")) >= 3, 120, 0.2) and second.job(number).get("Restarts") == "1", str(second.job(number)) + story())
+    step = step_of(run_dir)
+    wait_for(lambda: step_of(run_dir) >= step + 30, 90, 0.2)
     brake.release()
     wait_for(lambda: report(run_dir).get("status") == "completed", 120, 0.2)
     wrong = complete(run_dir, subprocess.CompletedProcess([], 0), wanted)
     test("completed, with the weights of one process", not wrong, wrong + "\n" + story())
-    test("nobody at the first site was restarted for it", not [x for x in report(run_dir).get("restarts", []) if "onprem" in x["who"]], report(run_dir).get("restarts"))
     test("the second cluster's job ends with the run", wait_for(lambda: second.job(number).get("JobState") == "COMPLETED", 60, 0.2), str(second.job(number)) + story())
 
 
