@@ -580,6 +580,20 @@ void rundirs_print_resume(const char *dir, FILE *out)
     free(found);
 }
 
+/* A server's certificate that names the host, and one for who scrapes it. */
+static int issue_for_metrics(const char *dir, const char *job, const char *listen, struct err *err)
+{
+    static const char *const everywhere[] = {"0.0.0.0", "::", "*"};
+    char host[128];
+    bool bracket = *listen == '[';
+    snprintf(host, sizeof host, "%.*s", (int)(strrchr(listen, ':') - listen - 2 * bracket), listen + bracket);
+    for (unsigned i = 0; i < ARRAY_LEN(everywhere); i++)
+        if (strcmp(host, everywhere[i]) == 0 && gethostname(host, sizeof host - 1) < 0)
+            return err_errno(err, errno, "this machine does not know its name");
+    TRY(identity_issue_web(dir, host, err));
+    return identity_issue(dir, job, "scraper", ROLE_VIEWER, err);
+}
+
 int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err)
 {
     static const enum role roles[] = {ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT};
@@ -590,5 +604,5 @@ int rundirs_identities(const struct rundir *run, const struct job_spec *spec, st
     for (unsigned s = 0; s < spec->site_count; s++)
         for (unsigned r = 0; r < ARRAY_LEN(roles); r++)
             TRY(identity_issue(dir, run->job, spec->sites[s].name, roles[r], err));
-    return 0;
+    return spec->metrics && !http_is_loopback(spec->metrics) ? issue_for_metrics(dir, run->job, spec->metrics, err) : 0;
 }
