@@ -157,7 +157,7 @@ static int make_folders(struct joining *j, struct err *err)
     return fs_mkdirs(&fs_real, path, err);
 }
 
-static int enrol(struct joining *j, const char *token_file, const struct args *a, struct err *err)
+static int enrol(struct joining *j, const char *token_file, struct err *err)
 {
     struct identity *identity;
     char path[PATH_MAX + 80];
@@ -173,9 +173,7 @@ static int enrol(struct joining *j, const char *token_file, const struct args *a
     if (j->loop)
         loop_free(j->loop);
     j->loop = NULL;
-    TRY(rc);
-    TRY(write_address(j, err));
-    return own_data(j, a, err);
+    return rc;
 }
 
 /* A folder that is enrolled already goes on with what it has: the token was for once. */
@@ -285,7 +283,11 @@ int verb_join(int argc, char **argv)
     if (rc == 0)
         rc = enrolled_already(&j, &already, &err);
     if (rc == 0)
-        rc = already ? write_address(&j, &err) : enrol(&j, args_value(&a, "--token"), &a, &err);
+        rc = already ? 0 : enrol(&j, args_value(&a, "--token"), &err);
+    if (rc == 0)
+        rc = write_address(&j, &err);
+    if (rc == 0)
+        rc = own_data(&j, &a, &err);   /* again: it may have been wrong when the token was used */
     if (rc == 0)
         rc = rundir_open(&j.run, j.dir, &err);
     if (rc < 0)

@@ -269,7 +269,9 @@ static int check_checkpoints(const char *dir, struct err *err)
     for (uint32_t i = 0; i < count; i++)
         published += found[i].published;
     free(found);
-    if (rc == 0 && last && !published)
+    if (published)
+        rc = 0;                       /* a folder that cannot be read is no reason to leave the others alone */
+    else if (rc == 0 && last)
         rc = err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are gone: its report names %s, and %s holds none. Bring back a copy of that folder, "
                      "or start anew in another --dir", last, path);
     json_decref(report);
@@ -299,8 +301,7 @@ static uint64_t planned_training(const char *dir, const struct job_spec *old)
     uint32_t count = 0;
     CHECK(found != NULL);
     snprintf(path, sizeof path, "%s/ckpt", dir);
-    if (ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none) < 0)
-        count = 0;
+    (void)ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none);   /* those that can be found */
     for (uint32_t i = 0; i < count && steps == 0; i++) {
         struct ckpt_manifest m;
         if (!found[i].published || ckpt_open(&fs_real, found[i].dir, &m, &none) < 0)
@@ -553,8 +554,7 @@ void rundirs_print_resume(const char *dir, FILE *out)
     uint32_t count = 0, i = 0;
     CHECK(found != NULL);
     snprintf(root, sizeof root, "%s/ckpt", dir);
-    if (ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err) < 0)
-        count = 0;
+    (void)ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err);
     while (i < count && !found[i].published)
         i++;
     rundirs_resume_command(dir, command, sizeof command);

@@ -61,6 +61,15 @@ static void fail_job(struct shell *s, struct process_id who, int exit_code, cons
         s->failed_code = exit_code;
 }
 
+/* A process that a newer one has replaced may still speak, but not end the job, nor take its successor's place. */
+static bool is_current(const struct shell *s, struct process_id who)
+{
+    const struct view *v = core_view(s->core);
+    if (who.role == ROLE_PS)
+        return who.index < v->slot_count && v->slot[who.index].site == who.site && v->slot[who.index].instance == who.instance;
+    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
+}
+
 static void admit(struct shell *s, struct member *me, const struct msg_join *m)
 {
     char who[120];
@@ -71,6 +80,8 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         link_close(stale);
     }
     me->joined = true;
+    if (!is_current(s, m->who))           /* the core puts it out */
+        return;
     if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
         if (s->joined[m->who.site].incarnation != m->who.instance)
             s->joined[m->who.site].ranks = 0;
@@ -144,15 +155,6 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
 }
 
 /* ---- messages of members: NULL, or what is wrong with one ---- */
-/* A process that a newer one has replaced may still speak, but not end the job. */
-static bool is_current(const struct shell *s, struct process_id who)
-{
-    const struct view *v = core_view(s->core);
-    if (who.role == ROLE_PS)
-        return who.index < v->slot_count && v->slot[who.index].instance == who.instance;
-    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
-}
-
 /* A rank that refuses its spec or data before it ever joined would refuse them again. */
 static bool cannot_begin(const struct shell *s, const struct msg_exited *m)
 {
@@ -385,7 +387,9 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     struct member *me = member_of(s, link);
     if (!me)
         return;
-    if (type == MSG_STATUS)
+    if (me->who.role == ROLE_JOIN && type != MSG_ENROL)
+        refuse(s, link, "has a token, which is good for enrolling only");
+    else if (type == MSG_STATUS)
         answer_status(s, link);
     else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
         shell_stop_asked(s);

@@ -3,14 +3,17 @@
 set -u
 build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev libzstd-dev libxxhash-dev libyaml-dev libhdf5-dev libhwloc-dev zlib1g-dev
  libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
-test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium"
+test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium zstd"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
-# What a test skips without, none of it run as a service: a Slurm of its own (tests/e2e/slurm.py), a Prometheus of its own (tests/e2e/metrics.py).
-slurm="" prometheus=""
+# What tests skip without: shells and readers of man pages (tests/e2e/manual.py); as root a Slurm of its own (slurm.py), a Prometheus (metrics.py), systemd-analyze
+# (packaging.py); none run as services.
+readers="" slurm="" prometheus="" systemd=""
+[ "${1:-build}" = test ] && readers="zsh fish mandoc groff-base"
 if [ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ]; then
     slurm="slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
     prometheus="prometheus python3-yaml"
+    systemd="systemd"
 fi
 not_there() {
     for p in "$@"; do
@@ -18,8 +21,9 @@ not_there() {
     done
 }
 # shellcheck disable=SC2086
-missing=$(not_there $wanted) slurm=$(not_there $slurm) prometheus=$(not_there $prometheus)
-[ -z "$missing$slurm$prometheus" ] && exit 0
+missing=$(not_there $wanted) readers=$(not_there $readers) slurm=$(not_there $slurm) prometheus=$(not_there $prometheus) systemd=$(not_there $systemd)
+optional="$readers$slurm$prometheus$systemd"
+[ -z "$missing$optional" ] && exit 0
 if ! command -v apt-get >/dev/null; then
     [ -z "$missing" ] && exit 0
     echo "viaduct: this machine has no apt-get; install the equivalents of:$missing" >&2
@@ -27,7 +31,7 @@ if ! command -v apt-get >/dev/null; then
 fi
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root=sudo
-echo "viaduct: installing:$missing$slurm$prometheus" >&2
+echo "viaduct: installing:$missing$optional" >&2
 if [ -t 0 ] && [ -t 2 ] && [ -z "${CI:-}" ]; then
     read -r -p "go on? [Y/n] " answer
     case "$answer" in n*|N*) exit 1 ;; esac
@@ -38,7 +42,7 @@ $as_root apt-get update -qq >/dev/null 2>&1
 # shellcheck disable=SC2086
 [ -z "$missing" ] || $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null || { echo "viaduct: apt-get could not install:$missing" >&2; exit 1; }
 # RUNLEVEL=1: their packages start no services.
-for optional in "$slurm" "$prometheus"; do
+for optional in "$readers" "$slurm" "$prometheus" "$systemd"; do
     # shellcheck disable=SC2086
     [ -z "$optional" ] || RUNLEVEL=1 $as_root apt-get install -y -qq --no-install-recommends $optional >/dev/null ||
         echo "viaduct: apt-get could not install:$optional; their tests will be skipped" >&2

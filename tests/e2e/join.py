@@ -142,6 +142,9 @@ def wrong_tokens(folder):
         bad.write_text("hello\n")
         r = w.join_to_its_end(token=bad, directory=folder / "b")
         test("no token at all: exit 2, says what is one", r.returncode == 2 and "no token" in r.stderr, r.stderr)
+        program = ROOT / "build" / "release" / "tests" / "e2e" / "impostor"
+        r = subprocess.run([program, w.run_dir, "edge", f"tls:127.0.0.1:{w.port}", "ask-status"], capture_output=True, text=True, timeout=20)
+        test("a token's certificate is good for enrolling, not for asking how the run goes", r.returncode == 0, r.stdout + r.stderr)
         r = w.join_to_its_end(site="elsewhere", directory=folder / "c")
         test("a token of another site: exit 2", r.returncode == 2 and "not of 'elsewhere'" in r.stderr, r.stderr)
         words = text.split("\n", 1)[0].split()
@@ -156,6 +159,8 @@ def wrong_tokens(folder):
         test("`token` makes another", again.returncode == 0 and Path(again.stdout.strip()).stat().st_mode & 0o77 == 0, again.stderr)
         r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/nowhere"])
         test("data that this machine does not have: exit 2, names the file", r.returncode == 2 and "/nowhere" in r.stderr, r.stderr)
+        r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/elsewhere"])
+        test("the same folder again, its token used: where the data lies is taken anew", r.returncode == 2 and "/elsewhere" in r.stderr, r.stderr)
         viaduct("token", w.run_dir, "--site", "edge")
         r = w.join_to_its_end(directory=folder / "i", extra=[f"data.train.images={other_images(w.job, folder)}"])
         test("other data than the run's: sent away with exit 3, and the run goes on", r.returncode == 3 and "goes on without this site" in r.stderr and w.run.poll() is None
