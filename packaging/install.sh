@@ -16,6 +16,7 @@ files() {
     echo "644 client/viaduct.h $PREFIX/include/viaduct/viaduct.h"
     echo "644 ${PLUGINS:-$BUILD/plugins}/viaduct-mpi.so $PREFIX/lib/viaduct/viaduct-mpi.so"
     for f in jobs/examples/*.yaml; do echo "644 $f $share/viaduct/examples/${f##*/}"; done
+    for f in report/monitoring/*; do echo "644 $f $share/viaduct/monitoring/${f##*/}"; done
     echo "644 $made/own_trainer.c $share/viaduct/examples/own_trainer.c"
     for f in "$made"/man/*.[1-8]; do echo "644 $f $share/man/man${f##*.}/${f##*/}"; done
     echo "644 $made/viaduct.bash $share/bash-completion/completions/viaduct"
@@ -63,7 +64,7 @@ case $1 in
         files | while read -r _ _ target; do
             rm -f "$DESTDIR$target"
         done
-        for d in lib/viaduct include/viaduct share/viaduct/examples share/viaduct share/doc/viaduct; do   # the others are not ours
+        for d in lib/viaduct include/viaduct share/viaduct/examples share/viaduct/monitoring share/viaduct share/doc/viaduct; do   # the others are not ours
             [ ! -d "$DESTDIR$PREFIX/$d" ] || rmdir --ignore-fail-on-non-empty "$DESTDIR$PREFIX/$d"
         done ;;
 esac
