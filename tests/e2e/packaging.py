@@ -16,7 +16,7 @@ GLIBC = ["ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libdl.so.2", "libpth
 INSTALLED = ["bin/viaduct", "include/viaduct/viaduct.h", "lib/multi/libviaduct.so", "lib/multi/libviaduct.so.1", "lib/multi/pkgconfig/viaduct.pc",
              "lib/systemd/system/viaduct-coordinator@.service", "share/man/man1/viaduct.1", "share/man/man5/viaduct-spec.5",
              "share/bash-completion/completions/viaduct", "share/zsh/site-functions/_viaduct", "share/fish/vendor_completions.d/viaduct.fish",
-             "share/doc/viaduct/docs/manual/install.md", "share/viaduct/examples/fashion-mnist.yaml",
+             "share/doc/viaduct/docs/manual/install.md", "share/viaduct/monitoring/alerts.yml", "share/viaduct/examples/fashion-mnist.yaml",
              "share/viaduct/examples/own_trainer.c"]
 
 
