@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 from harness import PROGRAM, ROOT, finish, skip, test, viaduct, workspace
 
@@ -83,6 +84,15 @@ def manual_is_right():
     messages = re.findall(r"^\| (`+ ?)(.+?) ?`+ \|", (ROOT / "docs/manual/troubleshooting.md").read_text().split("## By message")[1], re.M)
     wrong = [m for _, m in messages if m not in sources]
     test(f"each of the {len(messages)} messages that troubleshooting.md explains is one of the program's", len(messages) > 10 and not wrong, wrong)
+
+
+def pictures_are_text():
+    wrong = []
+    for p in sorted((ROOT / "docs/pictures").glob("*.svg")):
+        tags = {e.tag.split("}")[1] for e in ElementTree.parse(p).iter()}
+        if p.stat().st_size > 300_000 or tags & {"image", "script", "foreignObject", "style"} or f"docs/pictures/{p.name}" not in (ROOT / "README.md").read_text():
+            wrong.append(f"{p.name}: {p.stat().st_size} bytes, {tags}")
+    test("the README's pictures are SVG of at most 300 kB that load and run nothing", not wrong, wrong)
 
 
 def commands_exist():
@@ -283,6 +293,7 @@ with workspace() as w:
     help_is_whole()
     examples_are_valid()
     manual_is_right()
+    pictures_are_text()
     commands_exist()
     pages_run(work)
 finish()
