@@ -46,6 +46,20 @@ static int look_into(const char *dir, bool *empty, bool *run, struct err *err)
 }
 
 /* ---- processes that hold the run's lock ---- */
+/* As it is inherited from `viaduct run`. Who only looks at the lock (status, a backup) has opened it to read, who does other work on the run, to close at exec. */
+static bool inherited(long pid, const char *fd)
+{
+    char path[64 + NAME_MAX], line[64];
+    unsigned flags = O_RDONLY;
+    snprintf(path, sizeof path, "/proc/%ld/fdinfo/%s", pid, fd);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "flags: %o", &flags);
+    if (f)
+        fclose(f);
+    return (flags & O_ACCMODE) == O_RDWR && !(flags & O_CLOEXEC);
+}
+
 static bool holds(long pid, const struct stat *lock)
 {
     char path[64 + NAME_MAX];
@@ -55,7 +69,7 @@ static bool holds(long pid, const struct stat *lock)
     DIR *fds = opendir(path);
     for (struct dirent *f; fds && !found && (f = readdir(fds));) {
         snprintf(path, sizeof path, "/proc/%ld/fd/%s", pid, f->d_name);
-        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev;
+        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev && inherited(pid, f->d_name);
     }
     if (fds)
         closedir(fds);
@@ -269,7 +283,9 @@ static int check_checkpoints(const char *dir, struct err *err)
     for (uint32_t i = 0; i < count; i++)
         published += found[i].published;
     free(found);
-    if (rc == 0 && last && !published)
+    if (published)
+        rc = 0;                       /* a folder that cannot be read is no reason to leave the others alone */
+    else if (rc == 0 && last)
         rc = err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are gone: its report names %s, and %s holds none. Bring back a copy of that folder, "
                      "or start anew in another --dir", last, path);
     json_decref(report);
@@ -299,8 +315,7 @@ static uint64_t planned_training(const char *dir, const struct job_spec *old)
     uint32_t count = 0;
     CHECK(found != NULL);
     snprintf(path, sizeof path, "%s/ckpt", dir);
-    if (ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none) < 0)
-        count = 0;
+    (void)ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none);   /* those that can be found */
     for (uint32_t i = 0; i < count && steps == 0; i++) {
         struct ckpt_manifest m;
         if (!found[i].published || ckpt_open(&fs_real, found[i].dir, &m, &none) < 0)
@@ -553,8 +568,7 @@ void rundirs_print_resume(const char *dir, FILE *out)
     uint32_t count = 0, i = 0;
     CHECK(found != NULL);
     snprintf(root, sizeof root, "%s/ckpt", dir);
-    if (ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err) < 0)
-        count = 0;
+    (void)ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err);
     while (i < count && !found[i].published)
         i++;
     rundirs_resume_command(dir, command, sizeof command);
