@@ -235,7 +235,7 @@ def type_into(command, keys, until, folder):
     pid, fd = pty.fork()
     if pid == 0:
         os.chdir(folder)
-        os.execvpe(command[0], command, environment(HOME=str(folder), TERM="xterm", PS1="ready> "))
+        os.execvpe(command[0], command, environment(HOME=str(folder), TERM="xterm", ZDOTDIR=str(folder)))
     seen, typed, end = b"", False, time.monotonic() + 60
     while time.monotonic() < end and until.encode() not in seen:
         if select.select([fd], [], [], 0.2)[0]:
@@ -262,8 +262,14 @@ def completion(work):
     one_shell("bash", ["bash", "--norc", "-c", BASH, "bash"], folder, cut)
     one_shell("zsh", ["zsh", "-f", "-c", ZSH, "zsh"], folder)
     one_shell("fish", ["fish", "--no-config", "-c", FISH], folder)
-    ok, seen = type_into(["bash", "--rcfile", "rc", "-i"], "viaduct run job.yaml train.op\tna\tad\t", "train.optimizer.name=adamw", folder)
-    test("a person types train.op<TAB>na<TAB>ad<TAB> into bash", ok, seen)
+    (folder / ".zshrc").write_text("autoload -U compinit && compinit -u -D\nsource <(viaduct completion zsh)\nPS1='ready> '\nunsetopt beep\n")
+    (folder / "rc.fish").write_text("viaduct completion fish | source\nfunction fish_prompt; echo -n 'ready> '; end\n")
+    for shell in (["bash", "--rcfile", "rc", "-i"], ["zsh", "-d", "-i"], ["fish", "--no-config", "-i", "-C", "source rc.fish"]):
+        if not shutil.which(shell[0]):
+            skip(f"a person types into {shell[0]}", f"no {shell[0]} (apt-get install {shell[0]})")
+            continue
+        ok, seen = type_into(shell, "viaduct run job.yaml train.op\tna\tad\t", "train.optimizer.name=adamw", folder)
+        test(f"a person types train.op<TAB>na<TAB>ad<TAB> into {shell[0]}", ok, seen)
     gone = subprocess.run(["bash", "--norc", "-c", BASH.replace("<(viaduct", f"<({PROGRAM}"), "bash", "no-such-viaduct run "], capture_output=True, text=True, cwd=folder)
     test("without the program completion says nothing", gone.stdout.strip() == "" and gone.stderr == "", gone.stdout + gone.stderr)
 
