@@ -198,6 +198,17 @@ sim-campaign: $B/tests/sim/sim
 	@$B/tests/sim/sim --seeds 100000
 .PHONY: sim-campaign
 
+#: man            build/viaduct.1 and build/viaduct-spec.5, made of the tables of verbs and keys (man -l build/viaduct.1)
+man: build/viaduct.1 build/viaduct-spec.5
+build/viaduct.1: viaduct
+	@./viaduct help --man >$@
+build/viaduct-spec.5: viaduct
+	@./viaduct schema --man >$@
+#: reference      docs/manual/spec.md anew, after a change of jobs/keys.c
+reference: viaduct
+	@./viaduct schema --markdown >docs/manual/spec.md
+.PHONY: man reference
+
 #: demo           installs what is missing, builds, runs the main job over two sites into build/demo/<UTC time>
 demo:
 	@bash tests/deps.sh build
