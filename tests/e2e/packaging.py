@@ -95,6 +95,8 @@ def uninstalled(w):
     pc = (w / "staged/opt/viaduct/lib/pkgconfig/viaduct.pc").read_text() if r.returncode == 0 else ""
     test("make install DESTDIR=: nothing outside, no word of the staging folder", r.returncode == 0 and all(f.startswith("opt/viaduct/") for f in there)
          and "prefix=/opt/viaduct\nlibdir=${prefix}/lib\n" in pc and "staged" not in pc, f"{pc} {both(r)}")
+    monitoring = {f"opt/viaduct/share/viaduct/monitoring/{f.name}" for f in (ROOT / "report" / "monitoring").iterdir()}
+    test("alerts, dashboard and shippers' configurations go along", len(monitoring) == 5 and monitoring <= set(there), monitoring - set(there))
     r = make("uninstall", f"DESTDIR={w}/staged", "PREFIX=/opt/viaduct")
     test("make uninstall leaves no file", r.returncode == 0 and there and not files(w / "staged"), f"{files(w / 'staged')} {both(r)}")
     (w / "prefix/lib/stranger").write_text("not ours")
