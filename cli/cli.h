@@ -36,6 +36,7 @@ int verb_logs(int argc, char **argv);
 int verb_report(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
+int verb_models(int argc, char **argv);
 
 /* ---- shared by the verbs ---- */
 /* Command line of a verb: options it knows (NULL-terminated names; "--dir=" takes a value, "!--name" is not told to people), positionals, key.path=value overrides. */

@@ -54,6 +54,19 @@ const struct verb verbs[] = {
      "  CKPT              a checkpoint folder: writes model.onnx and model.safetensors into --out DIR (default exported)\n"
      "  --out DIR         files only, into that folder; nothing of the run changes\n"
      "  --json            {files, model}", verb_export, false},
+    {"models", "ls [MODEL] | show MODEL [VERSION] [--audit] | register RUN [--model NAME] | promote MODEL VERSION | rollback MODEL | verify [--registry DIR] [--json]",
+     "the registry: versions of models, and which of them is served",
+     "viaduct models register runs/fashion-mnist && viaduct models promote fashion-mnist 1 --reason 'first one'\n  viaduct models rollback fashion-mnist --expect 2",
+     "ls [MODEL]        versions with accuracy, aliases and where they come from; verifies the audit log\n"
+     "  show MODEL        its aliases and versions; with VERSION all that is known of one; --audit: who moved what, when and why\n"
+     "  register RUN      what RUN/export holds becomes the next version; once, however often it is said. --model NAME: default the job's name\n"
+     "  promote           moves an alias to a version, once its file verifies, and renders what servers read\n"
+     "  rollback          moves it back to where it stood before\n"
+     "  verify            every file against the database, and the audit log\n"
+     "  --registry DIR    default models\n"
+     "  --alias NAME      default champion; another one is served as MODEL.NAME\n"
+     "  --expect N        only if the alias stands at version N (0: nowhere); else exit 6 says where it stands\n"
+     "  --reason TEXT     kept in the audit log", verb_models, false},
     {"bench", "train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...] | allreduce [--ranks R] [--hosts H] [--mib N] [--apart] [--json]",
      "measures this machine: training in one process, in-site sums", "viaduct bench train job.yaml --full --threads 2 --json\n  viaduct bench allreduce --ranks 2 --mib 64",
      "train SPEC        one process trains: --steps N after a warm-up (default 50), --threads T (default 1), --full: the whole spec, evaluation, hash\n"
