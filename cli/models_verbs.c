@@ -255,12 +255,17 @@ static int act(const struct args *a, struct err *err)
     if (bad)
         return err_set(err, ERR_USAGE, "%s", bad);
     TRY(registry_open(root, n == REGISTER, &r, err));
+    struct err behind = ERR_INIT;    /* told, and what was asked for is done all the same */
+    if (n == LS || n == SHOW || n == VERIFY)
+        registry_complete(r, &behind);
     int rc = n == LS         ? ls(r, a->positional_count > 1 ? a->positional[1] : NULL, a->value[JSON] != NULL, err)
              : n == SHOW     ? show(r, a, err)
              : n == REGISTER ? enter(r, a, err)
              : n == VERIFY   ? verify(r, a, err)
                              : move(r, a, n == ROLLBACK, err);
     registry_close(r);
+    if (rc == 0 && behind.code)
+        return *err = behind, behind.code;
     return rc < 0 || fflush(stdout) == 0 ? rc : err_set(err, ERR_IO, "the result could not be written to stdout");
 }
 

@@ -25,7 +25,7 @@ static int check_name(const char *what, const char *name, struct err *err)
                                                 name, what, REGISTRY_NAME_MAX - 1);
 }
 
-/* ---- rendering: whatever the database says and the files do not ---- */
+/* ---- rendering: what the database says and the files do not ---- */
 static int render_one(struct registry *r, const struct standing *s, struct err *err)
 {
     struct registry_version *v = malloc(sizeof *v);
@@ -37,19 +37,34 @@ static int render_one(struct registry *r, const struct standing *s, struct err *
     return rc < 0 ? rc : registry_db_rendered(r->db, s, err);
 }
 
-static int render(struct registry *r, struct err *err)
+/* One that cannot be rendered keeps no other from it; the first error is told. */
+static int render_behind(struct registry *r, struct err *err)
 {
-    struct standing s;
+    struct standing at = {0};
+    struct err first = ERR_INIT;
     bool found;
-    TRY(registry_db_behind(r->db, &s, &found, err));
+    int rc;
+    while ((rc = registry_db_behind(r->db, &at, &found, err)) == 0 && found) {
+        struct err why = ERR_INIT;
+        if (render_one(r, &at, &why) < 0 && first.code == 0)
+            first = why;
+    }
+    if (rc == 0)
+        rc = registry_db_commit(r->db, err);
+    if (rc == 0 && first.code)
+        *err = first;
+    return rc < 0 ? rc : first.code;
+}
+
+int registry_complete(struct registry *r, struct err *err)
+{
+    struct standing at = {0};
+    bool found;
+    TRY(registry_db_behind(r->db, &at, &found, err));
     if (!found || registry_db_read_only(r->db))
         return 0;
     TRY(registry_db_begin(r->db, err));
-    int rc;
-    while ((rc = registry_db_behind(r->db, &s, &found, err)) == 0 && found && (rc = render_one(r, &s, err)) == 0)
-        ;
-    if (rc == 0)
-        rc = registry_db_commit(r->db, err);
+    int rc = render_behind(r, err);
     registry_db_abandon(r->db);
     return rc;
 }
@@ -67,8 +82,6 @@ int registry_open(const char *root, bool create, struct registry **out, struct e
         rc = fs_mkdirs(&fs_real, root, err);
     if (rc == 0)
         rc = registry_db_open(path, create, &r->db, err);
-    if (rc == 0)
-        rc = render(r, err);
     if (rc < 0) {
         registry_close(r);
         return rc;
@@ -162,7 +175,9 @@ static int enter(struct registry *r, struct registry_version *v, const char *fil
     TRY(registry_store(r->root, v, file, err));
     failpoint(FAIL_REGISTRY_STORED);
     TRY(registry_db_insert(r->db, v, err));
-    return add_line(r, "register", v->model, "", 0, v->version, v->run, err);
+    char what[80];                   /* so that the log's chain covers every file */
+    snprintf(what, sizeof what, "sha256 %s", v->sha256);
+    return add_line(r, "register", v->model, "", 0, v->version, what, err);
 }
 
 int registry_register(struct registry *r, const char *run, const char *model, struct registry_version *out, struct err *err)
@@ -183,7 +198,7 @@ int registry_register(struct registry *r, const char *run, const char *model, st
     if (rc == 0)
         *out = v[0];
     free(v);
-    return rc < 0 ? err_wrap(err, "registering %s", run) : 0;
+    return rc < 0 ? err_wrap(err, "registering %s", run) : registry_complete(r, err);
 }
 
 /* ---- promote and rollback ---- */
@@ -243,6 +258,8 @@ int registry_move(struct registry *r, const struct registry_move *m, int64_t *fr
     struct standing was;
     TRY(check_name("a model", m->model, err));
     TRY(check_name("an alias", m->alias, err));
+    if (m->reason && strlen(m->reason) >= REGISTRY_REASON_MAX)
+        return err_set(err, ERR_USAGE, "the reason has more than %d bytes", REGISTRY_REASON_MAX - 1);
     TRY(registry_db_standing(r->db, m->model, m->alias, &was, err));
     TRY(target_of(r, m, &was, to, err));
     *from = was.alias.version;
@@ -254,7 +271,7 @@ int registry_move(struct registry *r, const struct registry_move *m, int64_t *fr
     if (rc < 0)
         return rc;
     failpoint(FAIL_REGISTRY_MOVED);
-    return render(r, err);
+    return registry_complete(r, err);
 }
 
 /* ---- looking ---- */

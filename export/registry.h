@@ -18,6 +18,7 @@
 #include "base/err.h"
 
 #define REGISTRY_NAME_MAX 64
+#define REGISTRY_REASON_MAX 400
 #define REGISTRY_CHAMPION "champion"
 
 struct registry_version {
@@ -41,16 +42,18 @@ struct registry_audit {              /* a line of the log: what was done, by who
     char model[REGISTRY_NAME_MAX], alias[REGISTRY_NAME_MAX];
     int64_t from, to;                /* versions; 0: none */
     int64_t uid;
-    char user[64], host[256], reason[400];
+    char user[64], host[256], reason[REGISTRY_REASON_MAX];
     char chain[SHA256_HEX];          /* SHA-256 of the line before's and this line */
 };
 
 struct registry_alias { char model[REGISTRY_NAME_MAX], name[REGISTRY_NAME_MAX]; int64_t version, previous; };   /* previous: where a rollback goes; 0: nowhere */
 
 struct registry;
-/* Completes the files of a change whose process died. ERR_NOT_FOUND when there is none and `create` is not set. */
+/* ERR_NOT_FOUND when there is none and `create` is not set. */
 int registry_open(const char *root, bool create, struct registry **out, struct err *err);
 void registry_close(struct registry *r);
+/* Renders what is behind: the files of a change whose process died before it made them. Those that change something do it by themselves. */
+int registry_complete(struct registry *r, struct err *err);
 
 /* Small letters, digits and dashes, at most 63. */
 bool registry_name_ok(const char *name);

@@ -344,11 +344,11 @@ int registry_db_standing(struct registry_db *d, const char *model, const char *a
     return one_standing(d, s, out, &found, err);
 }
 
-int registry_db_behind(struct registry_db *d, struct standing *out, bool *found, struct err *err)
+int registry_db_behind(struct registry_db *d, struct standing *at, bool *found, struct err *err)
 {
     sqlite3_stmt *s;
-    TRY(prepare(d, &s, err, STANDING "WHERE a.moves <> a.rendered LIMIT 1", ""));
-    return one_standing(d, s, out, found, err);
+    TRY(prepare(d, &s, err, STANDING "WHERE a.moves <> a.rendered AND (a.model, a.name) > (?1, ?2) ORDER BY a.model, a.name LIMIT 1", "tt", at->alias.model, at->alias.name));
+    return one_standing(d, s, at, found, err);
 }
 
 int registry_db_standings(struct registry_db *d, const char *model, int (*visit)(void *arg, const struct standing *s, struct err *err), void *arg, struct err *err)
@@ -432,7 +432,8 @@ static int check_against_audit(struct registry_db *d, struct err *err)
         "SELECT model, alias FROM (SELECT model, alias, \"to\", max(position) FROM audit WHERE alias IS NOT NULL GROUP BY model, alias) l WHERE \"to\" IS NOT "
         "(SELECT s.version FROM alias a JOIN standing s ON s.model = a.model AND s.alias = a.name AND s.depth = a.depth WHERE a.model = l.model AND a.name = l.alias) "
         "UNION SELECT model, name FROM alias a WHERE NOT EXISTS (SELECT 1 FROM audit u WHERE u.model = a.model AND u.alias = a.name) "
-        "UNION SELECT model, version FROM version v WHERE NOT EXISTS (SELECT 1 FROM audit u WHERE u.action = 'register' AND u.model = v.model AND u.\"to\" = v.version)";
+        "UNION SELECT model, version FROM version v WHERE NOT EXISTS (SELECT 1 FROM audit u WHERE u.action = 'register' AND u.model = v.model AND u.\"to\" = v.version "
+        "AND u.reason = 'sha256 ' || v.sha256)";
     sqlite3_stmt *s;
     TRY(prepare(d, &s, err, sql, ""));
     int step = sqlite3_step(s);

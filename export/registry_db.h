@@ -43,8 +43,8 @@ int registry_db_versions(struct registry_db *db, const char *model,
 struct standing { struct registry_alias alias; int64_t depth, moves, rendered; };
 int registry_db_standing(struct registry_db *db, const char *model, const char *alias, struct standing *out, struct err *err);
 int registry_db_standings(struct registry_db *db, const char *model, int (*visit)(void *arg, const struct standing *s, struct err *err), void *arg, struct err *err);
-/* One whose files are behind. */
-int registry_db_behind(struct registry_db *db, struct standing *out, bool *found, struct err *err);
+/* The next one after `at`, by model and name, whose files are behind; into `at`. */
+int registry_db_behind(struct registry_db *db, struct standing *at, bool *found, struct err *err);
 /* In a transaction: to a version, on top of where it stood; or back. ERR_CONFLICT when it moved since `was` was read. */
 int registry_db_move(struct registry_db *db, const struct standing *was, int64_t to, bool back, struct err *err);
 int registry_db_rendered(struct registry_db *db, const struct standing *s, struct err *err);
