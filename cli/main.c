@@ -59,11 +59,12 @@ const struct verb verbs[] = {
      "viaduct models register runs/fashion-mnist && viaduct models promote fashion-mnist 1 --reason 'first one'\n  viaduct models rollback fashion-mnist --expect 2",
      "ls [MODEL]        versions with accuracy, aliases and where they come from; verifies the audit log\n"
      "  show MODEL        its aliases and versions; with VERSION all that is known of one; --audit: who moved what, when and why\n"
-     "  register RUN      what RUN/export holds becomes the next version; once, however often it is said. --model NAME: default the job's name\n"
+     "  register RUN      what RUN/export holds becomes the next version; once, however often it is said. --model NAME: default the job's,\n"
+     "                    or export.model of its spec\n"
      "  promote           moves an alias to a version, once its file verifies, and renders what servers read\n"
      "  rollback          moves it back to where it stood before\n"
      "  verify            every file against the database, and the audit log\n"
-     "  --registry DIR    default models\n"
+     "  --registry DIR    default models; of register: export.registry of the run's spec\n"
      "  --alias NAME      default champion; another one is served as MODEL.NAME\n"
      "  --expect N        only if the alias stands at version N (0: nowhere); else exit 6 says where it stands\n"
      "  --reason TEXT     kept in the audit log", verb_models, false},

@@ -173,11 +173,11 @@ static int show(struct registry *r, const struct args *a, struct err *err)
 }
 
 /* ---- register, promote, rollback, verify ---- */
-static int enter(struct registry *r, const struct args *a, struct err *err)
+static int enter(struct registry *r, const struct args *a, const char *model, struct err *err)
 {
     struct registry_version *v = calloc(1, sizeof *v);
     CHECK(v != NULL);
-    int rc = registry_register(r, a->positional[1], a->value[MODEL], v, err);
+    int rc = registry_register(r, a->positional[1], model, v, err);
     if (rc == 0 && a->value[JSON]) {
         printf("{");
         registry_version_json(v, stdout);
@@ -235,14 +235,23 @@ static int verify(struct registry *r, const struct args *a, struct err *err)
     return rc;
 }
 
-static int act(const struct args *a, struct err *err)
+/* Registry and name that the run itself would have taken, where the command line says nothing. */
+static const struct job_spec *spec_of(const char *run, struct job *job)
+{
+    char file[PATH_MAX];
+    struct err ignored = ERR_INIT;   /* an export of a run whose spec is gone has a name, too: in its card */
+    bool loaded = snprintf(file, sizeof file, "%s/spec.yaml", run) < (int)sizeof file && job_load(job, file, NULL, 0, false, &ignored) == 0;
+    return loaded && job->spec.registry ? &job->spec : NULL;
+}
+
+static int act(const struct args *a, struct job *job, struct err *err)
 {
     enum { LS, SHOW, REGISTER, PROMOTE, ROLLBACK, VERIFY };
     static const struct { const char *name, *use; unsigned least, most; } nouns[] = {
         [LS] = {"ls", "ls [MODEL]", 1, 2}, [SHOW] = {"show", "show MODEL [VERSION] [--audit]", 2, 3}, [REGISTER] = {"register", "register RUN [--model NAME]", 2, 2},
         [PROMOTE] = {"promote", "promote MODEL VERSION [--alias NAME] [--expect N] [--reason TEXT]", 3, 3},
         [ROLLBACK] = {"rollback", "rollback MODEL [--alias NAME] [--expect N] [--reason TEXT]", 2, 2}, [VERIFY] = {"verify", "verify", 1, 1}};
-    const char *root = a->value[REGISTRY] ? a->value[REGISTRY] : "models", *noun = a->positional_count ? a->positional[0] : "";
+    const char *root = a->value[REGISTRY], *noun = a->positional_count ? a->positional[0] : "";
     unsigned n = 0;
     struct registry *r;
     while (n < ARRAY_LEN(nouns) && strcmp(nouns[n].name, noun) != 0)
@@ -251,6 +260,10 @@ static int act(const struct args *a, struct err *err)
         return err_set(err, ERR_USAGE, "use: viaduct models ls|show|register|promote|rollback|verify; viaduct models --help says more");
     if (a->override_count || a->positional_count < nouns[n].least || a->positional_count > nouns[n].most)
         return err_set(err, ERR_USAGE, "use: viaduct models %s [--registry DIR] [--json]", nouns[n].use);
+    const struct job_spec *spec = n == REGISTER ? spec_of(a->positional[1], job) : NULL;
+    const char *model = a->value[MODEL] ? a->value[MODEL] : spec ? spec->registry_model : NULL;
+    if (!root)
+        root = spec ? spec->registry : "models";
     const char *bad = failpoint_init(root);
     if (bad)
         return err_set(err, ERR_USAGE, "%s", bad);
@@ -260,7 +273,7 @@ static int act(const struct args *a, struct err *err)
         registry_complete(r, &behind);
     int rc = n == LS         ? ls(r, a->positional_count > 1 ? a->positional[1] : NULL, a->value[JSON] != NULL, err)
              : n == SHOW     ? show(r, a, err)
-             : n == REGISTER ? enter(r, a, err)
+             : n == REGISTER ? enter(r, a, model, err)
              : n == VERIFY   ? verify(r, a, err)
                              : move(r, a, n == ROLLBACK, err);
     registry_close(r);
@@ -274,7 +287,11 @@ int verb_models(int argc, char **argv)
     struct args a;
     struct err err = ERR_INIT;
     int rc = args_parse(&a, options, argc, argv, &err);
+    struct job *job = calloc(1, sizeof *job);
+    CHECK(job != NULL);
     if (rc == 0)
-        rc = act(&a, &err);
+        rc = act(&a, job, &err);
+    job_fini(job);
+    free(job);
     return rc < 0 ? cli_fail("models", &err) : 0;
 }

@@ -127,6 +127,7 @@ static int publish(struct stage *s, struct err *err)
     return 0;
 }
 
+/* After the result, which stands also when the registry cannot be reached; then the result again, with the version. */
 static int enter(struct stage *s, struct err *err)
 {
     struct registry *r;
@@ -139,7 +140,8 @@ static int enter(struct stage *s, struct err *err)
     }
     s->registered = v->version;
     free(v);
-    return rc < 0 ? err_wrap(err, "the model is in %s but could not be registered; `viaduct models register %s` does it later", s->export_dir, s->run) : 0;
+    return rc < 0 ? err_wrap(err, "the model is in %s but could not be registered; `viaduct models register %s` does it later", s->export_dir, s->run)
+                  : result_publish(s, err);
 }
 
 static int publish_result(struct stage *s, struct err *err) { return result_publish(s, err); }
@@ -174,8 +176,8 @@ static const struct step { const char *name; bool (*wanted)(const struct stage *
     {"triton", has_triton, write_triton},
     {"card", has_export, write_card},
     {"publish", always, publish},
-    {"registry", has_registry, enter},
     {"result", always, publish_result},
+    {"registry", has_registry, enter},
     {"finish", always, finish},
 };
 

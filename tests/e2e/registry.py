@@ -3,6 +3,7 @@ without a dropped request. Prints TAP."""
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from harness import PROGRAM, ROOT, complete, environment, finish, one_site, repo
 EXPORT = {"quantize": {"scheme": "static", "images": 64}, "gate": {"max_drop": 0.2}, "to": ["onnx", "triton"]}
 CLIENTS = 3
 SAMPLES = 16
+CUTS = 20
 
 
 def missing(*modules):
@@ -116,6 +118,20 @@ def changes(seen):
     return order
 
 
+def cut_short(models):
+    """Promotes and rollbacks, each killed at some moment; when it began."""
+    began = time.monotonic()
+    for turn in range(CUTS):
+        words = ("promote", "small", "2") if turn % 2 else ("rollback", "small")
+        verb = subprocess.Popen([PROGRAM, "models", *words, "--registry", str(models.root)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+        try:
+            verb.wait(random.uniform(0, 0.06))
+        except subprocess.TimeoutExpired:
+            verb.kill()
+            verb.wait()
+    return began
+
+
 def live(models, w):
     import numpy
     generator = numpy.random.default_rng(5)
@@ -148,6 +164,7 @@ def live(models, w):
         fifth = answered(2)
         back = models("rollback", "small")
         sixth = answered(1)
+        cut = cut_short(models)
         for c in clients:
             c.over.set()
         for c in clients:
@@ -156,8 +173,9 @@ def live(models, w):
         server.kill()
         server.wait()
     seen = [s for c in clients for s in c.seen]
+    calm = [s for s in seen if s[1] < cut]
     failed = [f for c in clients for f in c.failed]
-    order = changes(seen)
+    order = changes(calm)
     wrong = [(i, v) for _, _, i, v, out in seen if numpy.abs(numpy.array(out, numpy.float32) - wanted[v][i]).max() > 1e-4]
     counts = {v: sum(s[3] == v for s in seen) for v in wanted}
     log_text = (w / "serve.log").read_text()[-800:]
@@ -165,6 +183,10 @@ def live(models, w):
     test("after the rollback it answers with the old one", rolled.returncode == 0 and bool(third), f"{said(rolled)}\n{log_text}")
     test("a promote killed between database and files leaves the server whole", killed.returncode == -signal.SIGKILL and between == 1 and bool(fourth), f"{said(killed)} {between}")
     test("and `models ls` completes it, to be rolled back again", completed.returncode == 0 and bool(fifth) and back.returncode == 0 and bool(sixth), said(completed) + said(back))
+    result = models("verify")
+    test("promotes and rollbacks cut short at any moment leave a registry that verifies and servers at its champion", result.returncode == 0 and models.served() == models.stands(), said(result))
+    while models.stands() != 1:
+        models("promote", "small", "1")
     test(f"of {len(seen)} requests none was dropped", not failed and len(seen) > 6 * 20 * CLIENTS, failed[:5])
     test("and none was answered wrong", not wrong and set(counts) == {1, 2} and all(counts.values()), f"{wrong[:5]} {counts}")
     test("nobody saw an older version once a newer one had answered", order == [1, 2, 1, 2, 1], order)
@@ -227,11 +249,16 @@ def registering(models, w):
     versions = models.json("ls")
     test("an export killed between file and row registers once", not complete(second, result) and [x["version"] for x in versions] == [1, 2] and versions[1]["parent"] == 1,
          complete(second, result) or versions)
-    result = models("register", second)
+    result = viaduct("models", "register", second)        # the registry that its spec names
     test("and however often it is said", result.returncode == 0 and "version 2" in result.stdout and len(models.json("ls")) == 2, said(result))
     result = run(job, failed, "export.gate.max_drop=-1")
     test("a failed gate registers nothing", result.returncode == 3 and len(models.json("ls")) == 2, said(result))
     expect("nor by hand", models("register", failed), 3, "its gate failed")
+    (w / "file").write_text("")
+    result = run(job, w / "nowhere", f"export.registry={w}/file/models")
+    r = report(w / "nowhere")
+    test("a registry that cannot be made fails the run, whose result stays", result.returncode == 3 and "could not be registered" in r["error"] and "could not be registered" in result.stderr and
+         r["export"]["quantized"]["accuracy"] > 0 and "registered" not in r["export"], f"{said(result)} {r}")
     other = w / "other"
     result = run(spec(w, images=2000, evaluate=500, export={"to": ["onnx"]}, sites=one_site(1), data=json.loads(Path(job).read_text())["data"],
                       model={"family": "mlp", "classes": 12, "input": [1, 28, 28]}), other)
