@@ -34,7 +34,7 @@ CFLAGS_release := -O2 -g
 CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 # No fused multiply-add behind our back: every rounding that reaches a weight is written down.
-ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CFLAGS)
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS := $(CFLAGS_$(MODE)) -Wl,--as-needed -rdynamic $(LDFLAGS)
 LIBS := $(PKG_LIBS) -lpthread -ldl -lm
 
@@ -68,7 +68,7 @@ all: viaduct $(PLUGINS) libviaduct.so
 
 #: help           this list
 help:
-	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk
+	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk packaging/packaging.mk
 
 define FOLDER_RULES
 SRC_$1 := $$(filter-out $$(wildcard $1/*_plugin.c),$$(wildcard $1/*.c))
@@ -112,12 +112,14 @@ $(PROGRAM): $(foreach f,$(FOLDERS),$B/lib/$f.a)
 	@echo "  LD $@"
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(LIBS)
 
-# What a training program of one's own links: client/viaduct.h and nothing else is visible.
+# What a training program of one's own links: client/viaduct.h and nothing else is visible. The soname's number changes with that header's meaning.
+SONAME := libviaduct.so.1
 LIBVIADUCT := $(if $(filter release,$(MODE)),libviaduct.so,$B/libviaduct.so)
 $(LIBVIADUCT): $(foreach f,$(CLOSURE_client),$B/lib/$f.a)
 	@echo "  LD $@"
-	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -o $@ -Wl,--whole-archive $B/lib/client.a -Wl,--no-whole-archive \
-	    -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -Wl,-soname,$(SONAME) -o $@ -Wl,--whole-archive $B/lib/client.a \
+	    -Wl,--no-whole-archive -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+	@ln -sf $(@F) $(@D)/$(SONAME)
 
 #: unit           unit tests of every folder (unit-FOLDER: of one)
 unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
@@ -129,7 +131,7 @@ lint:
 
 #: clean          removes everything that was built
 clean:
-	rm -rf build viaduct libviaduct.so
+	rm -rf build viaduct libviaduct.so*
 
 # ---- oracles: small drivers linked with everything the program has ----
 ORACLE := $(patsubst tests/oracle/%.c,$B/tests/oracle/%,$(wildcard tests/oracle/*.c))
@@ -152,7 +154,7 @@ oracle: $(ORACLE) viaduct
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c export/registry_card.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch] export/registry*.[ch])
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] net/http_head.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch] export/registry*.[ch])
 	@mkdir -p $(@D)
 	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
 	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
@@ -169,6 +171,7 @@ deps:
 	@bash tests/deps.sh
 
 -include tests/sim/sim.mk
+include packaging/packaging.mk
 SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tests/sim/rules.sh
 SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
 
@@ -208,8 +211,8 @@ bench: viaduct $B/tests/oracle/int8_driver
 	@bash bench/allreduce.sh
 	@bash bench/int8.sh
 
-#: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
+#: check-all      longer campaigns: three seeds and one hash at full length, every kill, packages, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
 check-all: all fuzz
-	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh
+	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh $(PACKAGING_LONG)
 	@$(MAKE) --no-print-directory sim-campaign model-large
 	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

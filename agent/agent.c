@@ -36,7 +36,7 @@ struct agent {
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan, drain;   /* drain: the coordinator is asked to save and stop */
+    bool joined, stopping, leaving, orphan, drain, sent_away;   /* drain: the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     struct children children;
@@ -384,7 +384,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     } else if (type == MSG_STOP) {
         kill_export(a);
         const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
-        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
+        a->sent_away = visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED;
+        begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : 0);
     }
 }
 
@@ -593,6 +594,8 @@ int agent_main(int argc, char **argv)
         rc = start(a, &err);
     if (rc == 0) {
         loop_run(a->loop);
+        if (a->sent_away)
+            fprintf(stderr, "viaduct: agent: the run has failed, or goes on without this site because its processes failed\n");
     } else {
         fprintf(stderr, "viaduct: agent: %s\n", err.text);
         a->exit_code = err_exit_code(rc);

@@ -157,7 +157,7 @@ static int make_folders(struct joining *j, struct err *err)
     return fs_mkdirs(&fs_real, path, err);
 }
 
-static int enrol(struct joining *j, const char *token_file, const struct args *a, struct err *err)
+static int enrol(struct joining *j, const char *token_file, struct err *err)
 {
     struct identity *identity;
     char path[PATH_MAX + 80];
@@ -173,9 +173,7 @@ static int enrol(struct joining *j, const char *token_file, const struct args *a
     if (j->loop)
         loop_free(j->loop);
     j->loop = NULL;
-    TRY(rc);
-    TRY(write_address(j, err));
-    return own_data(j, a, err);
+    return rc;
 }
 
 /* A folder that is enrolled already goes on with what it has: the token was for once. */
@@ -222,7 +220,7 @@ static bool agent_ended(struct joining *j, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     j->agent = 0;
     j->code = code;
-    if (code == 0 || j->interrupts || code == 2 || code == 5)
+    if (code == 0 || j->interrupts || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
         return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
@@ -267,19 +265,17 @@ static int verb_fail_with_words(const struct joining *j)
 
 int verb_join(int argc, char **argv)
 {
-    enum { SITE, TOKEN, DIR };
-    static const char *const options[] = {"--site=", "--token=", "--dir=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     char fallback[160];
     bool already = false;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("join", &err);
-    if (a.positional_count != 1 || !a.value[SITE] || !a.value[TOKEN]) {
-        err_set(&err, ERR_USAGE, "viaduct join HOST:PORT --site NAME --token FILE [--dir DIR] [data.train.images=FILE ...]");
+    if (a.positional_count != 1 || !args_value(&a, "--site") || !args_value(&a, "--token")) {
+        args_usage(&a, &err);
         return cli_fail("join", &err);
     }
-    struct joining j = {.address = a.positional[0], .site = a.value[SITE], .verb_dir = a.value[DIR], .parent_pipe = {-1, -1}};
+    struct joining j = {.address = a.positional[0], .site = args_value(&a, "--site"), .verb_dir = args_value(&a, "--dir"), .parent_pipe = {-1, -1}};
     snprintf(fallback, sizeof fallback, "runs/join-%.100s", j.site);
     j.verb_dir = j.verb_dir ? j.verb_dir : fallback;
     snprintf(j.tls_address, sizeof j.tls_address, "tls:%.150s", j.address);
@@ -287,7 +283,11 @@ int verb_join(int argc, char **argv)
     if (rc == 0)
         rc = enrolled_already(&j, &already, &err);
     if (rc == 0)
-        rc = already ? write_address(&j, &err) : enrol(&j, a.value[TOKEN], &a, &err);
+        rc = already ? 0 : enrol(&j, args_value(&a, "--token"), &err);
+    if (rc == 0)
+        rc = write_address(&j, &err);
+    if (rc == 0)
+        rc = own_data(&j, &a, &err);   /* again: it may have been wrong when the token was used */
     if (rc == 0)
         rc = rundir_open(&j.run, j.dir, &err);
     if (rc < 0)
@@ -319,20 +319,19 @@ static int find_site(const char *run_dir, const char *site, struct job *job, uns
 
 static int with_site(const char *verb, int argc, char **argv, int (*act)(const struct rundir *run, const struct job *job, unsigned site, struct err *err))
 {
-    static const char *const options[] = {"--site=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
     unsigned site = 0;
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
-    int rc = args_parse(&a, options, argc, argv, &err);
-    if (rc == 0 && (a.positional_count != 1 || !a.value[0]))
-        rc = err_set(&err, ERR_USAGE, "viaduct %s RUN --site NAME", verb);
+    int rc = args_parse(&a, argc, argv, &err);
+    if (rc == 0 && (a.positional_count != 1 || !args_value(&a, "--site")))
+        rc = args_usage(&a, &err);
     if (rc == 0)
         rc = rundir_open(&run, a.positional[0], &err);
     if (rc == 0)
-        rc = find_site(run.path, a.value[0], job, &site, &err);
+        rc = find_site(run.path, args_value(&a, "--site"), job, &site, &err);
     if (rc == 0)
         rc = act(&run, job, site, &err);
     job_fini(job);

@@ -9,9 +9,6 @@
 #include "cli/cli.h"
 #include "export/export.h"
 
-enum { REGISTRY, MODEL, ALIAS, EXPECT, REASON, AUDIT, JSON };   /* by index of the option */
-static const char *const options[] = {"--registry=", "--model=", "--alias=", "--expect=", "--reason=", "--audit", "--json", NULL};
-
 struct look { bool json; unsigned count; int64_t version; const char *comma; };
 
 static int positive(const char *what, const char *text, int64_t least, int64_t *out, struct err *err)
@@ -149,7 +146,7 @@ static int show_version(void *arg, const struct registry_version *v, const char 
 static int show(struct registry *r, const struct args *a, struct err *err)
 {
     const char *model = a->positional[1];
-    bool json = a->value[JSON] != NULL;
+    bool json = args_value(a, "--json") != NULL;
     char head[SHA256_HEX];
     struct look to = {.json = json, .comma = ""};
     if (a->positional_count == 3)
@@ -164,10 +161,10 @@ static int show(struct registry *r, const struct args *a, struct err *err)
     to.comma = "";
     if (json)
         printf("],\"audit\":[");
-    TRY(registry_audit(r, model, a->value[AUDIT] || json ? show_line : NULL, &to, head, err));
+    TRY(registry_audit(r, model, args_value(a, "--audit") || json ? show_line : NULL, &to, head, err));
     if (json)
         printf("],\"audit_head\":\"%s\"}\n", head);
-    else if (a->value[AUDIT])
+    else if (args_value(a, "--audit"))
         printf("audit log verified, its head is %s\n", head);
     return 0;
 }
@@ -178,7 +175,7 @@ static int enter(struct registry *r, const struct args *a, const char *model, st
     struct registry_version *v = calloc(1, sizeof *v);
     CHECK(v != NULL);
     int rc = registry_register(r, a->positional[1], model, v, err);
-    if (rc == 0 && a->value[JSON]) {
+    if (rc == 0 && args_value(a, "--json")) {
         printf("{");
         registry_version_json(v, stdout);
         printf("}\n");
@@ -191,17 +188,17 @@ static int enter(struct registry *r, const struct args *a, const char *model, st
 
 static int move(struct registry *r, const struct args *a, bool back, struct err *err)
 {
-    struct registry_move m = {.model = a->positional[1], .alias = a->value[ALIAS] ? a->value[ALIAS] : REGISTRY_CHAMPION, .expect = -1, .reason = a->value[REASON]};
+    struct registry_move m = {.model = a->positional[1], .alias = args_value(a, "--alias") ? args_value(a, "--alias") : REGISTRY_CHAMPION, .expect = -1, .reason = args_value(a, "--reason")};
     int64_t from, to;
     if (!back)
         TRY(positive("version", a->positional[2], 1, &m.version, err));
-    if (a->value[EXPECT])
-        TRY(positive("--expect", a->value[EXPECT], 0, &m.expect, err));
+    if (args_value(a, "--expect"))
+        TRY(positive("--expect", args_value(a, "--expect"), 0, &m.expect, err));
     TRY(registry_move(r, &m, &from, &to, err));
     char was[24] = "null";
     if (from)
         snprintf(was, sizeof was, "%lld", (long long)from);
-    if (a->value[JSON])
+    if (args_value(a, "--json"))
         printf("{\"alias\":\"%s\",\"from\":%s,\"model\":\"%s\",\"to\":%lld}\n", m.alias, was, m.model, (long long)to);
     else
         printf("%s: %s %s version %lld%s%s\n", m.model, m.alias, from == to ? "stands already at" : "now stands at", (long long)to, from && from != to ? ", before " : "",
@@ -224,7 +221,7 @@ static void wrong(void *arg, const char *text)
 static int verify(struct registry *r, const struct args *a, struct err *err)
 {
     unsigned files = 0;
-    struct look to = {.json = a->value[JSON] != NULL, .comma = ""};
+    struct look to = {.json = args_value(a, "--json") != NULL, .comma = ""};
     if (to.json)
         printf("{\"wrong\":[");
     int rc = registry_verify(r, wrong, &to, &files, err);
@@ -251,7 +248,7 @@ static int act(const struct args *a, struct job *job, struct err *err)
         [LS] = {"ls", "ls [MODEL]", 1, 2}, [SHOW] = {"show", "show MODEL [VERSION] [--audit]", 2, 3}, [REGISTER] = {"register", "register RUN [--model NAME]", 2, 2},
         [PROMOTE] = {"promote", "promote MODEL VERSION [--alias NAME] [--expect N] [--reason TEXT]", 3, 3},
         [ROLLBACK] = {"rollback", "rollback MODEL [--alias NAME] [--expect N] [--reason TEXT]", 2, 2}, [VERIFY] = {"verify", "verify", 1, 1}};
-    const char *root = a->value[REGISTRY], *noun = a->positional_count ? a->positional[0] : "";
+    const char *root = args_value(a, "--registry"), *noun = a->positional_count ? a->positional[0] : "";
     unsigned n = 0;
     struct registry *r;
     while (n < ARRAY_LEN(nouns) && strcmp(nouns[n].name, noun) != 0)
@@ -261,7 +258,7 @@ static int act(const struct args *a, struct job *job, struct err *err)
     if (a->override_count || a->positional_count < nouns[n].least || a->positional_count > nouns[n].most)
         return err_set(err, ERR_USAGE, "use: viaduct models %s [--registry DIR] [--json]", nouns[n].use);
     const struct job_spec *spec = n == REGISTER ? spec_of(a->positional[1], job) : NULL;
-    const char *model = a->value[MODEL] ? a->value[MODEL] : spec ? spec->registry_model : NULL;
+    const char *model = args_value(a, "--model") ? args_value(a, "--model") : spec ? spec->registry_model : NULL;
     if (!root)
         root = spec ? spec->registry : "models";
     const char *bad = failpoint_init(root);
@@ -271,7 +268,7 @@ static int act(const struct args *a, struct job *job, struct err *err)
     struct err behind = ERR_INIT;    /* told, and what was asked for is done all the same */
     if (n == LS || n == SHOW || n == VERIFY)
         registry_complete(r, &behind);
-    int rc = n == LS         ? ls(r, a->positional_count > 1 ? a->positional[1] : NULL, a->value[JSON] != NULL, err)
+    int rc = n == LS         ? ls(r, a->positional_count > 1 ? a->positional[1] : NULL, args_value(a, "--json") != NULL, err)
              : n == SHOW     ? show(r, a, err)
              : n == REGISTER ? enter(r, a, model, err)
              : n == VERIFY   ? verify(r, a, err)
@@ -286,7 +283,7 @@ int verb_models(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
     if (rc == 0)

@@ -68,9 +68,6 @@ struct supervisor {
     struct minder *cause;             /* the first that ended for good with a code, if that ended the run */
 };
 
-enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER };
-static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", NULL};
-
 static void on_end(void *arg, pid_t pid, int code, int signo);
 
 static int start(struct minder *m, struct err *err)
@@ -467,13 +464,13 @@ static int outcome(struct supervisor *s)
 static int keep_words(struct supervisor *s, const struct args *a, struct err *err)
 {
     char before[200] = "", after[PATH_MAX + 200] = "";
-    const char *site = a->value[OPTION_EXTERNAL_GANG], *worker = getenv("VIADUCT_WORKER");
+    const char *site = args_value(a, "--external-gang"), *worker = getenv("VIADUCT_WORKER");
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
             snprintf(before, sizeof before, "mpirun -n %u", s->job.spec.sites[i].ranks);
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
-    else if (a->value[OPTION_WORKER] && worker)
+    else if (args_value(a, "--worker") && worker)
         snprintf(after, sizeof after, "--worker '%s'", worker);
     return rundirs_keep_words(&s->dir.run, before, after, err);
 }
@@ -481,15 +478,15 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
 /* *code: of a run that needs no supervision, or -1. */
 static int prepare(struct supervisor *s, const struct args *a, int *code, struct err *err)
 {
-    bool completed = false, resume = a->value[OPTION_RESUME] != NULL;
+    bool completed = false, resume = args_value(a, "--resume") != NULL;
     snprintf(s->fallback_dir, sizeof s->fallback_dir, "runs/%s", s->job.spec.name);
-    const char *dir = s->dir_name = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : s->fallback_dir;
+    const char *dir = s->dir_name = args_value(a, "--dir") ? args_value(a, "--dir") : s->fallback_dir;
     *code = -1;
-    if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
-        TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
-    TRY(check_sites(&s->job.spec, a->value[OPTION_EXTERNAL_GANG], err));
+    if (!args_value(a, "--external-gang"))   /* else the supervisor of an MPI world, which has used --site */
+        TRY(check_site_option(&s->job.spec, args_value(a, "--site"), err));
+    TRY(check_sites(&s->job.spec, args_value(a, "--external-gang"), err));
     TRY(slurm_run_check(&s->job.spec, err));
-    TRY(own_worker(a->value[OPTION_WORKER], err));
+    TRY(own_worker(args_value(a, "--worker"), err));
     if (resume)
         TRY(rundirs_completed(dir, &s->job, &completed, err));
     if (completed) {
@@ -520,7 +517,7 @@ static int supervise(struct supervisor *s, const struct args *a, int *code, stru
     snprintf(path, sizeof path, "%s/log/run.jsonl", s->dir.run.path);
     log_open(&s->log, path, "run", s->dir.run.job);
     show_plan(s);
-    TRY(start_all(s, a->value[OPTION_EXTERNAL_GANG], err));
+    TRY(start_all(s, args_value(a, "--external-gang"), err));
     loop_run(s->loop);
     live_close(s->live);
     s->live = NULL;
@@ -548,7 +545,7 @@ int verb_run(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("run", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct run SPEC [--dir RUN] [--resume] [key.path=value ...]");
@@ -556,8 +553,8 @@ int verb_run(int argc, char **argv)
     }
     struct mpi_environment world = mpi_environment_read();
     if (world.ranks) {
-        struct mpi_run run = {.spec = a.positional[0], .dir = a.value[OPTION_DIR], .site = a.value[OPTION_SITE], .resume = a.value[OPTION_RESUME] != NULL,
-                              .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
+        struct mpi_run run = {.spec = a.positional[0], .dir = args_value(&a, "--dir"), .site = args_value(&a, "--site"), .resume = args_value(&a, "--resume") != NULL,
+                              .own_worker = args_value(&a, "--worker") != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
     mpi_world_keep_terminal();

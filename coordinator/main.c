@@ -376,6 +376,7 @@ static int set_up(struct shell *s, struct err *err)
     tell_start(s, died_ms);
     TRY(open_metrics(s, err));
     TRY(be_found(s, err));
+    shell_scrape_open(s);
     TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
     TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
     TRY(watch_parent(s, err));
@@ -414,6 +415,7 @@ static void tell_end(struct shell *s)
     if (failed)
         restarts_unmended(s->restarts, steps > kept ? steps - kept : 0);
     shell_report(s, status);
+    shell_scrape_end(s, status);
 }
 
 static void tear_down(struct shell *s)
@@ -427,6 +429,7 @@ static void tear_down(struct shell *s)
     shell_metrics_close(s);
     restarts_close(s->restarts);
     identity_free(s->identity);
+    identity_free(s->web);
     declaration_fini(&s->declaration);
     free(s->declaration_bytes);
     history_free(&s->history);

@@ -80,6 +80,8 @@ int registry_open(const char *root, bool create, struct registry **out, struct e
         rc = err_set(err, ERR_NOT_FOUND, "%s is no registry; `viaduct models register RUN --registry %s`, or export.registry in a spec, makes one", root, root);
     if (rc == 0 && create)
         rc = fs_mkdirs(&fs_real, root, err);
+    if (rc == 0 && create)
+        rc = fs_fsync_parent(&fs_real, root, err);
     if (rc == 0)
         rc = registry_db_open(path, create, &r->db, err);
     if (rc < 0) {

@@ -25,6 +25,13 @@ static int path_of(char out[PATH_MAX], struct err *err, const char *fmt, ...)
     return n < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %.200s... is too long", out);
 }
 
+/* Whose own name is on the disk, too. */
+static int make_durable(const char *dir, struct err *err)
+{
+    TRY(fs_mkdirs(&fs_real, dir, err));
+    return fs_fsync_parent(&fs_real, dir, err);
+}
+
 int registry_stage(const char *root, struct err *err)
 {
     char staging[PATH_MAX];
@@ -54,20 +61,21 @@ static int copy_file(const char *from, const char *to, struct err *err)
 
 int registry_store(const char *root, const struct registry_version *v, const char *file, struct err *err)
 {
-    char staging[PATH_MAX], folder[PATH_MAX], copy[PATH_MAX], store[PATH_MAX], number[24];
+    char staging[PATH_MAX], folder[PATH_MAX], copy[PATH_MAX], stores[PATH_MAX], store[PATH_MAX], number[24];
     snprintf(number, sizeof number, "%lld", (long long)v->version);
     TRY(registry_stage(root, err));
     TRY(path_of(staging, err, "%s/staging", root));
     TRY(path_of(folder, err, "%s/%s", staging, number));
     TRY(path_of(copy, err, "%s/model.onnx", folder));
-    TRY(path_of(store, err, "%s/store/%s", root, v->model));
-    TRY(fs_mkdirs(&fs_real, store, err));
+    TRY(path_of(stores, err, "%s/store", root));
+    TRY(path_of(store, err, "%s/%s", stores, v->model));
+    TRY(make_durable(stores, err));
+    TRY(make_durable(store, err));
     TRY(fs_mkdirs(&fs_real, folder, err));
     TRY(copy_file(file, copy, err));
     TRY(verify_file(copy, v, err));
     TRY(attempt_publish(store, staging, number, err));
-    TRY(folder_remove(staging, err));
-    return fs_fsync_dir(&fs_real, root, err);
+    return folder_remove(staging, err);
 }
 
 int registry_store_verify(const char *root, const struct registry_version *v, struct err *err)
@@ -159,7 +167,7 @@ static int render_manifests(const char *root, const struct place *p, const struc
     TRY(path_of(serving, err, "%s/serving", root));
     TRY(path_of(staged, err, "%s/manifests", p->staging));
     TRY(path_of(dir, err, "%s/%s", staged, v->model));
-    TRY(fs_mkdirs(&fs_real, serving, err));
+    TRY(make_durable(serving, err));
     TRY(serving_write(&served, dir, err));
     return attempt_publish(serving, staged, v->model, err);
 }
@@ -172,7 +180,7 @@ int registry_render(const char *root, const struct registry_alias *a, const stru
     if (rc == 0)
         rc = registry_stage(root, err);
     if (rc == 0)
-        rc = fs_mkdirs(&fs_real, p->triton, err);
+        rc = make_durable(p->triton, err);
     if (rc == 0)
         rc = make_folder(root, v, p, err);
     if (rc == 0)

@@ -3,12 +3,14 @@
 set -u
 build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev libzstd-dev libxxhash-dev libyaml-dev libhdf5-dev libhwloc-dev zlib1g-dev
  libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
-test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium"
+test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium zstd"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
-# What a test skips without: a Slurm of its own (tests/e2e/slurm.py), for which its daemons need not run as services.
+# What tests skip without: shells and readers of man pages (tests/e2e/manual.py); as root a Slurm of its own (slurm.py), a Prometheus (metrics.py), systemd-analyze
+# (packaging.py); none run as services.
 optional=""
-[ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ] && optional="slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
+[ "${1:-build}" = test ] && optional="zsh fish mandoc groff-base"
+[ "${1:-build}" = test ] && [ "$(id -u)" -eq 0 ] && optional="$optional slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge prometheus python3-yaml systemd"
 not_there() {
     for p in "$@"; do
         dpkg-query -W -f='${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || printf ' %s' "$p"
