@@ -14,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+sys.path.append(sys.path.pop(0))   # what is installed comes before a test of the same name
+
 import manifests
 from harness import PROGRAM, ROOT, complete, environment, finish, one_site, report, run, skip, spec, test, viaduct, wait_for, workspace
 
