@@ -268,6 +268,7 @@ int registry_move(struct registry *r, const struct registry_move *m, int64_t *fr
     TRY(verify_target(r, m->model, *to, err));
     if (m->version && *from == *to)
         return render_again(r, m, err);
+    failpoint(FAIL_REGISTRY_VERIFIED);
     int rc = move(r, m, &was, *to, err);
     registry_db_abandon(r->db);
     if (rc < 0)

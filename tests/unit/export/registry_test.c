@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <jansson.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -149,6 +150,14 @@ static int64_t served(const struct place *p)
     int64_t version = at ? strtoll(at + 12, NULL, 10) : 0;
     free(text);
     return version;
+}
+
+/* What a server is told of is there. */
+static bool is_whole(const struct place *p)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/triton/small/%lld/model.onnx", p->root, (long long)served(p));
+    return served(p) == 0 || access(path, R_OK) == 0;
 }
 
 static void ignore(void *arg, const char *text) { (void)text, ++*(unsigned *)arg; }
@@ -323,6 +332,7 @@ static void test_killed_anywhere(void **state)
             assert_true(!over || WEXITSTATUS(status) == 0);
             assert_true(over || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
             assert_true(pass > 1 || !over);          /* the point is passed */
+            assert_true(is_whole(&p));               /* for a server that reads it now, before anybody completes it */
             assert_ok(registry_open(p.root, true, &p.r, &e));
             assert_ok(registry_complete(p.r, &e));
             assert_int_equal(served(&p), stands(p.r));
@@ -337,6 +347,38 @@ static void test_killed_anywhere(void **state)
             place_close(&p);
         }
     }
+}
+
+/* A promote that has looked where the alias stands, and then waits while another moves it there and back. */
+static void test_moved_meanwhile(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    int status;
+    two_versions(&p);
+    assert_ok(move(p.r, 1, 0, &e));
+    registry_close(p.r);
+    pid_t child = fork();
+    if (child == 0) {
+        struct registry *r;
+        setenv("VIADUCT_FAILPOINT", "registry-verified:stop", 1);
+        CHECK(!failpoint_init(p.dir));
+        CHECK(registry_open(p.root, false, &r, &e) == 0);
+        _exit(-move(r, 2, 1, &e));
+    }
+    assert_int_equal(waitpid(child, &status, WUNTRACED), child);
+    assert_true(WIFSTOPPED(status));
+    assert_ok(registry_open(p.root, false, &p.r, &e));
+    assert_ok(move(p.r, 2, 1, &e));
+    assert_ok(move(p.r, 0, 2, &e));
+    kill(child, SIGCONT);
+    waitpid(child, &status, 0);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), -ERR_CONFLICT);
+    assert_int_equal(stands(p.r), 1);
+    assert_int_equal(lines(p.r), 5);
+    place_close(&p);
 }
 
 /* A version whose file is lost while its alias is not rendered yet: told, and no obstacle to another one. */
@@ -412,7 +454,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_card), cmocka_unit_test(test_manifests), cmocka_unit_test(test_versions_are_given_once),
-        cmocka_unit_test(test_aliases_are_a_stack), cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_lost_while_behind), cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_aliases_are_a_stack), cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_moved_meanwhile), cmocka_unit_test(test_lost_while_behind), cmocka_unit_test(test_many_at_once),
     };
     return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
 }
