@@ -59,23 +59,40 @@ static int copy_file(const char *from, const char *to, struct err *err)
     return rc;
 }
 
-int registry_store(const char *root, const struct registry_version *v, const char *file, struct err *err)
+/* Also after a failure: on a full disk it would be in the way. */
+static int clear_stage(const char *root, int rc, struct err *err)
 {
-    char staging[PATH_MAX], folder[PATH_MAX], copy[PATH_MAX], stores[PATH_MAX], store[PATH_MAX], number[24];
+    char staging[PATH_MAX];
+    struct err why = ERR_INIT;
+    int cleared = path_of(staging, &why, "%s/staging", root);
+    if (cleared == 0)
+        cleared = folder_remove(staging, &why);
+    if (rc == 0 && cleared < 0)
+        *err = why;
+    return rc < 0 ? rc : cleared;
+}
+
+static int store(const char *root, const struct registry_version *v, const char *file, struct err *err)
+{
+    char staging[PATH_MAX], folder[PATH_MAX], copy[PATH_MAX], stores[PATH_MAX], of_model[PATH_MAX], number[24];
     snprintf(number, sizeof number, "%lld", (long long)v->version);
     TRY(registry_stage(root, err));
     TRY(path_of(staging, err, "%s/staging", root));
     TRY(path_of(folder, err, "%s/%s", staging, number));
     TRY(path_of(copy, err, "%s/model.onnx", folder));
     TRY(path_of(stores, err, "%s/store", root));
-    TRY(path_of(store, err, "%s/%s", stores, v->model));
+    TRY(path_of(of_model, err, "%s/%s", stores, v->model));
     TRY(make_durable(stores, err));
-    TRY(make_durable(store, err));
+    TRY(make_durable(of_model, err));
     TRY(fs_mkdirs(&fs_real, folder, err));
     TRY(copy_file(file, copy, err));
     TRY(verify_file(copy, v, err));
-    TRY(attempt_publish(store, staging, number, err));
-    return folder_remove(staging, err);
+    return attempt_publish(of_model, staging, number, err);
+}
+
+int registry_store(const char *root, const struct registry_version *v, const char *file, struct err *err)
+{
+    return clear_stage(root, store(root, v, file, err), err);
 }
 
 int registry_store_verify(const char *root, const struct registry_version *v, struct err *err)
@@ -187,8 +204,7 @@ int registry_render(const char *root, const struct registry_alias *a, const stru
         rc = is_folder(p->final) ? take_turn(v, p, err) : attempt_publish(p->triton, p->staging, p->folder, err);
     if (rc == 0 && strcmp(a->name, REGISTRY_CHAMPION) == 0)
         rc = render_manifests(root, p, v, err);
-    if (rc == 0)
-        rc = folder_remove(p->staging, err);
+    rc = clear_stage(root, rc, err);
     free(p);
     return rc < 0 ? err_wrap(err, "rendering version %lld of '%s' for servers", (long long)v->version, v->model) : 0;
 }

@@ -86,6 +86,12 @@ static const struct template { const char *file, *text; } templates[] = {
      "  maxReplicas: 8\n"
      "  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 70}}}]\n"
      "  behavior: {scaleDown: {stabilizationWindowSeconds: 300}}\n"},
+    {"pdb.yaml",
+     "apiVersion: policy/v1\n"
+     "kind: PodDisruptionBudget\n" METADATA
+     "spec:\n"
+     "  selector: {matchLabels: {app.kubernetes.io/name: \"@object@\"}}\n"
+     "  minAvailable: 1\n"},
     /* Triton polls the volume: a promote that re-renders it needs no new pod. */
     {"inferenceservice.yaml",
      "# storageUri: a volume claim `models` whose root is the folder that triton/ lies in\n"

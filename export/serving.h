@@ -19,7 +19,7 @@ struct served {
 
 void serving_config(const struct served *s, struct page *p);    /* config.pbtxt */
 void serving_labels(const struct served *s, struct page *p);    /* labels.txt */
-/* deployment.yaml, service.yaml, hpa.yaml, inferenceservice.yaml, Dockerfile into dir, which is made. */
+/* deployment.yaml, service.yaml, hpa.yaml, pdb.yaml, inferenceservice.yaml, Dockerfile into dir, which is made. */
 int serving_write(const struct served *s, const char *dir, struct err *err);
 /* A page into DIR/NAME, whole or not at all; frees it. */
 int serving_put(const char *dir, const char *name, struct page *p, struct err *err);

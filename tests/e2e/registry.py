@@ -206,10 +206,10 @@ def check_schemas(name, folder, context, triton):
     """The files of a folder, whose Dockerfile is built in `context`."""
     why = missing("yaml", "kubernetes_validate")
     if why:
-        skip(f"{name}: Deployment, Service and HPA follow Kubernetes' schemas", why)
+        skip(f"{name}: Deployment, Service, HPA and disruption budget follow Kubernetes' schemas", why)
     else:
-        wrong = [x for f in ("deployment", "service", "hpa") for x in manifests.check_kubernetes(folder / f"{f}.yaml")]
-        test(f"{name}: Deployment, Service and HPA follow Kubernetes' schemas, and one with a wrong key does not", not wrong and
+        wrong = [x for f in ("deployment", "service", "hpa", "pdb") for x in manifests.check_kubernetes(folder / f"{f}.yaml")]
+        test(f"{name}: Deployment, Service, HPA and disruption budget follow Kubernetes' schemas, and one with a wrong key does not", not wrong and
              manifests.check_kubernetes(misspelt(folder / "deployment.yaml", "maxSurge")), wrong)
     why = missing("yaml", "kubernetes") or ("" if manifests.have("kserve") else "kserve could not be installed")
     if why:

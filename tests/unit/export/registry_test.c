@@ -234,7 +234,7 @@ static void test_manifests(void **state)
     (void)state;
     static const char *const names[][2] = {{"small", "\"small\""}, {"2nd", "\"model-2nd\""}, {"a--", "\"a\""},
                                            {"012345678901234567890123456789012345678901234567890123456789-ab", "\"model-012345678901234567890123456789012345678901234567890123456\""}};
-    static const char *const files[] = {"deployment.yaml", "service.yaml", "hpa.yaml", "inferenceservice.yaml", "Dockerfile"};
+    static const char *const files[] = {"deployment.yaml", "service.yaml", "hpa.yaml", "pdb.yaml", "inferenceservice.yaml", "Dockerfile"};
     struct err e = ERR_INIT;
     char dir[] = "/tmp/registry-test-XXXXXX", path[100];
     assert_non_null(mkdtemp(dir));
