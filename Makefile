@@ -146,9 +146,9 @@ $(E2E_DRIVERS): $B/%: $B/%.o $(foreach f,$(CLOSURE_collectives),$B/lib/$f.a)
 $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,-rpath,'$$ORIGIN/../../../..' -L$(dir $(LIBVIADUCT)) -lviaduct -lm
 
-#: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
+#: oracle         compares with PyTorch and ONNX Runtime, TensorBoard and Grafana's types (installs them into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh tests/oracle/grafana.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c export/registry_card.c
@@ -197,6 +197,17 @@ tsan-programs: $(TSAN_UNITS) $(PROGRAM)
 sim-campaign: $B/tests/sim/sim
 	@$B/tests/sim/sim --seeds 100000
 .PHONY: sim-campaign
+
+#: man            build/viaduct.1 and build/viaduct-spec.5, made of the tables of verbs and keys (man -l build/viaduct.1)
+man: build/viaduct.1 build/viaduct-spec.5
+build/viaduct.1: viaduct
+	@./viaduct help --man >$@
+build/viaduct-spec.5: viaduct
+	@./viaduct schema --man >$@
+#: reference      docs/manual/spec.md anew, after a change of jobs/keys.c
+reference: viaduct
+	@./viaduct schema --markdown >docs/manual/spec.md
+.PHONY: man reference
 
 #: demo           installs what is missing, builds, runs the main job over two sites into build/demo/<UTC time>
 demo:

@@ -46,6 +46,20 @@ static int look_into(const char *dir, bool *empty, bool *run, struct err *err)
 }
 
 /* ---- processes that hold the run's lock ---- */
+/* As it is inherited from `viaduct run`. Who only looks at the lock (status, a backup) has opened it to read, who does other work on the run, to close at exec. */
+static bool inherited(long pid, const char *fd)
+{
+    char path[64 + NAME_MAX], line[64];
+    unsigned flags = O_RDONLY;
+    snprintf(path, sizeof path, "/proc/%ld/fdinfo/%s", pid, fd);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "flags: %o", &flags);
+    if (f)
+        fclose(f);
+    return (flags & O_ACCMODE) == O_RDWR && !(flags & O_CLOEXEC);
+}
+
 static bool holds(long pid, const struct stat *lock)
 {
     char path[64 + NAME_MAX];
@@ -55,7 +69,7 @@ static bool holds(long pid, const struct stat *lock)
     DIR *fds = opendir(path);
     for (struct dirent *f; fds && !found && (f = readdir(fds));) {
         snprintf(path, sizeof path, "/proc/%ld/fd/%s", pid, f->d_name);
-        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev;
+        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev && inherited(pid, f->d_name);
     }
     if (fds)
         closedir(fds);

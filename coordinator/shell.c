@@ -94,7 +94,7 @@ static void send_manifest(struct shell *s, const struct checkpoint_entry *e)
     struct msg_manifest m = {.generation = e->generation, .step = e->step, .site_mask = e->site_mask};
     struct bytes payload = {text, size};
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        if (s->member[i].link && s->member[i].joined && s->member[i].who.role == ROLE_AGENT)
+        if (s->member[i].link && s->member[i].joined && s->member[i].who.role == ROLE_AGENT && s->member[i].who.index == 0)
             send_to(s, &s->member[i], MSG_MANIFEST, &m, &payload);
     free(text);
 }
@@ -279,10 +279,17 @@ void shell_run(struct shell *s)
         shell_sync(s);
 }
 
+void shell_stop_path(const struct shell *s, char out[700]) { snprintf(out, 700, "%s/state/stop", s->run.path); }
+
 void shell_stop_asked(struct shell *s)
 {
+    char path[700];
+    struct err err = ERR_INIT;
     if (s->ending)
         return;
+    shell_stop_path(s, path);
+    if (fs_publish_file(&fs_real, path, "", 0, &err) < 0)
+        log_warn(&s->log, "should this coordinator die, the next one would not stop the run: %s", err.text);
     s->report_due = true;
     shell_event(s, "stop asked", "coordinator", core_round(s->core), "a checkpoint, then the end");
     core_on_stop(s->core, loop_now_ms(s->loop), s->out);

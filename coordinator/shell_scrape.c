@@ -9,6 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+_Static_assert((int)SCRAPE_PHASES == (int)CORE_FAILED + 1 && (int)SCRAPE_TRAINING == (int)PHASE_KINDS, "a phase would have no sample");
+_Static_assert((int)REPORT_SITES_MAX >= (int)SITES_LIMIT && (int)METRIC_PARTS == (int)TIME_PARTS, "a site or a part would have no sample");
+
 #define PLACE_FORMAT "[{\"targets\":[\"%s\"],\"labels\":{\"__scheme__\":\"%s\"}}]\n"
 
 static double wall_seconds(void)

@@ -8,7 +8,7 @@ INSTALL_ENV := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' VERSIO
 PACKAGING_LONG := tests/long/debian.sh tests/long/apptainer.sh tests/long/chroot.sh
 
 .PHONY: install uninstall bundle deb
-#: install        into $(DESTDIR)$(PREFIX), /usr/local unless PREFIX= says so: program, library, header, viaduct.pc, plugins, examples, man page, systemd unit
+#: install        into $(DESTDIR)$(PREFIX), /usr/local unless PREFIX= says so: program, library, header, viaduct.pc, plugins, examples, manual, completions, systemd unit
 install: all
 	@$(INSTALL_ENV) packaging/install.sh install
 #: uninstall      takes away what `make install` with the same PREFIX and DESTDIR put there

@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from harness import (ROOT, environment, events, finish, logs, one_site, processes, report, skip, spec, start, step_of, test, two_sites, viaduct, wait_for,
+from harness import (ROOT, environment, events, finish, logs, one_site, processes, report, run, skip, spec, start, step_of, test, two_sites, viaduct, wait_for,
                      workspace)
 from shippers import check_shippers
 
@@ -210,6 +210,18 @@ def killed(p, run_dir, url):
     test("its restart is counted", count.get("coordinator") == 1, count)
 
 
+def rolled_back(p, run_dir):
+    """Both copies of a shard gone: the step falls, what counts does not."""
+    wait_for(lambda: p.value('viaduct_checkpoint_step{job="plain"}') > 0)
+    before = p.value('viaduct_steps_total{job="plain"}')
+    for pid, _words in processes(run_dir, "ps"):
+        os.kill(pid, signal.SIGKILL)
+    ok = wait_for(lambda: p.value('viaduct_rollbacks_total{job="plain"}') == 1 and p.value('viaduct_generation{job="plain"}') >= 2, 90)
+    test("a rollback is counted", bool(ok) and p.value('viaduct_lost_steps_total{job="plain"}') >= 0, (p.query("viaduct_rollbacks_total"), logs(run_dir)))
+    on = wait_for(lambda: p.value('viaduct_steps_total{job="plain"}') > before and p.query('viaduct_restarts_total{job="plain"}').get("ps", 0) >= 2)
+    test("steps count on over it", bool(on) and p.value('resets(viaduct_steps_total{job="plain"}[5m])') == 1, (before, p.query("viaduct_steps_total"), logs(run_dir)))
+
+
 # ---- TLS ----
 def viewer(run_dir, name="viewer-scraper", verify=True):
     tls = run_dir / "state" / "tls"
@@ -278,6 +290,16 @@ def ended(process, run_dir):
          and 'phase="done"} 1' in text and f'viaduct_step{{run="small"}} {report(run_dir).get("steps")}\n' in text, (r.stderr, text[:600]))
 
 
+def failed(w):
+    """A loss that is not finite ends a run: its last values say so, and its place stays, so that Prometheus finds nobody there."""
+    hot = dict(LONG, optimizer={"name": "sgd", "lr": 1e6})
+    job, run_dir = spec(w, sites=one_site(1), train=hot, name="hot", coordinator={"listen": "127.0.0.1:0", "metrics": "127.0.0.1:0"}), Path(w) / "hot"
+    result = run(job, run_dir)
+    text = (run_dir / "metrics.prom").read_text() if (run_dir / "metrics.prom").exists() else ""
+    test("a failed run keeps its place and says failed", result.returncode == 3 and "not finite" in result.stderr and 'phase="failed"} 1' in text
+         and (run_dir / "state/metrics.json").exists(), (result.returncode, result.stderr[-500:], text[:600]))
+
+
 def main():
     missing = [x for x in ("prometheus", "promtool") if not shutil.which(x)]
     with workspace() as w:
@@ -302,6 +324,7 @@ def main():
             look(run_dir, url)
             scraped(p)
             killed(p, run_dir, url)
+            rolled_back(p, run_dir)
             held(run_dir, url)
             test("Prometheus scrapes over TLS", bool(wait_for(lambda: p.value('up{job="tls"}') == 1 and p.value('viaduct_step{job="tls"}') > 0, 60)),
                  (p.query("up"), p.api("targets")))
@@ -311,6 +334,7 @@ def main():
             viaduct("stop", other_dir)
             other.communicate(timeout=60)
         ended(process, run_dir)
+        failed(w)
         check_shippers(run_dir)
     finish()
 

@@ -14,7 +14,7 @@ section() { awk -v want="%$1" '/^%/ {on = $1 == want; next} on' packaging/viaduc
 # NAME SECTION ARGUMENTS
 step() {
     section "$2" >"$root/section.sh"
-    in_chroot "$root" - "$(section environment); sh /section.sh $3" >"$root.log" 2>&1 </dev/null
+    in_chroot "$root" - "$(section environment); sh /section.sh ${3:-}" >"$root.log" 2>&1 </dev/null
     local rc=$?
     n=$((n + 1))
     if [ $rc = 0 ]; then echo "ok $n - $1"; else echo "not ok $n - $1"; tail -40 "$root.log" | sed 's/^/# /'; fi
