@@ -13,6 +13,7 @@
 #include "agent/front.h"
 #include "agent/publish.h"
 #include "agent/segments.h"
+#include "agent/world.h"
 #include "base/base.h"
 #include "coordinator/coordinator.h"
 #include "jobs/jobs.h"
@@ -31,12 +32,14 @@ struct agent {
     struct job job;
     const char *site;
     uint8_t site_index;
-    bool external_gang, invited; /* mpirun started the ranks; they were told to begin */
+    bool external_gang;          /* mpirun started the ranks */
+    struct world *world;         /* ... this one; else NULL */
+    bool visiting;               /* this site comes and goes */
     bool embedded;               /* shards live in the ranks: slots are no processes */
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan, drain;   /* drain: the coordinator is asked to save and stop */
+    bool joined, stopping, leaving, orphan, drain, goes_without_world;   /* drain: the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     struct children children;
@@ -178,21 +181,6 @@ static int launch_gang(struct agent *a, const struct view_gang *gang, struct err
     return 0;
 }
 
-/* Ranks that mpirun started wait for this line; WORLD names their MPI job. Nobody can launch a second incarnation of them. */
-static int invite_gang(struct agent *a, const struct view_gang *gang, struct err *err)
-{
-    char path[700], line[200];
-    const char *world = getenv("VIADUCT_WORLD");
-    if (a->invited || a->children.gang_launched)
-        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
-                       a->site, gang->ranks, a->run.path, a->run.path, a->site);
-    a->invited = true;
-    TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
-    snprintf(path, sizeof path, "%s/state/gang-%s", a->run.path, a->site);
-    snprintf(line, sizeof line, "%u %.150s\n", gang->incarnation, world ? world : "-");
-    return fs_publish_file(&fs_real, path, line, strlen(line), err);
-}
-
 /* Launched once, not alive, and nobody saw it end: the agent before this one was dead, or died while launching. */
 static void note_unseen_death(struct agent *a, enum role role, unsigned index, uint32_t instance)
 {
@@ -218,22 +206,72 @@ static void check_gang(struct agent *a, const struct view_gang *gang)
     kill_gang(a, gang->incarnation);
 }
 
+/* Nobody can launch an MPI world again: a visiting site goes without it, a run at home ends. */
+static int end_without_world(struct agent *a, unsigned ranks, struct err *err)
+{
+    struct msg_drain m = {.site = a->site_index};
+    if (!a->visiting)
+        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
+                       a->site, ranks, a->run.path, a->run.path, a->site);
+    log_error(&a->log, "the MPI world of this site is gone: it leaves the run");
+    a->goes_without_world = true;
+    if (a->joined)
+        tell(a, MSG_DRAIN, &m);           /* answered by STOP */
+    else
+        begin_stop(a, err_exit_code(ERR_TEMPORARY));
+    return 0;
+}
+
+static int follow_world(struct agent *a, const struct view_gang *gang, struct err *err)
+{
+    uint32_t invited = world_invited(a->world);
+    struct process_id earlier = {.role = ROLE_WORKER, .instance = gang->incarnation};
+    if (!gang->wanted || gang->incarnation <= invited || a->goes_without_world)
+        return 0;
+    if (invited || world_is_gone(a->world))
+        return end_without_world(a, gang->ranks, err);
+    if (gang->incarnation <= a->children.gang_launched) {   /* an earlier world, which nobody saw end */
+        if (!children_death(&a->children, earlier))
+            note_unseen_death(a, ROLE_WORKER, 0, gang->incarnation);
+        return 0;
+    }
+    TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
+    return world_invite(a->world, gang->incarnation, err);
+}
+
+static void on_world_gone(void *arg)
+{
+    struct agent *a = arg;
+    struct msg_exited m = {.who = {.role = ROLE_WORKER, .site = a->site_index, .instance = world_invited(a->world)}};
+    if (a->stopping)
+        return;
+    world_last_words(a->world, &m);
+    log_warn(&a->log, "the MPI world of this site ended: rank %u, code %d, signal %d", m.who.index, m.code, m.signal);
+    if (m.who.instance) {
+        children_remember_death(&a->children, &m);
+        tell(a, MSG_EXITED, &m);
+    }
+    if (a->visiting) {
+        struct err none = ERR_INIT;
+        end_without_world(a, 0, &none);
+    }
+    follow_view(a);
+}
+
 static int follow_gang(struct agent *a, const struct view_gang *gang, struct err *err)
 {
-    if (!a->external_gang)
-        for (unsigned i = 0; i < CHILDREN_MAX; i++) {
-            const struct child *k = &a->children.child[i];
-            if (k->used && k->who.role == ROLE_WORKER && !k->killed && (!gang->wanted || k->who.instance < gang->incarnation))
-                kill_gang(a, k->who.instance);
-        }
+    if (a->world)
+        return follow_world(a, gang, err);
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        const struct child *k = &a->children.child[i];
+        if (k->used && k->who.role == ROLE_WORKER && !k->killed && (!gang->wanted || k->who.instance < gang->incarnation))
+            kill_gang(a, k->who.instance);
+    }
     if (!gang->wanted || gang->incarnation < a->children.gang_launched)
         return 0;
-    if (gang->incarnation > a->children.gang_launched && a->external_gang)
-        return invite_gang(a, gang, err);
     if (gang->incarnation > a->children.gang_launched)
         return may_launch(a, ROLE_WORKER, 0, gang->incarnation) ? launch_gang(a, gang, err) : 0;
-    if (!a->external_gang)
-        check_gang(a, gang);
+    check_gang(a, gang);
     return 0;
 }
 
@@ -342,6 +380,8 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     struct msg_join *m = calloc(1, sizeof *m);
     CHECK(m != NULL);
     m->who = a->hello.who;
+    const char *ranks = getenv("VIADUCT_WORLD_RANKS");
+    m->ranks = a->world && ranks ? (uint16_t)strtoul(ranks, NULL, 10) : 0;
     for (unsigned i = 0; i < CHILDREN_MAX; i++) {
         const struct child *k = &a->children.child[i];
         if (k->used && !k->killed && k->who.role != ROLE_EXPORT && m->alive_count < ARRAY_LEN(m->alive))
@@ -383,8 +423,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
-        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
+        bool failed = a->visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED;   /* else the coordinator's own exit says it */
+        begin_stop(a, a->goes_without_world ? err_exit_code(ERR_TEMPORARY) : failed ? err_exit_code(ERR_JOB) : 0);
     }
 }
 
@@ -400,6 +440,8 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
         a->lost_since_ms = loop_now_ms(a->loop);
         log_info(&a->log, "coordinator: %s", why->text);
     }
+    if (a->goes_without_world)
+        begin_stop(a, err_exit_code(ERR_TEMPORARY));
     if (why->code == ERR_DENIED && !a->stopping) {
         log_error(&a->log, "%s", why->text);
         kill_children(a);
@@ -517,10 +559,12 @@ static int take_over(struct agent *a, struct err *err)
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
     snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
     TRY(door_open(c->socket_path, &a->door, err));
-    const char *visiting = getenv("VIADUCT_VISITING"), *in_spec = a->job.spec.sites[a->site_index].door;
-    const char *wanted = visiting && *visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
+    const char *in_spec = a->job.spec.sites[a->site_index].door;
+    const char *wanted = a->visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
     TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
+    if (a->external_gang)
+        TRY(world_open(a->loop, a->run.path, a->site, on_world_gone, a, &a->world, err));
     segments_sweep(a->run.job, a->site, gang_lives, a);
     return 0;
 }
@@ -550,7 +594,8 @@ static int set_up(struct agent *a, struct err *err)
 
 static int parse(struct agent *a, int argc, char **argv, struct err *err)
 {
-    const char *run = NULL;
+    const char *run = NULL, *visiting = getenv("VIADUCT_VISITING");
+    a->visiting = visiting && *visiting;
     a->door_wanted = getenv("VIADUCT_DOOR");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
@@ -600,6 +645,7 @@ int agent_main(int argc, char **argv)
     publisher_close(a->publisher);
     door_close(a->door);
     front_close(a->front);
+    world_close(a->world);
     if (a->loop)
         loop_free(a->loop);
     identity_free(a->identity);

@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "cli/cli.h"
+#include "cli/join.h"
 #include "cli/live.h"
 #include "cli/mpi_world.h"
 #include "cli/rundirs.h"
@@ -68,8 +69,8 @@ struct supervisor {
     struct minder *cause;             /* the first that ended for good with a code, if that ended the run */
 };
 
-enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER };
-static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", NULL};
+enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER, OPTION_COORDINATOR, OPTION_TOKEN, OPTION_RANKS };
+static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", "--coordinator=", "--token=", "!--ranks=", NULL};
 
 static void on_end(void *arg, pid_t pid, int code, int signo);
 
@@ -544,6 +545,32 @@ static int end_under_slurm(struct supervisor *s, const char *run_dir, int code)
     return code;
 }
 
+/* ---- a site of a run that lives elsewhere ---- */
+static int check_visit(const struct args *a, struct err *err)
+{
+    if (!a->value[OPTION_COORDINATOR] && !a->value[OPTION_TOKEN])
+        return 0;
+    if (!a->value[OPTION_COORDINATOR] || !a->value[OPTION_TOKEN] || !a->value[OPTION_SITE])
+        return err_set(err, ERR_USAGE, "a site of a run that lives elsewhere is named by all of --site NAME --coordinator HOST:PORT --token FILE");
+    if (a->value[OPTION_RESUME] || a->value[OPTION_WORKER])
+        return err_set(err, ERR_USAGE, "%s is for the run itself; a site that comes again needs no other words than the first time",
+                       a->value[OPTION_RESUME] ? "--resume" : "--worker");
+    return 0;
+}
+
+static int visit(const struct args *a, int argc, char **argv)
+{
+    const char *ranks = a->value[OPTION_RANKS];
+    struct job job;
+    memset(&job, 0, sizeof job);
+    struct join_request q = {.verb = "run", .address = a->value[OPTION_COORDINATOR], .site = a->value[OPTION_SITE], .token = a->value[OPTION_TOKEN],
+                             .dir = a->value[OPTION_DIR], .args = a, .job = &job, .ranks = ranks ? (unsigned)strtoul(ranks, NULL, 10) : 0, .argc = argc, .argv = argv};
+    int rc = cli_load_spec("run", &job, a->positional[0], a, true);
+    int code = rc < 0 ? err_exit_code(rc) : join_site(&q);
+    job_fini(&job);
+    return code;
+}
+
 int verb_run(int argc, char **argv)
 {
     struct args a;
@@ -555,12 +582,18 @@ int verb_run(int argc, char **argv)
         return cli_fail("run", &err);
     }
     struct mpi_environment world = mpi_environment_read();
+    if (check_visit(&a, &err) < 0)
+        return world.rank == 0 ? cli_fail("run", &err) : err_exit_code(err.code);
+    bool visiting = a.value[OPTION_COORDINATOR] != NULL;
     if (world.ranks) {
-        struct mpi_run run = {.spec = a.positional[0], .dir = a.value[OPTION_DIR], .site = a.value[OPTION_SITE], .resume = a.value[OPTION_RESUME] != NULL,
+        struct mpi_run run = {.spec = a.positional[0], .dir = a.value[OPTION_DIR], .site = a.value[OPTION_SITE], .visiting = visiting, .resume = a.value[OPTION_RESUME] != NULL,
                               .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
+    mpi_environment_forget();             /* of the world that a supervisor was started by */
     mpi_world_keep_terminal();
+    if (visiting)
+        return visit(&a, argc, argv);
     struct supervisor *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int code = 0, rc = cli_load_spec("run", &s->job, a.positional[0], &a, true);

@@ -21,6 +21,7 @@
 
 #define DIR_MAX 480
 #define SUPERVISOR_MS 30000           /* one whose mpirun world died needs this long to see it and end */
+#define VISITOR_MS 8000               /* of a visiting site, that lost its world or was told to leave */
 #define LEFTOVER_MS 12000             /* children of a dead `viaduct run` end within 10 s by themselves */
 #define KILLED_MS 3000
 #define WATCH_MS 6000                 /* an owner beats each second */
@@ -155,6 +156,19 @@ static int take_locks(struct opened_run *o, const char *dir, bool resume, struct
         return in_use(dir, err);
     end_holders(o->lock_fd);
     return lock_within(o->lock_fd, KILLED_MS) ? 0 : in_use(dir, err);
+}
+
+int rundirs_lock_visit(struct opened_run *o, const char *dir, struct err *err)
+{
+    *o = (struct opened_run){.supervisor_fd = -1, .lock_fd = -1};
+    TRY(open_lock(dir, "supervisor", O_CLOEXEC, &o->supervisor_fd, err));
+    if (!lock_within(o->supervisor_fd, VISITOR_MS))
+        return err_set(err, ERR_CONFLICT, "%s is in use: this site has been started already; stop that first, or choose another --dir and another token", dir);
+    TRY(open_lock(dir, "lock", 0, &o->lock_fd, err));
+    if (lock_within(o->lock_fd, LEFTOVER_MS))
+        return 0;
+    end_holders(o->lock_fd);
+    return lock_within(o->lock_fd, KILLED_MS) ? 0 : err_set(err, ERR_CONFLICT, "%s is in use by processes that do not end", dir);
 }
 
 static void give_locks_back(struct opened_run *o)
@@ -531,18 +545,45 @@ void rundirs_resume_command(const char *dir, char *out, size_t size)
     char path[PATH_MAX + 64], word[2 * PATH_MAX], spec[2 * PATH_MAX + 64], own[PATH_MAX], program[2 * PATH_MAX], before[256] = "", after[PATH_MAX] = "";
     snprintf(path, sizeof path, "%s/state/resume", dir);
     FILE *f = fopen(path, "re");
+    out[0] = '\0';
     if (f && fgets(before, sizeof before, f) && fgets(after, sizeof after, f))
         before[strcspn(before, "\n")] = after[strcspn(after, "\n")] = '\0';
     else
         before[0] = after[0] = '\0';
+    bool whole = f && fgets(out, (int)size, f);
+    out[strcspn(out, "\n")] = '\0';
     if (f)
         fclose(f);
+    if (whole)
+        return;
     snprintf(path, sizeof path, "%s/spec.yaml", dir);
     quote(spec, sizeof spec, path);
     quote(word, sizeof word, dir);
     own_name(own);
     quote(program, sizeof program, own);
     snprintf(out, size, "%s%s%s run %s --resume --dir %s%s%s", before, *before ? " " : "", program, spec, word, *after ? " " : "", after);
+}
+
+int rundirs_keep_command(const char *dir, const char *before, int argc, char **argv, struct err *err)
+{
+    char own[PATH_MAX], *text = malloc(RESUME_COMMAND_BYTES);
+    CHECK(text != NULL);
+    own_name(own);
+    size_t n = (size_t)snprintf(text, RESUME_COMMAND_BYTES, "\n\n%s%s", before, *before ? " " : "");
+    n += quote(text + n, RESUME_COMMAND_BYTES - n, own);
+    for (int i = 0; i < argc && n < RESUME_COMMAND_BYTES; i++) {
+        if (strncmp(argv[i], "--external-gang=", 16) == 0 || strncmp(argv[i], "--ranks=", 8) == 0)
+            continue;                     /* between our own processes */
+        n += (size_t)snprintf(text + n, RESUME_COMMAND_BYTES - n, " ");
+        n += n < RESUME_COMMAND_BYTES ? quote(text + n, RESUME_COMMAND_BYTES - n, argv[i]) : 0;
+    }
+    int rc = n + 2 < RESUME_COMMAND_BYTES ? 0 : err_set(err, ERR_USAGE, "the command line is longer than %d bytes", RESUME_COMMAND_BYTES);
+    if (rc == 0) {
+        snprintf(text + n, 2, "\n");
+        rc = write_text(dir, "state/resume", text, err);
+    }
+    free(text);
+    return rc;
 }
 
 void rundirs_print_resume(const char *dir, FILE *out)

@@ -279,6 +279,7 @@ static void join_agent(struct core *c, struct core_out *out, const struct msg_jo
     c->agent[site].joined = true;
     c->agent[site].heard_ms = c->now_ms;
     c->agent[site].sent_away = false;
+    site_brings(c, out, site, m->ranks);
     site_arrived(c, out, site);
     /* A shard process that may have run and is not among the living must never be launched again under its old instance. */
     for (unsigned s = 0; s < c->next.slot_count && !c->plan.embedded; s++) {

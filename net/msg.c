@@ -205,6 +205,7 @@ void code_join(struct codec *c, struct msg_join *m)
     text(c, m->address_unix, sizeof m->address_unix);
     text(c, m->address_tls, sizeof m->address_tls);
     count16(c, &m->host, HOSTS_LIMIT - 1);
+    count16(c, &m->ranks, LANES_MAX);
     count16(c, &m->alive_count, SLOTS_LIMIT + LANES_MAX);
     for (unsigned i = 0; i < m->alive_count; i++)
         process(c, &m->alive[i]);

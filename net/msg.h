@@ -125,6 +125,7 @@ struct msg_join {              /* process -> coordinator, after HELLO */
     char data_sha256[65];
     char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT];   /* ps: where it listens; worker: where ranks on other hosts reach it, or "" */
     uint16_t host;             /* worker: index of its host in its site */
+    uint16_t ranks;            /* agent of a visiting site: size of the gang that it brings; 0: as the spec says */
     uint16_t alive_count;      /* agent: what it supervises already (an adopting restart) */
     struct process_id alive[SLOTS_LIMIT + LANES_MAX];
 };
