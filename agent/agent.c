@@ -18,6 +18,7 @@
 #include "coordinator/coordinator.h"
 #include "jobs/jobs.h"
 #include "net/net.h"
+#include "slurm/slurm.h"
 
 #define RETRY_MS 200
 #define HEARTBEAT_MS 1000
@@ -34,6 +35,7 @@ struct agent {
     uint8_t site_index;
     bool external_gang;          /* mpirun started the ranks */
     struct world *world;         /* ... this one; else NULL */
+    char mpirun[512];            /* which launches this site's gang */
     bool visiting;               /* this site comes and goes */
     bool embedded;               /* shards live in the ranks: slots are no processes */
     struct identity *identity;
@@ -173,6 +175,8 @@ static bool may_launch(const struct agent *a, enum role role, uint16_t index, ui
 static int launch_gang(struct agent *a, const struct view_gang *gang, struct err *err)
 {
     TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
+    if (a->children.mpirun)
+        return children_launch_world(&a->children, (struct process_id){.role = ROLE_WORKER, .site = a->site_index, .instance = gang->incarnation}, gang->ranks, err);
     for (unsigned r = 0; r < gang->ranks; r++) {
         struct process_id who = {.role = ROLE_WORKER, .site = a->site_index, .index = (uint16_t)r, .instance = gang->incarnation};
         TRY(children_launch(&a->children, who, NULL, err));
@@ -192,15 +196,15 @@ static void note_unseen_death(struct agent *a, enum role role, unsigned index, u
 
 static void check_gang(struct agent *a, const struct view_gang *gang)
 {
-    unsigned missing = gang->ranks;
-    for (unsigned r = 0; r < gang->ranks; r++) {
+    unsigned processes = a->children.mpirun ? 1 : gang->ranks, missing = processes;
+    for (unsigned r = 0; r < processes; r++) {
         struct process_id who = {.role = ROLE_WORKER, .index = (uint16_t)r, .instance = gang->incarnation};
         if (children_death(&a->children, who))
             return;
         if (!children_find(&a->children, ROLE_WORKER, who.index, who.instance))
             missing = MIN(missing, r);
     }
-    if (missing == gang->ranks)
+    if (missing == processes)
         return;
     note_unseen_death(a, ROLE_WORKER, missing, gang->incarnation);
     kill_gang(a, gang->incarnation);
@@ -556,6 +560,10 @@ static int take_over(struct agent *a, struct err *err)
     const char *own = getenv("VIADUCT_WORKER");
     *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
                            .ignore_term = a->job.spec.sites[a->site_index].via == VIA_SLURM, .ended = on_child_end, .arg = a};
+    if (a->job.spec.sites[a->site_index].via == VIA_MPIRUN && !a->external_gang) {
+        TRY(slurm_find("mpirun", a->mpirun, sizeof a->mpirun, err));
+        c->mpirun = a->mpirun;
+    }
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
     snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
     TRY(door_open(c->socket_path, &a->door, err));

@@ -314,14 +314,19 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
 }
 
 /* ---- before the start ---- */
-/* A site of `via: mpirun` has no ranks unless mpirun brings them. */
-static int check_sites(const struct job_spec *spec, const char *external_site, struct err *err)
+/* The gang of a site that is `via: mpirun` is launched by its agent with mpirun, unless mpirun started this run as that gang. */
+static int check_sites(const struct job_spec *spec, const struct args *a, struct err *err)
 {
+    const char *external = a->value[OPTION_EXTERNAL_GANG];
+    char path[512];
     for (unsigned i = 0; i < spec->site_count; i++) {
         const struct job_site *site = &spec->sites[i];
-        if (site->via == VIA_MPIRUN && !(external_site && strcmp(site->name, external_site) == 0))
-            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`: start the run with mpirun -n %u viaduct run SPEC --site %s, or make it `via: local`",
-                           site->name, site->ranks, site->name);
+        if (site->via != VIA_MPIRUN || (external && strcmp(site->name, external) == 0))
+            continue;
+        if (a->value[OPTION_WORKER])
+            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`: --worker with mpirun is not done yet; make it `via: local`", site->name);
+        if (slurm_find("mpirun", path, sizeof path, err) < 0)
+            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`, and there is no mpirun on this host: apt-get install openmpi-bin, or make it `via: local`", site->name);
     }
     return 0;
 }
@@ -488,7 +493,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
     *code = -1;
     if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
         TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
-    TRY(check_sites(&s->job.spec, a->value[OPTION_EXTERNAL_GANG], err));
+    TRY(check_sites(&s->job.spec, a, err));
     TRY(slurm_run_check(&s->job.spec, err));
     TRY(own_worker(a->value[OPTION_WORKER], err));
     if (resume)
