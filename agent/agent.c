@@ -373,6 +373,14 @@ static bool superseded(struct agent *a)
     return true;
 }
 
+/* A visiting MPI world has its own size. A coordinator of an older build takes the spec's, and MPI refuses another. */
+static int say_ranks(struct agent *a, struct link *link, const struct msg_hello *peer, struct err *err)
+{
+    const char *ranks = getenv("VIADUCT_WORLD_RANKS");
+    struct msg_brings m = {.ranks = ranks ? (uint16_t)strtoul(ranks, NULL, 10) : 0};
+    return a->world && m.ranks && peer->features & FEATURE_BRINGS ? link_send(link, MSG_BRINGS, 0, &m, NULL, 0, err) : 0;
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct agent *a = arg;
@@ -384,15 +392,13 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     struct msg_join *m = calloc(1, sizeof *m);
     CHECK(m != NULL);
     m->who = a->hello.who;
-    const char *ranks = getenv("VIADUCT_WORLD_RANKS");
-    m->ranks = a->world && ranks ? (uint16_t)strtoul(ranks, NULL, 10) : 0;
     for (unsigned i = 0; i < CHILDREN_MAX; i++) {
         const struct child *k = &a->children.child[i];
         if (k->used && !k->killed && k->who.role != ROLE_EXPORT && m->alive_count < ARRAY_LEN(m->alive))
             m->alive[m->alive_count++] = k->who;
     }
     struct err err = ERR_INIT;
-    if (link_send(link, MSG_JOIN, 0, m, NULL, 0, &err) < 0)
+    if (say_ranks(a, link, peer, &err) < 0 || link_send(link, MSG_JOIN, 0, m, NULL, 0, &err) < 0)
         log_warn(&a->log, "%s", err.text);
     free(m);
     a->joined = true;

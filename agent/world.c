@@ -17,13 +17,19 @@ struct world {
     void *arg;
 };
 
+static void say_gone(void *arg)
+{
+    struct world *w = arg;
+    w->on_gone(w->arg);
+}
+
 static void on_end(void *arg, pid_t pid, int code, int signo)
 {
     struct world *w = arg;
     (void)pid, (void)code, (void)signo;   /* no child of ours */
     w->watch = NULL;
     w->gone = true;
-    w->on_gone(w->arg);
+    say_gone(w);
 }
 
 /* "INCARNATION WORLD": of an agent of this world before us, or of an earlier world. */
@@ -40,13 +46,15 @@ static uint32_t read_invitation(const struct world *w)
 
 static int watch(struct loop *l, struct world *w, struct err *err)
 {
-    const char *text = getenv("VIADUCT_WORLD_PROCESS");
+    const char *text = getenv("VIADUCT_WORLD_PROCESS");   /* start ticks name it for ever, its number does not */
     unsigned long long ticks = 0;
     int pid = 0;
     if (!text || sscanf(text, "%d %llu", &pid, &ticks) != 2)
         return err_set(err, ERR_USAGE, "--external-gang is for the agent that `mpirun viaduct run` starts");
-    TRY(process_watch(l, pid, on_end, w, &w->watch, err));
-    w->gone = process_start_ticks(pid) != ticks;   /* gone, and its number with another */
+    if (process_start_ticks(pid) == ticks)
+        return process_watch(l, pid, on_end, w, &w->watch, err);
+    w->gone = true;
+    timer_start(l, 0, 0, say_gone, w);
     return 0;
 }
 

@@ -279,7 +279,6 @@ static void join_agent(struct core *c, struct core_out *out, const struct msg_jo
     c->agent[site].joined = true;
     c->agent[site].heard_ms = c->now_ms;
     c->agent[site].sent_away = false;
-    site_brings(c, out, site, m->ranks);
     site_arrived(c, out, site);
     /* A shard process that may have run and is not among the living must never be launched again under its old instance. */
     for (unsigned s = 0; s < c->next.slot_count && !c->plan.embedded; s++) {
@@ -508,6 +507,14 @@ void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
     bool saved = c->round > c->ring_first && c->ring[(c->round - 1) % RING_ROUNDS].record.flags & RECORD_CHECKPOINT;
     c->stop_step = saved ? c->round : UINT64_MAX;
     rounds_commit(c, out);
+    settle(c, out);
+}
+
+void core_on_brings(struct core *c, uint64_t now_ms, uint8_t site, uint16_t ranks, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (!core_over(c) && site < c->next.site_count)
+        site_brings(c, out, site, ranks);
     settle(c, out);
 }
 

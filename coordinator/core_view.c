@@ -415,7 +415,7 @@ void view_promote(struct core *c, unsigned shard, uint8_t complete_mask)
 }
 
 /* ---- visitors ---- */
-/* How many ranks a visiting site has, whoever comes as it says. More than there are lanes for are no gang of this job: its agent is told to go. */
+/* How many ranks a visiting site has is as who comes says. More than there are lanes for are no gang of this job: they get none, and its agent is told to go. */
 void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks)
 {
     uint32_t all = 0;
@@ -427,11 +427,12 @@ void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t r
     site_left(c, out, site, "comes with another number of ranks");
     for (unsigned i = 0; i < c->next.site_count; i++)
         all += i == site ? ranks : c->next.gang[i].ranks;
+    c->next.gang[site].ranks = all > c->plan.lanes ? 0 : ranks;
     if (all > c->plan.lanes) {
-        send_away(c, out, site, STOP_FAILED, "brings more ranks than the job has lanes for");
-        return;
+        struct core_action *stop = core_act(out, CORE_SEND_STOP);
+        stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
+        stop->u.stop.why = STOP_FAILED;
     }
-    c->next.gang[site].ranks = ranks;
     c->dirty = true;
 }
 
@@ -439,7 +440,7 @@ void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t r
 void site_arrived(struct core *c, struct core_out *out, unsigned site)
 {
     struct view_gang *gang = &c->next.gang[site];
-    if (!visiting(c, site) || gang->wanted || gang->ranks == 0 || !gang_needed(c) || c->agent[site].sent_away)
+    if (!visiting(c, site) || gang->wanted || gang->ranks == 0 || !gang_needed(c))
         return;
     gang->wanted = true;
     gang->incarnation++;
