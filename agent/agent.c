@@ -41,7 +41,7 @@ struct agent {
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan, drain, goes_without_world;   /* drain: the coordinator is asked to save and stop */
+    bool joined, stopping, leaving, orphan, drain, sent_away, goes_without_world;   /* drain: the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     struct children children;
@@ -433,8 +433,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        bool failed = a->visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED;   /* else the coordinator's own exit says it */
-        begin_stop(a, a->goes_without_world ? err_exit_code(ERR_TEMPORARY) : failed ? err_exit_code(ERR_JOB) : 0);
+        a->sent_away = a->visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED;   /* else the coordinator's own exit says it */
+        begin_stop(a, a->goes_without_world ? err_exit_code(ERR_TEMPORARY) : a->sent_away ? err_exit_code(ERR_JOB) : 0);
     }
 }
 
@@ -652,6 +652,8 @@ int agent_main(int argc, char **argv)
         rc = start(a, &err);
     if (rc == 0) {
         loop_run(a->loop);
+        if (a->sent_away)
+            fprintf(stderr, "viaduct: agent: the run has failed, or goes on without this site because its processes failed\n");
     } else {
         fprintf(stderr, "viaduct: agent: %s\n", err.text);
         a->exit_code = err_exit_code(rc);

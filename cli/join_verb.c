@@ -269,7 +269,9 @@ static bool agent_ended(struct joining *j, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     j->agent = 0;
     j->code = code;
-    if (code == 0 || j->interrupts || code == 2 || code == 5 || (code == 75 && j->q->ranks))   /* an MPI world is for once */
+    if (code == 0 || j->interrupts || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
+        return false;
+    if (code == 75 && j->q->ranks)        /* an MPI world is for once */
         return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
@@ -364,8 +366,7 @@ static int settle_in(struct joining *j, struct err *err)
     TRY(write_address(j, err));
     if (q->job)
         TRY(check_spec(j, q->job, err));
-    if (q->job || !already)
-        TRY(own_data(j, q->job, err));
+    TRY(own_data(j, q->job, err));   /* again: it may have been wrong when the token was used */
     snprintf(before, sizeof before, "mpirun -n %u", q->ranks);
     TRY(rundirs_keep_command(j->dir, q->ranks ? before : "", q->argc, q->argv, err));
     return rundir_open(&j->run.run, j->dir, err);
@@ -394,18 +395,16 @@ int join_site(const struct join_request *q)
 
 int verb_join(int argc, char **argv)
 {
-    enum { SITE, TOKEN, DIR };
-    static const char *const options[] = {"--site=", "--token=", "--dir=", NULL};
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("join", &err);
-    if (a.positional_count != 1 || !a.value[SITE] || !a.value[TOKEN]) {
-        err_set(&err, ERR_USAGE, "viaduct join HOST:PORT --site NAME --token FILE [--dir DIR] [data.train.images=FILE ...]");
+    if (a.positional_count != 1 || !args_value(&a, "--site") || !args_value(&a, "--token")) {
+        args_usage(&a, &err);
         return cli_fail("join", &err);
     }
-    struct join_request q = {.verb = "join", .address = a.positional[0], .site = a.value[SITE], .token = a.value[TOKEN], .dir = a.value[DIR], .args = &a,
-                             .argc = argc, .argv = argv};
+    struct join_request q = {.verb = "join", .address = a.positional[0], .site = args_value(&a, "--site"), .token = args_value(&a, "--token"),
+                             .dir = args_value(&a, "--dir"), .args = &a, .argc = argc, .argv = argv};
     return join_site(&q);
 }
 
@@ -421,20 +420,19 @@ static int find_site(const char *run_dir, const char *site, struct job *job, uns
 
 static int with_site(const char *verb, int argc, char **argv, int (*act)(const struct rundir *run, const struct job *job, unsigned site, struct err *err))
 {
-    static const char *const options[] = {"--site=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
     unsigned site = 0;
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
-    int rc = args_parse(&a, options, argc, argv, &err);
-    if (rc == 0 && (a.positional_count != 1 || !a.value[0]))
-        rc = err_set(&err, ERR_USAGE, "viaduct %s RUN --site NAME", verb);
+    int rc = args_parse(&a, argc, argv, &err);
+    if (rc == 0 && (a.positional_count != 1 || !args_value(&a, "--site")))
+        rc = args_usage(&a, &err);
     if (rc == 0)
         rc = rundir_open(&run, a.positional[0], &err);
     if (rc == 0)
-        rc = find_site(run.path, a.value[0], job, &site, &err);
+        rc = find_site(run.path, args_value(&a, "--site"), job, &site, &err);
     if (rc == 0)
         rc = act(&run, job, site, &err);
     job_fini(job);

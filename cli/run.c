@@ -69,9 +69,6 @@ struct supervisor {
     struct minder *cause;             /* the first that ended for good with a code, if that ended the run */
 };
 
-enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER, OPTION_COORDINATOR, OPTION_TOKEN, OPTION_RANKS };
-static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", "--coordinator=", "--token=", "!--ranks=", NULL};
-
 static void on_end(void *arg, pid_t pid, int code, int signo);
 
 static int start(struct minder *m, struct err *err)
@@ -317,13 +314,13 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
 /* The gang of a site that is `via: mpirun` is launched by its agent with mpirun, unless mpirun started this run as that gang. */
 static int check_sites(const struct job_spec *spec, const struct args *a, struct err *err)
 {
-    const char *external = a->value[OPTION_EXTERNAL_GANG];
+    const char *external = args_value(a, "--external-gang");
     char path[512];
     for (unsigned i = 0; i < spec->site_count; i++) {
         const struct job_site *site = &spec->sites[i];
         if (site->via != VIA_MPIRUN || (external && strcmp(site->name, external) == 0))
             continue;
-        if (a->value[OPTION_WORKER])
+        if (args_value(a, "--worker"))
             return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`: --worker with mpirun is not done yet; make it `via: local`", site->name);
         if (slurm_find("mpirun", path, sizeof path, err) < 0)
             return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`, and there is no mpirun on this host: apt-get install openmpi-bin, or make it `via: local`", site->name);
@@ -473,13 +470,13 @@ static int outcome(struct supervisor *s)
 static int keep_words(struct supervisor *s, const struct args *a, struct err *err)
 {
     char before[200] = "", after[PATH_MAX + 200] = "";
-    const char *site = a->value[OPTION_EXTERNAL_GANG], *worker = getenv("VIADUCT_WORKER");
+    const char *site = args_value(a, "--external-gang"), *worker = getenv("VIADUCT_WORKER");
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
             snprintf(before, sizeof before, "mpirun -n %u", s->job.spec.sites[i].ranks);
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
-    else if (a->value[OPTION_WORKER] && worker)
+    else if (args_value(a, "--worker") && worker)
         snprintf(after, sizeof after, "--worker '%s'", worker);
     return rundirs_keep_words(&s->dir.run, before, after, err);
 }
@@ -487,15 +484,15 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
 /* *code: of a run that needs no supervision, or -1. */
 static int prepare(struct supervisor *s, const struct args *a, int *code, struct err *err)
 {
-    bool completed = false, resume = a->value[OPTION_RESUME] != NULL;
+    bool completed = false, resume = args_value(a, "--resume") != NULL;
     snprintf(s->fallback_dir, sizeof s->fallback_dir, "runs/%s", s->job.spec.name);
-    const char *dir = s->dir_name = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : s->fallback_dir;
+    const char *dir = s->dir_name = args_value(a, "--dir") ? args_value(a, "--dir") : s->fallback_dir;
     *code = -1;
-    if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
-        TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
+    if (!args_value(a, "--external-gang"))   /* else the supervisor of an MPI world, which has used --site */
+        TRY(check_site_option(&s->job.spec, args_value(a, "--site"), err));
     TRY(check_sites(&s->job.spec, a, err));
     TRY(slurm_run_check(&s->job.spec, err));
-    TRY(own_worker(a->value[OPTION_WORKER], err));
+    TRY(own_worker(args_value(a, "--worker"), err));
     if (resume)
         TRY(rundirs_completed(dir, &s->job, &completed, err));
     if (completed) {
@@ -526,7 +523,7 @@ static int supervise(struct supervisor *s, const struct args *a, int *code, stru
     snprintf(path, sizeof path, "%s/log/run.jsonl", s->dir.run.path);
     log_open(&s->log, path, "run", s->dir.run.job);
     show_plan(s);
-    TRY(start_all(s, a->value[OPTION_EXTERNAL_GANG], err));
+    TRY(start_all(s, args_value(a, "--external-gang"), err));
     loop_run(s->loop);
     live_close(s->live);
     s->live = NULL;
@@ -553,23 +550,23 @@ static int end_under_slurm(struct supervisor *s, const char *run_dir, int code)
 /* ---- a site of a run that lives elsewhere ---- */
 static int check_visit(const struct args *a, struct err *err)
 {
-    if (!a->value[OPTION_COORDINATOR] && !a->value[OPTION_TOKEN])
+    if (!args_value(a, "--coordinator") && !args_value(a, "--token"))
         return 0;
-    if (!a->value[OPTION_COORDINATOR] || !a->value[OPTION_TOKEN] || !a->value[OPTION_SITE])
+    if (!args_value(a, "--coordinator") || !args_value(a, "--token") || !args_value(a, "--site"))
         return err_set(err, ERR_USAGE, "a site of a run that lives elsewhere is named by all of --site NAME --coordinator HOST:PORT --token FILE");
-    if (a->value[OPTION_RESUME] || a->value[OPTION_WORKER])
+    if (args_value(a, "--resume") || args_value(a, "--worker"))
         return err_set(err, ERR_USAGE, "%s is for the run itself; a site that comes again needs no other words than the first time",
-                       a->value[OPTION_RESUME] ? "--resume" : "--worker");
+                       args_value(a, "--resume") ? "--resume" : "--worker");
     return 0;
 }
 
 static int visit(const struct args *a, int argc, char **argv)
 {
-    const char *ranks = a->value[OPTION_RANKS];
+    const char *ranks = args_value(a, "--ranks");
     struct job job;
     memset(&job, 0, sizeof job);
-    struct join_request q = {.verb = "run", .address = a->value[OPTION_COORDINATOR], .site = a->value[OPTION_SITE], .token = a->value[OPTION_TOKEN],
-                             .dir = a->value[OPTION_DIR], .args = a, .job = &job, .ranks = ranks ? (unsigned)strtoul(ranks, NULL, 10) : 0, .argc = argc, .argv = argv};
+    struct join_request q = {.verb = "run", .address = args_value(a, "--coordinator"), .site = args_value(a, "--site"), .token = args_value(a, "--token"),
+                             .dir = args_value(a, "--dir"), .args = a, .job = &job, .ranks = ranks ? (unsigned)strtoul(ranks, NULL, 10) : 0, .argc = argc, .argv = argv};
     int rc = cli_load_spec("run", &job, a->positional[0], a, true);
     int code = rc < 0 ? err_exit_code(rc) : join_site(&q);
     job_fini(&job);
@@ -580,7 +577,7 @@ int verb_run(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("run", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct run SPEC [--dir RUN] [--resume] [key.path=value ...]");
@@ -589,10 +586,10 @@ int verb_run(int argc, char **argv)
     struct mpi_environment world = mpi_environment_read();
     if (check_visit(&a, &err) < 0)
         return world.rank == 0 ? cli_fail("run", &err) : err_exit_code(err.code);
-    bool visiting = a.value[OPTION_COORDINATOR] != NULL;
+    bool visiting = args_value(&a, "--coordinator") != NULL;
     if (world.ranks) {
-        struct mpi_run run = {.spec = a.positional[0], .dir = a.value[OPTION_DIR], .site = a.value[OPTION_SITE], .visiting = visiting, .resume = a.value[OPTION_RESUME] != NULL,
-                              .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
+        struct mpi_run run = {.spec = a.positional[0], .dir = args_value(&a, "--dir"), .site = args_value(&a, "--site"), .visiting = visiting,
+                              .resume = args_value(&a, "--resume") != NULL, .own_worker = args_value(&a, "--worker") != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
     mpi_environment_forget();             /* of the world that a supervisor was started by */

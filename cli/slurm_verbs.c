@@ -61,9 +61,9 @@ static int check_site(const struct job_spec *spec, const char *name, struct err 
 static int render(const struct job *job, const char *spec_path, const struct args *a, struct err *err)
 {
     char program[PATH_MAX], spec[PATH_MAX], dir[PATH_MAX];
-    TRY(check_site(&job->spec, a->value[0], err));
+    TRY(check_site(&job->spec, args_value(a, "--site"), err));
     TRY(own_program(program, err));
-    TRY(run_path(job, a->value[1], dir, sizeof dir, err));
+    TRY(run_path(job, args_value(a, "--dir"), dir, sizeof dir, err));
     if (!realpath(spec_path, spec))
         return err_errno(err, errno, "%s", spec_path);
     struct slurm_script what = {.program = program, .spec = spec, .run_dir = dir, .overrides = a->override, .override_count = a->override_count};
@@ -72,11 +72,10 @@ static int render(const struct job *job, const char *spec_path, const struct arg
 
 int verb_slurm(int argc, char **argv)
 {
-    static const char *const options[] = {"--site=", "--dir=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("slurm", &err);
     if (a.positional_count != 2 || strcmp(a.positional[0], "render") != 0) {
         err_set(&err, ERR_USAGE, "it is: viaduct slurm render SPEC [--site NAME] [--dir RUN] [key.path=value ...]");
@@ -192,11 +191,10 @@ static void print_submitted(const struct job_spec *spec, const struct submitted 
 
 int verb_submit(int argc, char **argv)
 {
-    static const char *const options[] = {"--dir=", "--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("submit", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct submit SPEC [--dir RUN] [--json] [key.path=value ...]");
@@ -205,10 +203,10 @@ int verb_submit(int argc, char **argv)
     struct submitted *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int rc = cli_load_spec("submit", &job, a.positional[0], &a, false);
-    if (rc == 0 && (rc = submit(&job, a.value[0], s, &err)) < 0)
+    if (rc == 0 && (rc = submit(&job, args_value(&a, "--dir"), s, &err)) < 0)
         cli_fail("submit", &err);
     if (rc == 0)
-        print_submitted(&job.spec, s, a.value[1] != NULL);
+        print_submitted(&job.spec, s, args_value(&a, "--json") != NULL);
     free(s);
     job_fini(&job);
     return rc < 0 ? err_exit_code(rc) : 0;

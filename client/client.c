@@ -422,7 +422,11 @@ int viaduct_join(const struct viaduct_config *config, struct viaduct **out, stru
     CHECK(v != NULL);
     v->config = *config;
     pthread_mutex_init(&v->lock, NULL);
-    pthread_cond_init(&v->wake, NULL);
+    pthread_condattr_t monotonic;         /* deadlines, whatever becomes of the host's clock */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     int rc = join(v, &err);
     if (rc < 0) {
         viaduct_leave(v);
@@ -504,7 +508,7 @@ void viaduct_fail(struct viaduct *v, int code, const char *text)
     }
     pthread_mutex_lock(&v->lock);
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += FLUSH_MS / 1000;
     until.tv_nsec += FLUSH_MS % 1000 * 1000000l;
     if (until.tv_nsec >= 1000000000l) {

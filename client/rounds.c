@@ -262,7 +262,7 @@ static bool pieces_level(const struct viaduct *v)
 static int wait_for_gang(struct viaduct *v, struct err *err)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += GANG_KNOWN_S;
     while (!v->have_gang && v->end.code == 0 && !v->stopping)
         if (pthread_cond_timedwait(&v->wake, &v->lock, &until) == ETIMEDOUT)

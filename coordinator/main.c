@@ -137,6 +137,9 @@ static int begin_fresh(struct shell *s, struct err *err)
     }
     s->fresh = true;
     TRY(fs_publish_file(&fs_real, path, "", 0, err));
+    shell_stop_path(s, path);             /* of an earlier start */
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_errno(err, errno, "cannot remove %s", path);
     snprintf(path, sizeof path, "%s/export/result.json", s->run.path);   /* of an earlier end */
     return unlink(path) == 0 || errno == ENOENT ? 0 : err_errno(err, errno, "cannot remove %s", path);
 }
@@ -331,6 +334,10 @@ static int begin(struct shell *s, struct err *err)
     core_start(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);
     TRY(has_begun(s, err));
+    char path[700];
+    shell_stop_path(s, path);
+    if (access(path, F_OK) == 0)          /* the coordinator before this one died over it */
+        shell_stop_asked(s);
     shell_report(s, "running");
     timer_start(s->loop, TICK_MS, TICK_MS, shell_tick, s);
     timer_start(s->loop, SYNC_MS, SYNC_MS, shell_sync, s);
@@ -376,6 +383,7 @@ static int set_up(struct shell *s, struct err *err)
     tell_start(s, died_ms);
     TRY(open_metrics(s, err));
     TRY(be_found(s, err));
+    shell_scrape_open(s);
     TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
     TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
     TRY(watch_parent(s, err));
@@ -414,6 +422,7 @@ static void tell_end(struct shell *s)
     if (failed)
         restarts_unmended(s->restarts, steps > kept ? steps - kept : 0);
     shell_report(s, status);
+    shell_scrape_end(s, status);
 }
 
 static void tear_down(struct shell *s)
@@ -427,6 +436,7 @@ static void tear_down(struct shell *s)
     shell_metrics_close(s);
     restarts_close(s->restarts);
     identity_free(s->identity);
+    identity_free(s->web);
     declaration_fini(&s->declaration);
     free(s->declaration_bytes);
     history_free(&s->history);

@@ -51,12 +51,23 @@ static int take_declaration(struct shell *s, const struct msg_join *m, const uin
     return 0;
 }
 
-static void fail_job(struct shell *s, struct process_id who, const struct err *err)
+/* A site that visits is sent away instead. */
+static void fail_job(struct shell *s, struct process_id who, int exit_code, const char *text)
 {
-    struct msg_failed m = {.who = who, .code = err->code};
-    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, err->text);
-    s->failed_code = err_exit_code(err->code);
+    struct msg_failed m = {.who = who};
+    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
     core_on_failed(s->core, loop_now_ms(s->loop), &m, s->out);
+    if (core_phase(s->core) == CORE_FAILED)
+        s->failed_code = exit_code;
+}
+
+/* A process that a newer one has replaced may still speak, but not end the job, nor take its successor's place. */
+static bool is_current(const struct shell *s, struct process_id who)
+{
+    const struct view *v = core_view(s->core);
+    if (who.role == ROLE_PS)
+        return who.index < v->slot_count && v->slot[who.index].site == who.site && v->slot[who.index].instance == who.instance;
+    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
 }
 
 static void admit(struct shell *s, struct member *me, const struct msg_join *m)
@@ -69,6 +80,8 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         link_close(stale);
     }
     me->joined = true;
+    if (!is_current(s, m->who))           /* the core puts it out */
+        return;
     if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
         if (s->joined[m->who.site].incarnation != m->who.instance)
             s->joined[m->who.site].ranks = 0;
@@ -131,7 +144,7 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
         if (err.code == ERR_JOB)
-            fail_job(s, m->who, &err);
+            fail_job(s, m->who, err_exit_code(err.code), err.text);
         else
             refuse(s, me->link, err.text);
         return err.code == ERR_JOB;
@@ -146,15 +159,6 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
 }
 
 /* ---- messages of members: NULL, or what is wrong with one ---- */
-/* A process that a newer one has replaced may still speak, but not end the job. */
-static bool is_current(const struct shell *s, struct process_id who)
-{
-    const struct view *v = core_view(s->core);
-    if (who.role == ROLE_PS)
-        return who.index < v->slot_count && v->slot[who.index].instance == who.instance;
-    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
-}
-
 /* A rank that refuses its spec or data before it ever joined would refuse them again. */
 static bool cannot_begin(const struct shell *s, const struct msg_exited *m)
 {
@@ -187,10 +191,9 @@ static void on_exited(struct shell *s, struct msg_exited *m)
         on_exported(s, who, m);
     s->exited = m->who;
     if (cannot_begin(s, m)) {
-        struct msg_failed failed = {.who = m->who, .code = m->code};
-        snprintf(failed.text, sizeof failed.text, "%s cannot begin: %.*s", who, (int)sizeof failed.text - 160, m->text);
-        s->failed_code = m->code;
-        core_on_failed(s->core, loop_now_ms(s->loop), &failed, s->out);
+        char text[TEXT_LIMIT];
+        snprintf(text, sizeof text, "%s cannot begin: %.*s", who, (int)sizeof text - 160, m->text);
+        fail_job(s, m->who, m->code, text);
         return;
     }
     core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
@@ -215,15 +218,14 @@ static void on_failed(struct shell *s, const struct member *me, const struct msg
         log_info(&s->log, "a failure that a replaced process reports: %s", m->text);
         return;
     }
-    s->failed_code = err_exit_code(m->code);
-    core_on_failed(s->core, loop_now_ms(s->loop), m, s->out);
+    fail_job(s, me->who, err_exit_code(m->code), m->text);
 }
 
 static const char *from_agent(struct shell *s, const struct member *me, enum msg_type type, void *m)
 {
     if (me->who.role != ROLE_AGENT)
         return "sends what only agents may";
-    if (type == MSG_PUBLISHED && ((struct msg_published *)m)->site != me->who.site)
+    if ((type == MSG_PUBLISHED ? ((struct msg_published *)m)->site : ((struct msg_exited *)m)->who.site) != me->who.site)
         return "speaks for another site";
     if (type == MSG_PUBLISHED)
         on_published(s, me->who, m);
@@ -389,7 +391,9 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     struct member *me = member_of(s, link);
     if (!me)
         return;
-    if (type == MSG_STATUS)
+    if (me->who.role == ROLE_JOIN && type != MSG_ENROL)
+        refuse(s, link, "has a token, which is good for enrolling only");
+    else if (type == MSG_STATUS)
         answer_status(s, link);
     else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
         shell_stop_asked(s);

@@ -53,7 +53,7 @@ int stage_open_checkpoints(struct stage *s, struct err *err)
         return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
     snprintf(root, sizeof root, "%s/ckpt", s->run);
     int rc = ckpt_list(root, all, FOUND_MAX, &count, err);
-    if (rc == 0)
+    if (rc == 0 || count > 0)             /* another site's folder may be out of reach */
         rc = open_any(s, all, count, s->step, s->generation, &s->model, err);
     if (rc == 0)
         rc = open_trained(s, all, count, err);

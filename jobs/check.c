@@ -293,6 +293,19 @@ static void check_doors(struct job *job, const struct tree *root)
                    line_of(job, listen));
 }
 
+/* Whether it is plain or TLS follows from the address: there is no way to ask for plain metrics that other hosts could read. */
+static void check_metrics(struct job *job, const struct tree *root)
+{
+    const struct tree *t = at(root, "coordinator.metrics");
+    const char *text = job->spec.metrics;
+    size_t host = text ? strspn(text, HOST_CHARACTERS) : 0;
+    if (!check_host_port(job, t, "coordinator.metrics", text) || !text)
+        return;
+    if (host != strlen(text) || host > DOOR_HOST_MAX + strlen(strrchr(text, ':')))
+        problem_at(job, t, "coordinator.metrics", NULL,
+                   "'%.80s' is no HOST:PORT; without a scheme: loopback addresses show plain HTTP, every other one TLS to those who hold a certificate of the run", text);
+}
+
 static void read_train(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
@@ -349,6 +362,7 @@ static void read_rest(struct job *job, const struct tree *root)
     s->listen = text_at(root, "coordinator.listen");
     s->address = text_at(root, "coordinator.address");
     s->coordinator_door = text_at(root, "coordinator.door");
+    s->metrics = text_at(root, "coordinator.metrics");
     s->inside = INSIDE_ALLREDUCE;
     s->checkpoint_every = (uint64_t)number_at(root, "checkpoint.every");
     s->checkpoint_keep = (uint32_t)number_at(root, "checkpoint.keep");
@@ -379,6 +393,7 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
     check_doors(job, root);
+    check_metrics(job, root);
     if (check_files && reads_here(&job->spec))
         check_data_files(job, root);
     if (!job->problems.errors)

@@ -91,6 +91,7 @@ struct job_spec {
     const char *listen;              /* coordinator.listen, HOST:PORT */
     const char *address;             /* coordinator.address or NULL */
     const char *coordinator_door;    /* site whose front door the coordinator stands behind, or NULL: it listens itself */
+    const char *metrics;             /* coordinator.metrics, HOST:PORT, or NULL: not shown */
     uint32_t site_count;
     struct job_site sites[SITES_MAX];
     enum job_inside inside;
@@ -138,10 +139,25 @@ const char *nearest_name(const char *text, const char *const *names, unsigned co
 void problems_print(const struct problems *p, FILE *out);
 void problems_print_json(const struct problems *p, FILE *out);
 
+/* The table of keys, for whoever shows it: reference, completion. False: past the last one. */
+struct job_key {
+    const char *path, *doc;           /* "train.optimizer.lr"; an element of a list: "sites[].name" */
+    char takes[160];                  /* "a whole number from 1 to 64" */
+    const char *fallback, *choices, *later, *refused;   /* default as it would be written; "a|b"; choices to come; why the key is not taken; or NULL */
+    bool required, map, file, yes_no;
+};
+bool job_key(unsigned index, struct job_key *out);
 /* JSON Schema (draft-07) of the spec, from the same table. */
 void job_schema_print(FILE *out);
-/* A short working spec, commented, for `viaduct init`. */
-void job_init_print(FILE *out, const char *name);
+/* A short spec, commented, for `viaduct init`. */
+struct job_init {
+    const char *name, *family;
+    const char *train[2], *eval[2];   /* images, labels; eval[0] NULL: no held-out set */
+    unsigned classes, height, width, sites, ranks;   /* ranks: of each site */
+    enum job_via via;                 /* VIA_JOIN: the first site is local, the others join */
+    const char *host;                 /* of this machine, as those that join reach it */
+};
+void job_init_print(FILE *out, const struct job_init *what);
 
 /* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
  * key with old and new value. */

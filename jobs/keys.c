@@ -58,6 +58,7 @@ const struct key keys[] = {
     {"coordinator.listen", KEY_TEXT, .fallback = "127.0.0.1:0", .doc = "HOST:PORT; port 0 takes a free one"},
     {"coordinator.address", KEY_TEXT, .doc = "HOST:PORT that other hosts dial; required for several sites that are not local"},
     {"coordinator.door", KEY_NAME, .doc = "site by whose front door it is reached, instead of a port of its own"},
+    {"coordinator.metrics", KEY_TEXT, .doc = "HOST:PORT of metrics for Prometheus, default none; port 0 takes a free one; plain HTTP on loopback, else TLS with the run's certificates"},
     {"coordinator.log", KEY_ENUM, .choices = "sqlite", .later = "etcd", .fallback = "sqlite", .doc = "where decisions are kept"},
 
     {"sites", KEY_LIST, 1, SITES_MAX, .doc = "sites, default one local site with one rank"},

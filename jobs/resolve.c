@@ -162,6 +162,8 @@ void resolve_text(struct job *job)
         s->deterministic ? "true" : "false", s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
+    if (s->metrics)
+        add(&t, ", metrics: \"%s\"", s->metrics);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0, slurm = 0; i < s->site_count; i++) {
         const struct job_site *site = &s->sites[i];

@@ -26,7 +26,8 @@ enum {
 };
 
 /* ---- who ---- */
-enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN };
+enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN,
+            ROLE_VIEWER /* only looks: in certificates, never in a message */ };
 struct process_id {            /* a process, or one launch of it: a restarted one has another instance and no role */
     uint8_t role;              /* enum role */
     uint8_t site;              /* index in the plan */

@@ -166,10 +166,11 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_true(!b.spec.sites[1].door && !b.spec.coordinator_door);
     job_fini(&a);
     job_fini(&b);
-    load(&a, good, "sites=[{name: a, door: 'host.example:0'}, {name: b, door: null}]", "coordinator.door=a");
+    load(&a, good, "sites=[{name: a, door: 'host.example:0'}, {name: b, door: null}]", "coordinator={door: a, metrics: '[::1]:0'}");
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     assert_string_equal(b.spec.coordinator_door, "a");
+    assert_string_equal(b.spec.metrics, "[::1]:0");
     assert_string_equal(b.spec.sites[0].door, "host.example:0");
     assert_null(b.spec.sites[1].door);
     job_fini(&a);
