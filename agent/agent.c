@@ -32,11 +32,12 @@ struct agent {
     struct rundir run;
     struct job job;
     const char *site;
+    char name[80];               /* in file names: the site's, ".NODE" behind it when this is not its first host */
     uint8_t site_index;
+    uint16_t node, nodes, first_rank, end_rank;   /* this host of the site, and the ranks that lie on it; host 0 has shards, checkpoints and export as well */
     bool external_gang;          /* mpirun started the ranks */
     struct world *world;         /* ... this one; else NULL */
     char mpirun[512];            /* which launches this site's gang */
-    bool visiting;               /* this site comes and goes */
     bool embedded;               /* shards live in the ranks: slots are no processes */
     struct identity *identity;
     struct msg_hello hello;
@@ -57,6 +58,12 @@ struct agent {
 
 static void follow_view(struct agent *a);
 
+static bool is_visiting(void)
+{
+    const char *visiting = getenv("VIADUCT_VISITING");
+    return visiting && *visiting;
+}
+
 static void tell(struct agent *a, enum msg_type type, const void *m)
 {
     struct err err = ERR_INIT;
@@ -68,10 +75,10 @@ static void tell(struct agent *a, enum msg_type type, const void *m)
 /* Orderly: the farewell and what was told before leave the queue, then the link's end ends the loop. */
 static void end_if_done(struct agent *a)
 {
-    if (!a->stopping || a->leaving || children_count(&a->children) > 0 || publisher_waiting(a->publisher) > 0)
+    if (!a->stopping || a->leaving || children_count(&a->children) > 0 || (a->publisher && publisher_waiting(a->publisher) > 0))
         return;
     a->leaving = true;
-    segments_end_run(a->run.job, a->site);
+    segments_end_run(a->run.job, a->site, a->first_rank, a->end_rank);
     struct msg_leave m = {.who = a->hello.who};
     tell(a, MSG_LEAVE, &m);
     if (a->link)
@@ -138,9 +145,11 @@ static bool gang_lives(void *arg, uint32_t incarnation)
     return false;
 }
 
+static int own_host(const struct agent *a) { return a->nodes > 1 ? a->node : -1; }
+
 static void kill_gang(struct agent *a, uint32_t incarnation)
 {
-    segments_end_gang(a->run.job, a->site, incarnation);
+    segments_end_gang(a->run.job, a->site, own_host(a), incarnation);
     for (unsigned i = 0; i < CHILDREN_MAX; i++) {
         struct child *k = &a->children.child[i];
         if (k->used && k->who.role == ROLE_WORKER && k->who.instance == incarnation && !k->killed)
@@ -152,7 +161,7 @@ static void on_child_end(void *arg, const struct msg_exited *m, bool killed)
 {
     struct agent *a = arg;
     bool rank = m->who.role == ROLE_WORKER, fell = m->signal != 0 || m->code != 0;
-    /* A gang dies whole: one fallen rank takes the others with it, at once. */
+    /* A gang dies whole: one fallen rank takes the others with it, at once; those on other hosts when the coordinator names another launch. */
     if (rank && ((fell && !killed && !a->stopping) || !gang_lives(a, m->who.instance)))
         kill_gang(a, m->who.instance);
     if (!killed)
@@ -177,7 +186,7 @@ static int launch_gang(struct agent *a, const struct view_gang *gang, struct err
     TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
     if (a->children.mpirun)
         return children_launch_world(&a->children, (struct process_id){.role = ROLE_WORKER, .site = a->site_index, .instance = gang->incarnation}, gang->ranks, err);
-    for (unsigned r = 0; r < gang->ranks; r++) {
+    for (unsigned r = a->first_rank; r < a->end_rank; r++) {
         struct process_id who = {.role = ROLE_WORKER, .site = a->site_index, .index = (uint16_t)r, .instance = gang->incarnation};
         TRY(children_launch(&a->children, who, NULL, err));
         failpoint(FAIL_AGENT_LAUNCH);
@@ -196,15 +205,15 @@ static void note_unseen_death(struct agent *a, enum role role, unsigned index, u
 
 static void check_gang(struct agent *a, const struct view_gang *gang)
 {
-    unsigned processes = a->children.mpirun ? 1 : gang->ranks, missing = processes;
-    for (unsigned r = 0; r < processes; r++) {
+    unsigned end = a->children.mpirun ? a->first_rank + 1u : a->end_rank, missing = end;
+    for (unsigned r = a->first_rank; r < end; r++) {
         struct process_id who = {.role = ROLE_WORKER, .index = (uint16_t)r, .instance = gang->incarnation};
         if (children_death(&a->children, who))
             return;
         if (!children_find(&a->children, ROLE_WORKER, who.index, who.instance))
             missing = MIN(missing, r);
     }
-    if (missing == processes)
+    if (missing == end)
         return;
     note_unseen_death(a, ROLE_WORKER, missing, gang->incarnation);
     kill_gang(a, gang->incarnation);
@@ -214,7 +223,7 @@ static void check_gang(struct agent *a, const struct view_gang *gang)
 static int end_without_world(struct agent *a, unsigned ranks, struct err *err)
 {
     struct msg_drain m = {.site = a->site_index};
-    if (!a->visiting)
+    if (!is_visiting())
         return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
                        a->site, ranks, a->run.path, a->run.path, a->site);
     log_error(&a->log, "the MPI world of this site is gone: it leaves the run");
@@ -255,7 +264,7 @@ static void on_world_gone(void *arg)
         children_remember_death(&a->children, &m);
         tell(a, MSG_EXITED, &m);
     }
-    if (a->visiting) {
+    if (is_visiting()) {
         struct err none = ERR_INIT;
         end_without_world(a, 0, &none);
     }
@@ -303,7 +312,7 @@ static void follow_view(struct agent *a)
     int rc = 0;
     if (a->stopping || !a->have_view)
         return;
-    for (unsigned s = 0; s < a->view.slot_count && rc == 0 && !a->embedded; s++)
+    for (unsigned s = 0; s < a->view.slot_count && rc == 0 && !a->embedded && a->node == 0; s++)
         if (a->view.slot[s].site == a->site_index)
             rc = follow_slot(a, s, &a->view.slot[s], &err);
     if (rc == 0)
@@ -403,6 +412,9 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     free(m);
     a->joined = true;
     a->lost_since_ms = 0;
+    const char *told = getenv("VIADUCT_HOST_ADDRESS");
+    if (!told || !*told)
+        link_own_host(link, a->children.host_address, sizeof a->children.host_address);
     tell_deaths(a);
     if (a->drain)
         ask_to_drain(a);
@@ -418,6 +430,16 @@ static void on_view(struct agent *a, const struct msg_view *m)
     follow_view(a);
 }
 
+/* How the run ended, the coordinator's own exit says; but a visitor is its own. One that is a Slurm job waits for the next start of a run that was stopped: that is
+ * the usual course of a run under Slurm. */
+static void stop_asked(struct agent *a, enum stop_why why)
+{
+    bool waits = is_visiting() && why == STOP_REQUESTED && slurm_environment_read().inside;
+    a->sent_away = is_visiting() && why == STOP_FAILED;
+    waits = waits || a->goes_without_world;
+    begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : waits ? err_exit_code(ERR_TEMPORARY) : 0);
+}
+
 static void on_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t payload_size)
 {
     struct agent *a = arg;
@@ -428,13 +450,13 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         a->embedded = ((const struct msg_plan *)msg)->embedded;
     } else if (type == MSG_MANIFEST) {
         failpoint(FAIL_AGENT_MANIFEST);
-        publisher_ask(a->publisher, msg, payload, payload_size);
+        if (a->publisher)
+            publisher_ask(a->publisher, msg, payload, payload_size);
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        a->sent_away = a->visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED;   /* else the coordinator's own exit says it */
-        begin_stop(a, a->goes_without_world ? err_exit_code(ERR_TEMPORARY) : a->sent_away ? err_exit_code(ERR_JOB) : 0);
+        stop_asked(a, ((const struct msg_stop *)msg)->why);
     }
 }
 
@@ -505,18 +527,6 @@ static void on_parent_line(void *arg, const char *line)
         a->orphan = true;   /* the coordinator sees it too and stops the run in good order */
 }
 
-static void on_term(void *arg, int signo)
-{
-    struct agent *a = arg;
-    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
-        a->drain = true;
-        ask_to_drain(a);
-        return;
-    }
-    kill_children(a);
-    begin_stop(a, 128 + signo);
-}
-
 /* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
 static void on_drain(void *arg, int signo)
 {
@@ -529,6 +539,22 @@ static void on_drain(void *arg, int signo)
         begin_stop(a, 0);
 }
 
+static void on_term(void *arg, int signo)
+{
+    struct agent *a = arg;
+    if (a->children.ignore_term && signo == SIGTERM && is_visiting()) {
+        on_drain(a, signo);
+        return;
+    }
+    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
+        a->drain = true;
+        ask_to_drain(a);
+        return;
+    }
+    kill_children(a);
+    begin_stop(a, 128 + signo);
+}
+
 static int watch_parent(struct agent *a, struct err *err)
 {
     const char *text = getenv("VIADUCT_PARENT_FD");
@@ -537,6 +563,18 @@ static int watch_parent(struct agent *a, struct err *err)
     int fd = (int)strtol(text, NULL, 10);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     return loop_read_lines(a->loop, fd, on_parent_line, a, err);
+}
+
+static int find_node(struct agent *a, const struct core_config *placed, struct err *err)
+{
+    uint16_t first[HOSTS_LIMIT + 1];
+    a->nodes = (uint16_t)a->job.spec.sites[a->site_index].nodes;
+    if (a->node >= a->nodes)
+        return err_set(err, ERR_USAGE, "--node %u: site '%s' has nodes 0 to %u", a->node, a->site, a->nodes - 1u);
+    placement_nodes(placed->plan.lanes, &placed->gang[a->site_index], a->nodes, first);
+    a->first_rank = first[a->node];
+    a->end_rank = first[a->node + 1];
+    return 0;
 }
 
 static int read_spec(struct agent *a, struct err *err)
@@ -555,9 +593,16 @@ static int read_spec(struct agent *a, struct err *err)
         a->site_index = (uint8_t)i;
         placement_of(&a->job.spec, placed);   /* the plan's message comes after the first launch */
         a->embedded = placed->plan.embedded;
+        rc = find_node(a, placed, err);
     }
     free(placed);
     return rc;
+}
+
+/* A site that is `via: join` may be the job of another cluster. */
+static bool in_slurm_job(const struct agent *a)
+{
+    return a->job.spec.sites[a->site_index].via == VIA_SLURM || (is_visiting() && slurm_environment_read().inside);
 }
 
 static int take_over(struct agent *a, struct err *err)
@@ -565,21 +610,21 @@ static int take_over(struct agent *a, struct err *err)
     struct children *c = &a->children;
     const char *own = getenv("VIADUCT_WORKER");
     *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
-                           .ignore_term = a->job.spec.sites[a->site_index].via == VIA_SLURM, .ended = on_child_end, .arg = a};
+                           .ignore_term = in_slurm_job(a), .host = a->node, .hosts = a->nodes, .ended = on_child_end, .arg = a};
     if (a->job.spec.sites[a->site_index].via == VIA_MPIRUN && !a->external_gang) {
         TRY(slurm_find("mpirun", a->mpirun, sizeof a->mpirun, err));
         c->mpirun = a->mpirun;
     }
-    snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
-    snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
+    snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->name);
+    snprintf(c->socket_path, sizeof c->socket_path, a->node ? "%s/a-%u.%u" : "%s/a-%u", a->run.sockets, a->site_index, a->node);
     TRY(door_open(c->socket_path, &a->door, err));
-    const char *in_spec = a->job.spec.sites[a->site_index].door;
-    const char *wanted = a->visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
-    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
+    const struct job_site *site = &a->job.spec.sites[a->site_index];
+    const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : site->door;   /* nobody dials a visiting site */
+    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, (struct front_place){wanted, site->door_address}, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
     if (a->external_gang)
         TRY(world_open(a->loop, a->run.path, a->site, on_world_gone, a, &a->world, err));
-    segments_sweep(a->run.job, a->site, gang_lives, a);
+    segments_sweep(a->run.job, a->site, own_host(a), gang_lives, a);
     return 0;
 }
 
@@ -592,10 +637,11 @@ static int set_up(struct agent *a, struct err *err)
     TRY(loop_new(&a->loop, err));
     snprintf(path, sizeof path, "%s/state/tls", a->run.path);
     TRY(identity_load(path, a->site, ROLE_AGENT, &a->identity, err));
-    a->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_AGENT, .site = a->site_index}};
+    a->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_AGENT, .site = a->site_index, .index = a->node}};
     snprintf(a->hello.job, sizeof a->hello.job, "%s", a->run.job);
     snprintf(a->hello.build, sizeof a->hello.build, "%s", VIADUCT_VERSION);
-    TRY(publisher_open(a->loop, &a->log, a->run.path, a->site, a->site_index, &a->job.spec, on_published, a, &a->publisher, err));
+    if (a->node == 0)
+        TRY(publisher_open(a->loop, &a->log, a->run.path, a->site, a->site_index, &a->job.spec, on_published, a, &a->publisher, err));
     TRY(take_over(a, err));
     TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
     TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
@@ -606,10 +652,19 @@ static int set_up(struct agent *a, struct err *err)
     return 0;
 }
 
+static int read_node(struct agent *a, const char *text, struct err *err)
+{
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+    if (!*text || *end || n >= HOSTS_LIMIT)
+        return err_set(err, ERR_USAGE, "--node is '%s', not the number of a host of the site, from 0", text);
+    a->node = (uint16_t)n;
+    return 0;
+}
+
 static int parse(struct agent *a, int argc, char **argv, struct err *err)
 {
-    const char *run = NULL, *visiting = getenv("VIADUCT_VISITING");
-    a->visiting = visiting && *visiting;
+    const char *run = NULL;
     a->door_wanted = getenv("VIADUCT_DOOR");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
@@ -618,6 +673,8 @@ static int parse(struct agent *a, int argc, char **argv, struct err *err)
             a->site = argv[++i];
         else if (strcmp(argv[i], "--door") == 0 && i + 1 < argc)
             a->door_wanted = argv[++i];
+        else if (strcmp(argv[i], "--node") == 0 && i + 1 < argc)
+            TRY(read_node(a, argv[++i], err));
         else if (strcmp(argv[i], "--external-gang") == 0)
             a->external_gang = true;
         else
@@ -625,14 +682,15 @@ static int parse(struct agent *a, int argc, char **argv, struct err *err)
     }
     if (!run || !a->site)
         return err_set(err, ERR_USAGE, "--run DIR and --site NAME are needed; `viaduct run` starts agents by itself");
+    snprintf(a->name, sizeof a->name, a->node ? "%.64s.%u" : "%.64s", a->site, a->node);
     return rundir_open(&a->run, run, err);
 }
 
 static int start(struct agent *a, struct err *err)
 {
-    char path[600], who[80];
-    snprintf(path, sizeof path, "%s/log/agent-%s.jsonl", a->run.path, a->site);
-    snprintf(who, sizeof who, "agent %s", a->site);
+    char path[640], who[80];
+    snprintf(path, sizeof path, "%s/log/agent-%s.jsonl", a->run.path, a->name);
+    snprintf(who, sizeof who, a->node ? "agent %.64s/%u" : "agent %.64s", a->site, a->node);
     log_open(&a->log, path, who, a->run.job);
     snprintf(path, sizeof path, "%s/state", a->run.path);
     const char *wrong = failpoint_init(path);

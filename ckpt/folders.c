@@ -108,6 +108,16 @@ int ckpt_list_step(const char *root, uint64_t step, struct ckpt_found *out, uint
     return l.unreadable.code ? *err = l.unreadable, err->code : 0;
 }
 
+/* A rollback that went below it took it back: there are ones of a newer generation, all of them below. */
+static bool superseded(const struct ckpt_found *f, const struct ckpt_found *all, uint32_t count)
+{
+    const struct ckpt_found *newest = f;
+    for (uint32_t i = 0; i < count; i++)
+        if (all[i].published && (all[i].generation > newest->generation || (all[i].generation == newest->generation && all[i].step > newest->step)))
+            newest = &all[i];
+    return newest->generation > f->generation && newest->step < f->step;
+}
+
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
                 bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err)
 {
@@ -123,7 +133,7 @@ int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, s
     for (uint32_t i = 0; rc == 0 && i < count && !found; i++) {
         struct err why = ERR_INIT;
         struct ckpt_manifest m;
-        if (!all[i].published || (is_void && is_void(arg, &all[i])))
+        if (!all[i].published || (is_void ? is_void(arg, &all[i]) : superseded(&all[i], all, count)))
             continue;
         int opened = ckpt_open(fs, all[i].dir, &m, &why);
         if (opened == 0 && ckpt_verify(fs, all[i].dir, &m, &why) == 0) {
@@ -159,16 +169,6 @@ static int remove_folder(const struct fs *fs, const char *dir, struct err *err)
     return rc < 0 && rc != -ENOENT ? err_errno(err, -rc, "cannot remove %s", dir) : 0;
 }
 
-/* A rollback that went below it took it back: there are ones of a newer generation, all of them below. */
-static bool is_void(const struct ckpt_found *f, const struct ckpt_found *all, uint32_t count)
-{
-    const struct ckpt_found *newest = f;
-    for (uint32_t i = 0; i < count; i++)
-        if (all[i].published && (all[i].generation > newest->generation || (all[i].generation == newest->generation && all[i].step > newest->step)))
-            newest = &all[i];
-    return newest->generation > f->generation && newest->step < f->step;
-}
-
 int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_t always, struct err *err)
 {
     uint32_t count = 0, kept = 0;
@@ -180,7 +180,7 @@ int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_
     list_site(site_dir, "", &l);
     qsort(all, count, sizeof *all, newest_first);
     for (uint32_t i = 0; i < count && kept < (keep ? keep : 1); i++)
-        if (all[i].published && !is_void(&all[i], all, count)) {
+        if (all[i].published && !superseded(&all[i], all, count)) {
             struct err none = ERR_INIT;
             struct ckpt_manifest m;
             if (ckpt_open(fs, all[i].dir, &m, &none) < 0)

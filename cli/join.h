@@ -15,6 +15,9 @@ struct join_request {
 };
 /* Stays until the site has left. Returns the exit code. */
 int join_site(const struct join_request *q);
+/* `viaduct run` with --coordinator: whether its options go together; and that verb, for a process that mpirun did not start. */
+int join_check_run(const struct args *a, struct err *err);
+int join_run(const struct args *a, int argc, char **argv);
 /* ERR_NOT_FOUND, with the nearest name. */
 int join_find_site(const struct job_spec *spec, const char *name, unsigned *index, struct err *err);
 void join_default_dir(const char *site, const char *dir, char *out, size_t size);

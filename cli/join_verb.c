@@ -18,6 +18,7 @@
 #include "cli/live.h"
 #include "cli/mpi_world.h"
 #include "cli/rundirs.h"
+#include "cli/slurm_run.h"
 #include "coordinator/coordinator.h"
 #include "net/net.h"
 #include "slurm/slurm.h"
@@ -45,6 +46,10 @@ struct joining {
     unsigned interrupts, quick;
     uint64_t started_ms, lost_since_ms;
     int code;
+    /* the Slurm job that it lives in, if it does */
+    struct job *job;
+    struct slurm_run *slurm;
+    uint64_t drain_ms;                /* when to look whether the time limit is near; UINT64_MAX: never */
 };
 
 /* ---- enrolment ---- */
@@ -249,11 +254,58 @@ static int start_agent(struct joining *j, struct err *err)
     return launch_local(&what, &j->agent, err);
 }
 
-static volatile sig_atomic_t interrupted;   /* a signal handler has no other way to say it */
-static void on_signal(int signo) { (void)signo; interrupted++; }
+static volatile sig_atomic_t interrupted, newest_signal;   /* a signal handler has no other way to say it */
+static void on_signal(int signo) { newest_signal = signo; interrupted++; }
+
+/* ---- inside a Slurm job ---- */
+/* RUN/state/start tells an agent that Slurm lost, and started again elsewhere, that it is not the one any more. */
+static int open_slurm(struct joining *j, struct err *err)
+{
+    char path[PATH_MAX + 64], start[64];
+    struct slurm_environment env = slurm_environment_read();
+    int site = -1;
+    if (!env.inside)
+        return 0;
+    j->job = calloc(1, sizeof *j->job);
+    CHECK(j->job != NULL);
+    snprintf(path, sizeof path, "%s/spec.yaml", j->dir);
+    TRY(job_load(j->job, path, NULL, 0, false, err));
+    for (unsigned i = 0; i < j->job->spec.site_count; i++)
+        if (strcmp(j->job->spec.sites[i].name, j->site) == 0)
+            site = (int)i;
+    snprintf(path, sizeof path, "%s/state/start", j->dir);
+    snprintf(start, sizeof start, "%llu.%u\n", (unsigned long long)env.job, env.restart);
+    TRY(fs_publish_file(&fs_real, path, start, strlen(start), err));
+    return slurm_run_open(&j->job->spec, site, &j->run.run, &j->slurm, err);
+}
+
+/* Its signals come to everyone and more than once: the first makes the site leave, and what takes too long Slurm kills itself. */
+static void leave_for_slurm(struct joining *j)
+{
+    int signo = (unsigned)interrupted == j->interrupts ? 0 : newest_signal;
+    bool first = !slurm_run_signalled(j->slurm);
+    j->interrupts = (unsigned)interrupted;
+    if (first && signo == 0 && clock_now_ms() >= j->drain_ms) {
+        uint64_t left = slurm_run_drain_in_ms(j->slurm);
+        j->drain_ms = left == UINT64_MAX ? left : clock_now_ms() + left;
+        signo = left == 0 ? SIGUSR1 : 0;
+    }
+    if (!signo)
+        return;
+    const char *text = slurm_run_signal(j->slurm, signo);
+    if (!first)
+        return;
+    fprintf(stderr, "%s: leaving, lanes and copies move to the other sites\n", text);
+    if (j->agent)
+        kill(j->agent, SIGUSR1);
+}
 
 static void drain_or_kill(struct joining *j)
 {
+    if (j->slurm) {
+        leave_for_slurm(j);
+        return;
+    }
     if ((unsigned)interrupted == j->interrupts || !j->agent)
         return;
     j->interrupts = (unsigned)interrupted;
@@ -269,13 +321,13 @@ static bool agent_ended(struct joining *j, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     j->agent = 0;
     j->code = code;
-    if (code == 0 || j->interrupts || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
+    if (code == 0 || j->interrupts || slurm_run_signalled(j->slurm) || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
         return false;
     if (code == 75 && j->q->ranks)        /* an MPI world is for once */
         return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
-        j->lost_since_ms = j->started_ms;
+        j->lost_since_ms = now;
     else if (code != 75)
         j->lost_since_ms = 0;
     return j->quick < QUICK_MAX && !(j->lost_since_ms && now - j->lost_since_ms > PATIENCE_MS);
@@ -286,6 +338,8 @@ static int supervise(struct joining *j, struct err *err)
     struct sigaction act = {.sa_handler = on_signal};
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    if (j->slurm)
+        sigaction(SIGUSR1, &act, NULL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (pipe2(j->parent_pipe, O_CLOEXEC) < 0)
         return err_errno(err, errno, "cannot make a pipe");
@@ -359,7 +413,9 @@ static int settle_in(struct joining *j, struct err *err)
     char before[40];
     TRY(check_site(q, err));
     TRY(make_folders(j, err));
-    TRY(rundirs_lock_visit(&j->run, j->dir, err));
+    j->run = (struct opened_run){.supervisor_fd = -1, .lock_fd = -1};
+    if (!slurm_environment_read().inside)   /* there a start that Slurm has lost may live on: RUN/state/start ends it */
+        TRY(rundirs_lock_visit(&j->run, j->dir, err));
     TRY(enrolled_already(j, &already, err));
     if (!already)
         TRY(enrol(j, q->token, err));
@@ -369,7 +425,20 @@ static int settle_in(struct joining *j, struct err *err)
     TRY(own_data(j, q->job, err));   /* again: it may have been wrong when the token was used */
     snprintf(before, sizeof before, "mpirun -n %u", q->ranks);
     TRY(rundirs_keep_command(j->dir, q->ranks ? before : "", q->argc, q->argv, err));
-    return rundir_open(&j->run.run, j->dir, err);
+    TRY(rundir_open(&j->run.run, j->dir, err));
+    return open_slurm(j, err);
+}
+
+/* What a person is told at the end, and the exit code. */
+static int tell_end(const struct joining *j)
+{
+    char command[RESUME_COMMAND_BYTES];
+    if (j->code != 0 && !j->interrupts && !slurm_run_signalled(j->slurm))
+        return verb_fail_with_words(j);
+    rundirs_resume_command(j->dir, command, sizeof command);
+    bool again = j->interrupts && !j->slurm;
+    fprintf(stderr, "site %s has left%s%s\n", j->site, again ? "; come again with: " : "", again ? command : "");
+    return 0;
 }
 
 int join_site(const struct join_request *q)
@@ -385,12 +454,14 @@ int join_site(const struct join_request *q)
     if (rc < 0)
         return cli_fail(q->verb, &err);
     mpi_world_take_terminal();
-    if (j.code != 0 && !j.interrupts)
-        return verb_fail_with_words(&j);
-    char command[RESUME_COMMAND_BYTES];
-    rundirs_resume_command(j.dir, command, sizeof command);
-    fprintf(stderr, "site %s has left%s%s\n", j.site, j.interrupts ? "; come again with: " : "", j.interrupts ? command : "");
-    return 0;
+    int code = tell_end(&j);
+    if (j.slurm)
+        code = slurm_run_end(j.slurm, code == 0 && !slurm_run_signalled(j.slurm) ? "completed" : "", code);
+    slurm_run_free(j.slurm);
+    if (j.job)
+        job_fini(j.job);
+    free(j.job);
+    return code;
 }
 
 int verb_join(int argc, char **argv)
@@ -406,6 +477,32 @@ int verb_join(int argc, char **argv)
     struct join_request q = {.verb = "join", .address = a.positional[0], .site = args_value(&a, "--site"), .token = args_value(&a, "--token"),
                              .dir = args_value(&a, "--dir"), .args = &a, .argc = argc, .argv = argv};
     return join_site(&q);
+}
+
+/* ---- the same by `viaduct run` ---- */
+int join_check_run(const struct args *a, struct err *err)
+{
+    if (!args_value(a, "--coordinator") && !args_value(a, "--token"))
+        return 0;
+    if (!args_value(a, "--coordinator") || !args_value(a, "--token") || !args_value(a, "--site"))
+        return err_set(err, ERR_USAGE, "a site of a run that lives elsewhere is named by all of --site NAME --coordinator HOST:PORT --token FILE");
+    if (args_value(a, "--resume") || args_value(a, "--worker"))
+        return err_set(err, ERR_USAGE, "%s is for the run itself; a site that comes again needs no other words than the first time",
+                       args_value(a, "--resume") ? "--resume" : "--worker");
+    return 0;
+}
+
+int join_run(const struct args *a, int argc, char **argv)
+{
+    const char *ranks = args_value(a, "--ranks");
+    struct job job;
+    memset(&job, 0, sizeof job);
+    struct join_request q = {.verb = "run", .address = args_value(a, "--coordinator"), .site = args_value(a, "--site"), .token = args_value(a, "--token"),
+                             .dir = args_value(a, "--dir"), .args = a, .job = &job, .ranks = ranks ? (unsigned)strtoul(ranks, NULL, 10) : 0, .argc = argc, .argv = argv};
+    int rc = cli_load_spec("run", &job, a->positional[0], a, true);
+    int code = rc < 0 ? err_exit_code(rc) : join_site(&q);
+    job_fini(&job);
+    return code;
 }
 
 /* ---- token, drain ---- */

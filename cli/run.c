@@ -37,6 +37,7 @@ struct minder {                       /* one process that we keep alive */
     struct supervisor *s;
     char name[80];
     const char *argv[16];
+    unsigned once;                    /* the coordinator's arguments from here on are for its first start */
     struct slurm_step *step;          /* agents of a Slurm site: what srun is told; NULL: a process of this host */
     pid_t pid;                        /* 0: not running */
     struct process_watch *watch;
@@ -57,7 +58,7 @@ struct supervisor {
     struct job job;
     int parent_pipe[2];               /* we hold the writing end: its end of file tells everyone that we are gone */
     char parent_env[48];
-    struct minder minder[1 + SITES_MAX];
+    struct minder minder[1 + SITES_MAX * RANKS_MAX];   /* nodes are not more than ranks */
     unsigned minder_count;
     struct live *live;
     struct slurm_run *slurm;          /* NULL: no site is `via: slurm` */
@@ -75,7 +76,8 @@ static int start(struct minder *m, struct err *err)
 {
     char path[700];
     snprintf(path, sizeof path, "%s/log/%s.out", m->s->dir.run.path, m->name);
-    const char *env[] = {m->step ? "VIADUCT_PARENT_FD=" : m->s->parent_env, NULL};   /* a pipe does not reach another host */
+    /* A pipe does not reach another host, and this one's address is not that one's. */
+    const char *env[] = {m->step ? "VIADUCT_PARENT_FD=" : m->s->parent_env, m->step ? "VIADUCT_HOST_ADDRESS=" : NULL, NULL};
     struct launch what = {.argv = m->argv, .env = env, .output_path = path, .keep_fd = m->s->parent_pipe[0], .own_session = true};
     if (m->step) {
         what.program = slurm_run_srun(m->s->slurm);
@@ -137,7 +139,7 @@ static void restart(void *arg)
     struct minder *m = arg;
     struct err err = ERR_INIT;
     if (m->is_coordinator)
-        m->argv[3] = NULL;            /* without --fresh: what lives is taken over */
+        m->argv[m->once] = NULL;      /* without --fresh: what lives is taken over */
     if (m->s->farewell && !m->is_coordinator) {
         process_over(m, 0);
     } else if (start(m, &err) < 0) {
@@ -206,7 +208,9 @@ static void on_interrupt(void *arg, int signo)
         bool first = !slurm_run_signalled(s->slurm);
         const char *text = slurm_run_signal(s->slurm, signo);
         if (first) {
-            live_note(s->live, text);
+            char note[120];
+            snprintf(note, sizeof note, "%s: saving a checkpoint and stopping", text);
+            live_note(s->live, note);
             live_want_stop(s->live);
         }
         return;
@@ -244,20 +248,30 @@ static void add_minder(struct supervisor *s, const char *role, const char *site,
         m->argv[n++] = "--site";
         m->argv[n++] = site;
     }
+    if (s->slurm && !site && slurm_run_address(s->slurm)) {
+        m->argv[n++] = "--host";
+        m->argv[n++] = slurm_run_address(s->slurm);
+    }
+    m->once = n;
     if (flag)
         m->argv[n++] = flag;
     for (const char *const *e = s->slurm && !site ? slurm_run_ended(s->slurm) : NULL; e && *e; e++)
         m->argv[n++] = *e;
 }
 
-/* The agents of a Slurm site: one step, one on each of its nodes. */
-static void add_step(struct supervisor *s, unsigned site)
+/* The agents of a Slurm site: a step on each of its nodes. */
+static void add_steps(struct supervisor *s, unsigned site)
 {
-    add_minder(s, "agent", s->job.spec.sites[site].name, NULL);
-    struct minder *m = &s->minder[s->minder_count - 1];
-    m->step = calloc(1, sizeof *m->step);
-    CHECK(m->step != NULL);
-    slurm_run_step(s->slurm, site, m->step);
+    for (unsigned node = 0; node < s->job.spec.sites[site].nodes; node++) {
+        add_minder(s, "agent", s->job.spec.sites[site].name, NULL);
+        struct minder *m = &s->minder[s->minder_count - 1];
+        size_t n = strlen(m->name);
+        if (node)
+            snprintf(m->name + n, sizeof m->name - n, ".%u", node);
+        m->step = calloc(1, sizeof *m->step);
+        CHECK(m->step != NULL);
+        slurm_run_step(s->slurm, site, node, m->step);
+    }
 }
 
 /* Sites that join find the coordinator at its address, and parameter servers at the same host. */
@@ -298,7 +312,7 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
             continue;
         bool external = external_site && strcmp(site, external_site) == 0;
         if (s->job.spec.sites[i].via == VIA_SLURM)
-            add_step(s, i);
+            add_steps(s, i);
         else
             add_minder(s, "agent", site, external ? "--external-gang" : NULL);
     }
@@ -510,7 +524,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
         return 0;
     }
     TRY(keep_words(s, a, err));
-    TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
+    TRY(slurm_run_open(&s->job.spec, slurm_first_site(&s->job.spec), &s->dir.run, &s->slurm, err));
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 
@@ -547,32 +561,6 @@ static int end_under_slurm(struct supervisor *s, const char *run_dir, int code)
     return code;
 }
 
-/* ---- a site of a run that lives elsewhere ---- */
-static int check_visit(const struct args *a, struct err *err)
-{
-    if (!args_value(a, "--coordinator") && !args_value(a, "--token"))
-        return 0;
-    if (!args_value(a, "--coordinator") || !args_value(a, "--token") || !args_value(a, "--site"))
-        return err_set(err, ERR_USAGE, "a site of a run that lives elsewhere is named by all of --site NAME --coordinator HOST:PORT --token FILE");
-    if (args_value(a, "--resume") || args_value(a, "--worker"))
-        return err_set(err, ERR_USAGE, "%s is for the run itself; a site that comes again needs no other words than the first time",
-                       args_value(a, "--resume") ? "--resume" : "--worker");
-    return 0;
-}
-
-static int visit(const struct args *a, int argc, char **argv)
-{
-    const char *ranks = args_value(a, "--ranks");
-    struct job job;
-    memset(&job, 0, sizeof job);
-    struct join_request q = {.verb = "run", .address = args_value(a, "--coordinator"), .site = args_value(a, "--site"), .token = args_value(a, "--token"),
-                             .dir = args_value(a, "--dir"), .args = a, .job = &job, .ranks = ranks ? (unsigned)strtoul(ranks, NULL, 10) : 0, .argc = argc, .argv = argv};
-    int rc = cli_load_spec("run", &job, a->positional[0], a, true);
-    int code = rc < 0 ? err_exit_code(rc) : join_site(&q);
-    job_fini(&job);
-    return code;
-}
-
 int verb_run(int argc, char **argv)
 {
     struct args a;
@@ -584,7 +572,7 @@ int verb_run(int argc, char **argv)
         return cli_fail("run", &err);
     }
     struct mpi_environment world = mpi_environment_read();
-    if (check_visit(&a, &err) < 0)
+    if (join_check_run(&a, &err) < 0)
         return world.rank == 0 ? cli_fail("run", &err) : err_exit_code(err.code);
     bool visiting = args_value(&a, "--coordinator") != NULL;
     if (world.ranks) {
@@ -595,7 +583,7 @@ int verb_run(int argc, char **argv)
     mpi_environment_forget();             /* of the world that a supervisor was started by */
     mpi_world_keep_terminal();
     if (visiting)
-        return visit(&a, argc, argv);
+        return join_run(&a, argc, argv);
     struct supervisor *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int code = 0, rc = cli_load_spec("run", &s->job, a.positional[0], &a, true);

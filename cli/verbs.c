@@ -52,9 +52,11 @@ const struct verb verbs[] = {
      .examples = {"viaduct submit job.yaml", "viaduct submit job.yaml --dir runs/first --json"}, .main = verb_submit},
 
     {"slurm", "render SPEC", "prints the batch script that submit would submit", .nouns = "render", .takes = TAKES_SPEC, .overrides = true,
-     .options = {{"--site", "NAME", "the site whose part of the job is printed", TAKES_SITE}, {"--dir", "RUN", "the run directory, default runs/NAME", TAKES_RUN}},
+     .options = {{"--site", "NAME", "a site that is `via: join`: the script of the job that becomes it, on another cluster", TAKES_SITE},
+                 {"--dir", "RUN", "the run directory, default runs/NAME; of a site that joins: its own, default runs/join-SITE", TAKES_RUN},
+                 {"--token", "FILE", "where the token of a site that joins will lie", TAKES_FILE}},
      .exits = "2 invalid spec",
-     .examples = {"viaduct slurm render job.yaml", "viaduct slurm render job.yaml > job.sh && sbatch --test-only job.sh"}, .main = verb_slurm},
+     .examples = {"viaduct slurm render job.yaml > job.sh && sbatch --test-only job.sh", "viaduct slurm render job.yaml --site cloud --token cloud.token --dir /scratch/cloud > cloud.sh"}, .main = verb_slurm},
 
     {"status", "RUN", "where a run stands", .takes = TAKES_RUN,
      .options = {JSON_OPTION("running: phase, step, loss, rates, sites; over: status, step, error, checkpoint, final, and the command that resumes")},

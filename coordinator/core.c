@@ -289,6 +289,13 @@ static bool rank_is(const struct core *c, const struct process_id *who)
            c->next.gang[who->site].incarnation == who->instance && c->next.gang[who->site].wanted;
 }
 
+/* A site of several hosts has an agent on each. The first speaks for the site: it launches the shards, so only its list of who lives can say that one is gone. The
+ * others are heard for the deaths of their ranks; that they are silent themselves, their ranks' leases say. */
+static bool is_head(const struct process_id *who)
+{
+    return who->role == ROLE_AGENT && who->site < SITES_LIMIT && (who->index == 0 || !RULE_HEAD);
+}
+
 static void join_agent(struct core *c, struct core_out *out, const struct msg_join *m)
 {
     unsigned site = m->who.site;
@@ -345,11 +352,11 @@ void core_on_join(struct core *c, uint64_t now_ms, const struct msg_join *m, str
         core_act(out, CORE_DISOWN)->to = m->who;
         return;
     }
-    if (m->who.role == ROLE_AGENT)
+    if (is_head(&m->who))
         join_agent(c, out, m);
     else if (m->who.role == ROLE_WORKER)
         join_worker(c, out, m);
-    else {
+    else if (m->who.role == ROLE_PS) {
         struct slot_state *s = &c->slot[m->who.index];
         bool known = s->joined;
         s->joined = s->linked = s->offered = true;
@@ -373,7 +380,7 @@ static void unlink_process(struct core *c, const struct process_id *who)
         c->slot[who->index].linked = false;
     else if (rank_is(c, who))
         c->gang[who->site].linked &= ~(1ull << who->index);
-    else if (who->role == ROLE_AGENT && who->site < SITES_LIMIT)
+    else if (is_head(who))
         c->agent[who->site].joined = false;
 }
 
@@ -441,7 +448,7 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         if (m->version + WARM_ROUNDS >= c->round)
             g->warm |= 1ull << m->who.index;
         gang_unpark(c, m->who.site);
-    } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT) {
+    } else if (is_head(&m->who)) {
         c->agent[m->who.site].heard_ms = now_ms;
         c->agent[m->who.site].joined |= RULE_REBEAT;      /* silent for longer than its lease, but its link held */
         if (!c->agent[m->who.site].sent_away)
@@ -551,7 +558,7 @@ void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_ou
     begin(c, now_ms, out);
     if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
         return;
-    send_away(c, out, site, STOP_REQUESTED, "drained on request");
+    send_away(c, out, site, STOP_DRAINED, "drained on request");
     settle(c, out);
 }
 

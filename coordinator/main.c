@@ -176,11 +176,23 @@ static int listen_all(struct shell *s, struct err *err)
     return net_listen(s->loop, address, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err);
 }
 
+/* Who listens at every address of its host is found at the one that it was told. */
+static void address_for_others(const struct shell *s, char *out, size_t size)
+{
+    const char *at = s->listen_tls ? listener_address(s->listen_tls) : "";
+    bool everywhere = strncmp(at, "tls:0.0.0.0:", 12) == 0 || strncmp(at, "tls:[::]:", 9) == 0;
+    if (everywhere && s->host)
+        snprintf(out, size, strchr(s->host, ':') ? "tls:[%s]%s" : "tls:%s%s", s->host, strrchr(at, ':'));
+    else
+        snprintf(out, size, "%s", at);
+}
+
 static int tell_addresses(const struct shell *s, struct err *err)
 {
-    char path[700], text[400];
+    char path[700], text[600], at[ADDRESS_LIMIT + 32];
+    address_for_others(s, at, sizeof at);
     snprintf(path, sizeof path, "%s/state/coordinator.addr", s->run.path);
-    snprintf(text, sizeof text, "%s%s%s\n", s->listen_tls ? listener_address(s->listen_tls) : "", s->listen_tls ? "\n" : "", listener_address(s->listen_unix));
+    snprintf(text, sizeof text, "%s%s%s\n", at, at[0] ? "\n" : "", listener_address(s->listen_unix));
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
 }
 
@@ -188,7 +200,7 @@ static int tell_addresses(const struct shell *s, struct err *err)
 static int listen_at_door(struct shell *s, const char *site, struct err *err)
 {
     char door[ADDRESS_LIMIT], passing[108], name[80];
-    TRY(rundir_door(&s->run, site, door, err));
+    TRY(rundir_door_stands(&s->run, site, door, err));   /* who reads coordinator.addr is on this side of any router */
     rundir_door_socket(&s->run, shell_site(s, site), passing);
     snprintf(name, sizeof name, "coordinator.%s", s->run.job);
     const struct door_place place = {.address = door, .passing = passing, .name = name};
@@ -399,6 +411,8 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
             run = argv[++i];
         else if (strcmp(argv[i], "--fresh") == 0)
             s->restarted = false;
+        else if (strcmp(argv[i], "--host") == 0 && i + 1 < argc)
+            s->host = argv[++i];
         else if (strcmp(argv[i], "--ended") == 0 && i + 3 < argc) {   /* what the start before this one fell to */
             s->ended.who = argv[++i];
             s->ended.cause = argv[++i];

@@ -94,7 +94,7 @@ static void send_manifest(struct shell *s, const struct checkpoint_entry *e)
     struct msg_manifest m = {.generation = e->generation, .step = e->step, .site_mask = e->site_mask};
     struct bytes payload = {text, size};
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        if (s->member[i].link && s->member[i].joined && s->member[i].who.role == ROLE_AGENT)
+        if (s->member[i].link && s->member[i].joined && s->member[i].who.role == ROLE_AGENT && s->member[i].who.index == 0)
             send_to(s, &s->member[i], MSG_MANIFEST, &m, &payload);
     free(text);
 }

@@ -65,6 +65,7 @@ struct shell {
     struct identity *identity;
     struct msg_hello hello;
     struct listener *listen_tls, *listen_unix;   /* listen_tls: NULL until the front door it stands behind is there */
+    const char *host;                     /* where other hosts reach this one; NULL: as listen says */
     struct timer *door_timer;
     struct core_config config;
     struct core *core;                    /* NULL: the start failed before it */
@@ -82,7 +83,7 @@ struct shell {
     char declared_by[120];
     struct { const char *who, *cause; uint64_t ago_ms, lost_steps; } ended;   /* the start before this one, when somebody knows why; who NULL: nobody */
     bool restarted, fresh;                /* fresh: nothing of an earlier start lives; also when a fresh start died before its first view */
-    bool was_lost[SITES_LIMIT];           /* the agent's link broke */
+    uint64_t was_lost[SITES_LIMIT];       /* bit per node: the link of its agent broke */
     bool exported;                        /* told */
     struct { uint32_t incarnation; uint64_t ranks; } joined[SITES_LIMIT];   /* ranks of the newest gang that ever joined */
     struct process_id exited;             /* being told to the core: whose death it is */

@@ -102,8 +102,8 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
     }
     shell_who(s, m->who, who);
     restarts_back(s->restarts, who, loop_now_ms(s->loop));
-    if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site]) {
-        s->was_lost[m->who.site] = false;
+    if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site] >> m->who.index & 1) {
+        s->was_lost[m->who.site] &= ~(1ull << m->who.index);
         shell_event(s, "back", who, core_round(s->core), "joined again");
     }
 }
@@ -140,6 +140,10 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     struct err err = ERR_INIT;
     if (!shell_same(m->who, me->who) || m->who.site >= s->job.spec.site_count) {
         refuse(s, me->link, "joins as another than it said hello");
+        return false;
+    }
+    if (m->who.role == ROLE_AGENT && m->who.index >= s->job.spec.sites[m->who.site].nodes) {
+        refuse(s, me->link, "is of a node that its site does not have");
         return false;
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
@@ -414,7 +418,7 @@ static void agent_lost(struct shell *s, struct process_id who)
     if (phase == CORE_DONE || phase == CORE_FAILED)
         return;
     shell_who(s, who, name);
-    s->was_lost[who.site] = true;
+    s->was_lost[who.site] |= 1ull << who.index;
     shell_event(s, "lost", name, core_round(s->core), "its link broke");
     restarts_died(s->restarts, name, core_round(s->core), "its link broke: killed, crashed or cut off", loop_now_ms(s->loop));
     s->report_due = true;

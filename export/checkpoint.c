@@ -41,7 +41,11 @@ static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t coun
 static int open_trained(struct stage *s, const struct ckpt_found *all, uint32_t count, struct err *err)
 {
     uint64_t step = job_steps(&s->job.spec, s->samples_per_pass);
-    return job_prune_steps(&s->job.spec, s->samples_per_pass) && step < s->step ? open_any(s, all, count, step, 0, &s->trained, err) : 0;
+    uint32_t newest = 0;                  /* generation: an older one's copy of that step is void */
+    for (uint32_t i = 0; i < count; i++)
+        if (all[i].published && all[i].step == step)
+            newest = MAX(newest, all[i].generation);
+    return job_prune_steps(&s->job.spec, s->samples_per_pass) && step < s->step ? open_any(s, all, count, step, newest, &s->trained, err) : 0;
 }
 
 int stage_open_checkpoints(struct stage *s, struct err *err)

@@ -13,7 +13,7 @@
 #define SITES_MAX 8
 #define MODEL_INPUT_DIMS_MAX 4
 #define MODEL_CHANNELS_MAX 8
-#define RANKS_MAX 64                 /* per site, this version */
+#define RANKS_MAX 64                 /* per site, this version; nodes are not more */
 
 enum job_family { FAMILY_MLP, FAMILY_CNN };
 enum job_optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAMW };
@@ -51,7 +51,8 @@ struct job_optim {
 /* Why a Slurm job ended before its run was complete; each has a retry budget of its own. */
 enum job_retry { RETRY_TIME_LIMIT, RETRY_PREEMPTION, RETRY_NODE_FAILURE, RETRY_JOB_FAILURE, RETRIES };
 #define SLURM_OPTIONS_MAX 40
-struct job_slurm {                   /* of a site that is `via: slurm` */
+struct job_slurm {                   /* of a site that is `via: slurm`; of one that is `via: join`, for a job of another cluster that joins */
+    bool given;                      /* any of it stands in the spec */
     uint32_t time_s;                 /* 0: the partition's own limit */
     const char *partition, *account; /* NULL: Slurm's default */
     uint32_t drain_s;                /* so long before the time limit the run is saved */
@@ -63,8 +64,8 @@ struct job_slurm {                   /* of a site that is `via: slurm` */
 struct job_site {
     const char *name;
     enum job_via via;
-    uint32_t ranks, threads, ps_shards, nodes;
-    const char *door;                /* HOST:PORT of its front door, or NULL */
+    uint32_t ranks, threads, ps_shards, nodes;   /* ranks: of all nodes; threads: of a rank */
+    const char *door, *door_address; /* HOST:PORT of its front door, and as others see it; or NULL */
     bool reads_data;                 /* named by data.residency */
     struct job_slurm slurm;
 };

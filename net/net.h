@@ -85,6 +85,8 @@ const struct msg_hello *link_peer(const struct link *link);
 /* Bytes written and read on the wire, TLS and headers included. */
 void link_traffic(const struct link *link, uint64_t *sent, uint64_t *received);
 bool link_is_tls(const struct link *link);
+/* The address of this host as that link uses it: where processes beyond it reach us; empty on a local link. */
+void link_own_host(const struct link *link, char *out, size_t size);
 /* The name of the site in the certificate of the other end, accepted already; "" on a link without TLS. HELLO's site index is the peer's word only. */
 const char *link_peer_site(const struct link *link);
 

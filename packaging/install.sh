@@ -23,7 +23,8 @@ files() {
     echo "644 $made/viaduct.zsh $share/zsh/site-functions/_viaduct"
     echo "644 $made/viaduct.fish $share/fish/vendor_completions.d/viaduct.fish"
     echo "644 packaging/viaduct-coordinator@.service $PREFIX/lib/systemd/system/viaduct-coordinator@.service"
-    for f in README.md docs/README.md docs/manual/*.md; do echo "644 $f $share/doc/viaduct/$f"; done
+    for f in report/monitoring/*; do echo "644 $f $share/viaduct/monitoring/${f##*/}"; done
+    for f in README.md docs/manual/*.md; do echo "644 $f $share/doc/viaduct/$f"; done
 }
 
 # What is written for this place, from the sources and from the program's own words.
@@ -64,7 +65,7 @@ case $1 in
         files | while read -r _ _ target; do
             rm -f "$DESTDIR$target"
         done
-        for d in lib/viaduct include/viaduct share/viaduct/examples share/viaduct share/doc/viaduct/docs/manual share/doc/viaduct/docs share/doc/viaduct; do   # the others are not ours
+        for d in lib/viaduct include/viaduct share/viaduct/examples share/viaduct/monitoring share/viaduct share/doc/viaduct/docs/manual share/doc/viaduct/docs share/doc/viaduct; do   # the others are not ours
             [ ! -d "$DESTDIR$PREFIX/$d" ] || rmdir --ignore-fail-on-non-empty "$DESTDIR$PREFIX/$d"
         done ;;
 esac

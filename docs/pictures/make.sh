@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes the pictures of the README anew, of a real run: the main job over two sites, with one rank killed on the way. Takes one to three minutes.
-# Needs tmux, chromium, poppler-utils, python3; `make` and the data set first.
+# Needs tmux, chromium, python3; `make` and the data set first.
 set -eu
 cd "$(dirname "$0")/../.."
-for tool in tmux chromium pdftocairo python3; do
-    command -v $tool >/dev/null || { echo "docs/pictures/make.sh: no $tool; apt-get install tmux chromium poppler-utils python3" >&2; exit 1; }
+for tool in tmux chromium python3; do
+    command -v $tool >/dev/null || { echo "docs/pictures/make.sh: no $tool; apt-get install tmux chromium python3" >&2; exit 1; }
 done
 work=$(mktemp -d)
 tmux="tmux -S $work/tmux"
@@ -27,5 +27,5 @@ wait_for on_screen 'running.*ETA'
 $tmux capture-pane -p | python3 docs/pictures/terminal.py >docs/pictures/run.svg
 wait_for test -s "$run/report.html"
 wait_for on_screen '^report: '
-python3 docs/pictures/page.py "$run/report.html" docs/pictures/report.svg
+python3 docs/pictures/page.py "$run/report.html" docs/pictures/report.svg docs/pictures/report-dark.svg
 ls -l docs/pictures/*.svg

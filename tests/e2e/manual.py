@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 from harness import PROGRAM, ROOT, finish, skip, test, viaduct, workspace
 
@@ -83,6 +84,15 @@ def manual_is_right():
     messages = re.findall(r"^\| (`+ ?)(.+?) ?`+ \|", (ROOT / "docs/manual/troubleshooting.md").read_text().split("## By message")[1], re.M)
     wrong = [m for _, m in messages if m not in sources]
     test(f"each of the {len(messages)} messages that troubleshooting.md explains is one of the program's", len(messages) > 10 and not wrong, wrong)
+
+
+def pictures_are_text():
+    wrong = []
+    for p in sorted((ROOT / "docs/pictures").glob("*.svg")):
+        tags = {e.tag.split("}")[1] for e in ElementTree.parse(p).iter()}
+        if p.stat().st_size > 300_000 or tags & {"image", "script", "foreignObject", "style"} or f"docs/pictures/{p.name}" not in (ROOT / "README.md").read_text():
+            wrong.append(f"{p.name}: {p.stat().st_size} bytes, {tags}")
+    test("the README's pictures are SVG of at most 300 kB that load and run nothing", not wrong, wrong)
 
 
 def commands_exist():
@@ -225,7 +235,7 @@ def type_into(command, keys, until, folder):
     pid, fd = pty.fork()
     if pid == 0:
         os.chdir(folder)
-        os.execvpe(command[0], command, environment(HOME=str(folder), TERM="xterm", PS1="ready> "))
+        os.execvpe(command[0], command, environment(HOME=str(folder), TERM="xterm", ZDOTDIR=str(folder)))
     seen, typed, end = b"", False, time.monotonic() + 60
     while time.monotonic() < end and until.encode() not in seen:
         if select.select([fd], [], [], 0.2)[0]:
@@ -252,8 +262,14 @@ def completion(work):
     one_shell("bash", ["bash", "--norc", "-c", BASH, "bash"], folder, cut)
     one_shell("zsh", ["zsh", "-f", "-c", ZSH, "zsh"], folder)
     one_shell("fish", ["fish", "--no-config", "-c", FISH], folder)
-    ok, seen = type_into(["bash", "--rcfile", "rc", "-i"], "viaduct run job.yaml train.op\tna\tad\t", "train.optimizer.name=adamw", folder)
-    test("a person types train.op<TAB>na<TAB>ad<TAB> into bash", ok, seen)
+    (folder / ".zshrc").write_text("autoload -U compinit && compinit -u -D\nsource <(viaduct completion zsh)\nPS1='ready> '\nunsetopt beep\n")
+    (folder / "rc.fish").write_text("viaduct completion fish | source\nfunction fish_prompt; echo -n 'ready> '; end\n")
+    for shell in (["bash", "--rcfile", "rc", "-i"], ["zsh", "-d", "-i"], ["fish", "--no-config", "-i", "-C", "source rc.fish"]):
+        if not shutil.which(shell[0]):
+            skip(f"a person types into {shell[0]}", f"no {shell[0]} (apt-get install {shell[0]})")
+            continue
+        ok, seen = type_into(shell, "viaduct run job.yaml train.op\tna\tad\t", "train.optimizer.name=adamw", folder)
+        test(f"a person types train.op<TAB>na<TAB>ad<TAB> into {shell[0]}", ok, seen)
     gone = subprocess.run(["bash", "--norc", "-c", BASH.replace("<(viaduct", f"<({PROGRAM}"), "bash", "no-such-viaduct run "], capture_output=True, text=True, cwd=folder)
     test("without the program completion says nothing", gone.stdout.strip() == "" and gone.stderr == "", gone.stdout + gone.stderr)
 
@@ -283,6 +299,7 @@ with workspace() as w:
     help_is_whole()
     examples_are_valid()
     manual_is_right()
+    pictures_are_text()
     commands_exist()
     pages_run(work)
 finish()

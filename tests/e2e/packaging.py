@@ -16,7 +16,7 @@ GLIBC = ["ld-linux-x86-64.so.2", "libc.so.6", "libm.so.6", "libdl.so.2", "libpth
 INSTALLED = ["bin/viaduct", "include/viaduct/viaduct.h", "lib/multi/libviaduct.so", "lib/multi/libviaduct.so.1", "lib/multi/pkgconfig/viaduct.pc",
              "lib/systemd/system/viaduct-coordinator@.service", "share/man/man1/viaduct.1", "share/man/man5/viaduct-spec.5",
              "share/bash-completion/completions/viaduct", "share/zsh/site-functions/_viaduct", "share/fish/vendor_completions.d/viaduct.fish",
-             "share/doc/viaduct/docs/manual/install.md", "share/viaduct/examples/fashion-mnist.yaml",
+             "share/doc/viaduct/docs/manual/install.md", "share/viaduct/monitoring/alerts.yml", "share/viaduct/examples/fashion-mnist.yaml",
              "share/viaduct/examples/own_trainer.c"]
 
 
@@ -95,6 +95,8 @@ def uninstalled(w):
     pc = (w / "staged/opt/viaduct/lib/pkgconfig/viaduct.pc").read_text() if r.returncode == 0 else ""
     test("make install DESTDIR=: nothing outside, no word of the staging folder", r.returncode == 0 and all(f.startswith("opt/viaduct/") for f in there)
          and "prefix=/opt/viaduct\nlibdir=${prefix}/lib\n" in pc and "staged" not in pc, f"{pc} {both(r)}")
+    monitoring = {f"opt/viaduct/share/viaduct/monitoring/{f.name}" for f in (ROOT / "report" / "monitoring").iterdir()}
+    test("alerts, dashboard and shippers' configurations go along", len(monitoring) == 5 and monitoring <= set(there), monitoring - set(there))
     r = make("uninstall", f"DESTDIR={w}/staged", "PREFIX=/opt/viaduct")
     test("make uninstall leaves no file", r.returncode == 0 and there and not files(w / "staged"), f"{files(w / 'staged')} {both(r)}")
     (w / "prefix/lib/stranger").write_text("not ours")

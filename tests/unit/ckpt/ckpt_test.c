@@ -472,7 +472,7 @@ static void test_prune_and_copy(void **state)
 }
 
 /* After a rollback below them: those of the older generation above the newer one's are void, and must not push out what the run can start from. */
-static void test_void_ones_do_not_count_when_pruning(void **state)
+static void test_void_ones_are_neither_newest_nor_kept(void **state)
 {
     (void)state;
     struct err e = ERR_INIT;
@@ -488,6 +488,11 @@ static void test_void_ones_do_not_count_when_pruning(void **state)
         assert_ok(sample_write(&s, &fs_real, dir, &e));
         sample_close(&s);
     }
+    struct ckpt_found newest;
+    struct ckpt_manifest m;
+    assert_ok(ckpt_newest(&fs_real, root, &newest, &m, NULL, NULL, NULL, &e));   /* what `viaduct export RUN` takes */
+    assert_int_equal(newest.step, 200);
+    ckpt_manifest_fini(&m);
     assert_ok(ckpt_prune(&fs_real, site, 2, 0, &e));
     assert_ok(ckpt_list(root, found, 8, &count, &e));
     assert_true(count == 5 && found[3].step == 200 && found[3].published && found[4].step == 100);   /* parts of the new generation may lie beside a void manifest */
@@ -547,7 +552,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_write_and_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_damage_is_named_and_passed_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_folder_that_cannot_be_read_is_told, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_void_ones_do_not_count_when_pruning, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_void_ones_are_neither_newest_nor_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_of_too_many_the_newest_are_listed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manifest_decoder_refuses, set_up, tear_down),
         cmocka_unit_test(test_golden_manifest_version_1),
