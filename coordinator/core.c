@@ -537,6 +537,14 @@ void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
     settle(c, out);
 }
 
+void core_on_brings(struct core *c, uint64_t now_ms, uint8_t site, uint16_t ranks, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (!core_over(c) && site < c->next.site_count)
+        site_brings(c, out, site, ranks);
+    settle(c, out);
+}
+
 void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out)
 {
     begin(c, now_ms, out);

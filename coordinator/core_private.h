@@ -135,6 +135,7 @@ void slot_joined(struct core *c, struct core_out *out, unsigned slot);
 bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
 void gang_unpark(struct core *c, unsigned site);
+void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks);   /* a visiting one: another number of ranks than it had; 0: as planned */
 void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is warm */
 void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
 void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);

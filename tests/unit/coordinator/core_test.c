@@ -71,6 +71,63 @@ static void test_a_visitor_that_fails_is_sent_away(void **state)
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "disk is full"));
 }
 
+/* The agent of a visiting site, with so many ranks. */
+static void arrive(struct core *c, uint64_t now, uint16_t ranks)
+{
+    core_on_brings(c, now, 1, ranks, out);
+    keep_log();
+    join(c, now, ROLE_AGENT, 1, 0, 0);
+}
+
+/* Its ranks join and hold the weights. */
+static void warm_up(struct core *c, uint64_t now)
+{
+    const struct view_gang *g = &core_view(c)->gang[1];
+    for (uint16_t r = 0; r < g->ranks; r++) {
+        struct msg_heartbeat beat = {.who = {ROLE_WORKER, 1, r, g->incarnation}};
+        join(c, now, ROLE_WORKER, 1, r, g->incarnation);
+        core_on_heartbeat(c, now, &beat, out);
+        keep_log();
+    }
+}
+
+static void test_a_visitor_brings_its_own_number_of_ranks(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = 1;
+    config.plan.lanes = 8;
+    config.gang[0].lanes = (struct lane_range){0, 4};
+    config.gang[1].lanes = (struct lane_range){4, 8};
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    arrive(c, 2, 3);
+    assert_int_equal(v->gang[1].ranks, 3);
+    warm_up(c, 3);
+    assert_int_equal(v->gang[0].lanes.hi, 2);             /* one rank of four */
+    assert_int_equal(v->gang[1].lanes.lo, 2);
+    uint32_t incarnation = v->gang[1].incarnation;
+    arrive(c, 4, 3);                                      /* its agent was started again */
+    assert_int_equal(v->gang[1].incarnation, incarnation);
+    arrive(c, 5, 1);                                      /* another world, before anybody missed the first */
+    assert_true(v->gang[1].wanted && v->gang[1].incarnation > incarnation);
+    assert_int_equal(v->gang[1].ranks, 1);
+    warm_up(c, 6);
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    core_on_brings(c, 7, 1, 8, out);                      /* nine ranks, eight lanes */
+    keep_log();
+    assert_non_null(find(CORE_SEND_STOP));
+    join(c, 7, ROLE_AGENT, 1, 0, 0);
+    assert_false(v->gang[1].wanted);
+    assert_int_equal(v->gang[0].lanes.hi, 8);
+    arrive(c, 8, 0);                                      /* as the spec says */
+    assert_true(v->gang[1].wanted);
+    assert_int_equal(v->gang[1].ranks, 1);
+}
+
 static void test_start_places_each_shard_at_both_sites(void **state)
 {
     (void)state;
@@ -671,6 +728,7 @@ static void test_a_record_of_an_older_generation_completes_no_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_visitor_brings_its_own_number_of_ranks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown), cmocka_unit_test_setup_teardown(test_who_arrives_again_holds_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_that_fails_is_sent_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_worker_fills_the_plan_and_others_must_agree, setup, teardown),
