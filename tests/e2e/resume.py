@@ -376,6 +376,9 @@ def own_trainer(w):
     again = viaduct("export", run_dir)
     test("export RUN: its safetensors, ONNX refused with the reason", again.returncode == 0 and again.stdout.split() == [f"{run_dir}/export/float/model.safetensors"]
          and "no description of its model" in again.stderr, again.stdout + again.stderr)
+    job, run_dir = folder(w, "own-ends", sites=one_site(1))
+    ends = run(job, run_dir, "--worker", "/bin/true")
+    test("a program that ends without a word to the run fails it", ends.returncode == 3 and "ended with code 0" in ends.stderr, ends.stderr[-600:])
 
 
 def export_again(w, wanted):
