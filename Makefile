@@ -34,7 +34,7 @@ CFLAGS_release := -O2 -g
 CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 # No fused multiply-add behind our back: every rounding that reaches a weight is written down.
-ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CFLAGS)
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off -fvisibility=hidden $(WARN) $(CFLAGS_$(MODE)) $(PKG_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS := $(CFLAGS_$(MODE)) -Wl,--as-needed -rdynamic $(LDFLAGS)
 LIBS := $(PKG_LIBS) -lpthread -ldl -lm
 
@@ -68,7 +68,7 @@ all: viaduct $(PLUGINS) libviaduct.so
 
 #: help           this list
 help:
-	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk
+	@sed -n 's/^#: //p' Makefile tests/sim/sim.mk packaging/packaging.mk
 
 define FOLDER_RULES
 SRC_$1 := $$(filter-out $$(wildcard $1/*_plugin.c),$$(wildcard $1/*.c))
@@ -112,12 +112,14 @@ $(PROGRAM): $(foreach f,$(FOLDERS),$B/lib/$f.a)
 	@echo "  LD $@"
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(LIBS)
 
-# What a training program of one's own links: client/viaduct.h and nothing else is visible.
+# What a training program of one's own links: client/viaduct.h and nothing else is visible. The soname's number changes with that header's meaning.
+SONAME := libviaduct.so.1
 LIBVIADUCT := $(if $(filter release,$(MODE)),libviaduct.so,$B/libviaduct.so)
 $(LIBVIADUCT): $(foreach f,$(CLOSURE_client),$B/lib/$f.a)
 	@echo "  LD $@"
-	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -o $@ -Wl,--whole-archive $B/lib/client.a -Wl,--no-whole-archive \
-	    -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+	@mkdir -p $(@D) && $(CC) $(filter-out -rdynamic,$(ALL_LDFLAGS)) -shared -Wl,-soname,$(SONAME) -o $@ -Wl,--whole-archive $B/lib/client.a \
+	    -Wl,--no-whole-archive -Wl,--start-group $(filter-out %/client.a,$^) -Wl,--end-group $(LIBS)
+	@ln -sf $(@F) $(@D)/$(SONAME)
 
 #: unit           unit tests of every folder (unit-FOLDER: of one)
 unit: $(foreach f,$(FOLDERS),$(UNIT_$f))
@@ -129,7 +131,7 @@ lint:
 
 #: clean          removes everything that was built
 clean:
-	rm -rf build viaduct libviaduct.so
+	rm -rf build viaduct libviaduct.so*
 
 # ---- oracles: small drivers linked with everything the program has ----
 ORACLE := $(patsubst tests/oracle/%.c,$B/tests/oracle/%,$(wildcard tests/oracle/*.c))
@@ -144,15 +146,15 @@ $(E2E_DRIVERS): $B/%: $B/%.o $(foreach f,$(CLOSURE_collectives),$B/lib/$f.a)
 $B/tests/e2e/own_trainer: $B/tests/e2e/own_trainer.o $(LIBVIADUCT)
 	@mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,-rpath,'$$ORIGIN/../../../..' -L$(dir $(LIBVIADUCT)) -lviaduct -lm
 
-#: oracle         compares with PyTorch and ONNX Runtime (installs it into build/)
+#: oracle         compares with PyTorch and ONNX Runtime, TensorBoard and Grafana's types (installs them into build/)
 oracle: $(ORACLE) viaduct
-	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh
+	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh tests/oracle/grafana.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
 FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
+build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] net/http_head.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch])
 	@mkdir -p $(@D)
 	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
 	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
@@ -169,6 +171,7 @@ deps:
 	@bash tests/deps.sh
 
 -include tests/sim/sim.mk
+include packaging/packaging.mk
 SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tests/sim/rules.sh
 SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
 
@@ -195,6 +198,17 @@ sim-campaign: $B/tests/sim/sim
 	@$B/tests/sim/sim --seeds 100000
 .PHONY: sim-campaign
 
+#: man            build/viaduct.1 and build/viaduct-spec.5, made of the tables of verbs and keys (man -l build/viaduct.1)
+man: build/viaduct.1 build/viaduct-spec.5
+build/viaduct.1: viaduct
+	@./viaduct help --man >$@
+build/viaduct-spec.5: viaduct
+	@./viaduct schema --man >$@
+#: reference      docs/manual/spec.md anew, after a change of jobs/keys.c
+reference: viaduct
+	@./viaduct schema --markdown >docs/manual/spec.md
+.PHONY: man reference
+
 #: demo           installs what is missing, builds, runs the main job over two sites into build/demo/<UTC time>
 demo:
 	@bash tests/deps.sh build
@@ -208,8 +222,8 @@ bench: viaduct $B/tests/oracle/int8_driver
 	@bash bench/allreduce.sh
 	@bash bench/int8.sh
 
-#: check-all      longer campaigns: three seeds and one hash at full length, every kill, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
+#: check-all      longer campaigns: three seeds and one hash at full length, every kill, packages, 100,000 simulated seeds, the protocol's model in larger bounds, fuzzing for a minute each
 check-all: all fuzz
-	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh
+	@TEST_TIMEOUT_S=3600 tests/run.sh tests/long/accuracy.sh tests/long/bits.sh tests/long/kills.sh $(PACKAGING_LONG)
 	@$(MAKE) --no-print-directory sim-campaign model-large
 	@FUZZ_SECONDS=60 tests/run.sh tests/fuzz/smoke.sh

@@ -17,6 +17,7 @@
 #include "coordinator/coordinator.h"
 #include "jobs/jobs.h"
 #include "net/net.h"
+#include "slurm/slurm.h"
 
 #define RETRY_MS 200
 #define HEARTBEAT_MS 1000
@@ -30,13 +31,15 @@ struct agent {
     struct rundir run;
     struct job job;
     const char *site;
+    char name[80];               /* in file names: the site's, ".NODE" behind it when this is not its first host */
     uint8_t site_index;
+    uint16_t node, nodes, first_rank, end_rank;   /* this host of the site, and the ranks that lie on it; host 0 has shards, checkpoints and export as well */
     bool external_gang, invited; /* mpirun started the ranks; they were told to begin */
     bool embedded;               /* shards live in the ranks: slots are no processes */
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan, drain;   /* drain: the coordinator is asked to save and stop */
+    bool joined, stopping, leaving, orphan, drain, sent_away;   /* drain: the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     struct children children;
@@ -52,6 +55,12 @@ struct agent {
 
 static void follow_view(struct agent *a);
 
+static bool is_visiting(void)
+{
+    const char *visiting = getenv("VIADUCT_VISITING");
+    return visiting && *visiting;
+}
+
 static void tell(struct agent *a, enum msg_type type, const void *m)
 {
     struct err err = ERR_INIT;
@@ -63,10 +72,10 @@ static void tell(struct agent *a, enum msg_type type, const void *m)
 /* Orderly: the farewell and what was told before leave the queue, then the link's end ends the loop. */
 static void end_if_done(struct agent *a)
 {
-    if (!a->stopping || a->leaving || children_count(&a->children) > 0 || publisher_waiting(a->publisher) > 0)
+    if (!a->stopping || a->leaving || children_count(&a->children) > 0 || (a->publisher && publisher_waiting(a->publisher) > 0))
         return;
     a->leaving = true;
-    segments_end_run(a->run.job, a->site);
+    segments_end_run(a->run.job, a->site, a->first_rank, a->end_rank);
     struct msg_leave m = {.who = a->hello.who};
     tell(a, MSG_LEAVE, &m);
     if (a->link)
@@ -133,9 +142,11 @@ static bool gang_lives(void *arg, uint32_t incarnation)
     return false;
 }
 
+static int own_host(const struct agent *a) { return a->nodes > 1 ? a->node : -1; }
+
 static void kill_gang(struct agent *a, uint32_t incarnation)
 {
-    segments_end_gang(a->run.job, a->site, incarnation);
+    segments_end_gang(a->run.job, a->site, own_host(a), incarnation);
     for (unsigned i = 0; i < CHILDREN_MAX; i++) {
         struct child *k = &a->children.child[i];
         if (k->used && k->who.role == ROLE_WORKER && k->who.instance == incarnation && !k->killed)
@@ -147,7 +158,7 @@ static void on_child_end(void *arg, const struct msg_exited *m, bool killed)
 {
     struct agent *a = arg;
     bool rank = m->who.role == ROLE_WORKER, fell = m->signal != 0 || m->code != 0;
-    /* A gang dies whole: one fallen rank takes the others with it, at once. */
+    /* A gang dies whole: one fallen rank takes the others with it, at once; those on other hosts when the coordinator names another launch. */
     if (rank && ((fell && !killed && !a->stopping) || !gang_lives(a, m->who.instance)))
         kill_gang(a, m->who.instance);
     if (!killed)
@@ -170,7 +181,7 @@ static bool may_launch(const struct agent *a, enum role role, uint16_t index, ui
 static int launch_gang(struct agent *a, const struct view_gang *gang, struct err *err)
 {
     TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
-    for (unsigned r = 0; r < gang->ranks; r++) {
+    for (unsigned r = a->first_rank; r < a->end_rank; r++) {
         struct process_id who = {.role = ROLE_WORKER, .site = a->site_index, .index = (uint16_t)r, .instance = gang->incarnation};
         TRY(children_launch(&a->children, who, NULL, err));
         failpoint(FAIL_AGENT_LAUNCH);
@@ -204,15 +215,15 @@ static void note_unseen_death(struct agent *a, enum role role, unsigned index, u
 
 static void check_gang(struct agent *a, const struct view_gang *gang)
 {
-    unsigned missing = gang->ranks;
-    for (unsigned r = 0; r < gang->ranks; r++) {
+    unsigned missing = a->end_rank;
+    for (unsigned r = a->first_rank; r < a->end_rank; r++) {
         struct process_id who = {.role = ROLE_WORKER, .index = (uint16_t)r, .instance = gang->incarnation};
         if (children_death(&a->children, who))
             return;
         if (!children_find(&a->children, ROLE_WORKER, who.index, who.instance))
             missing = MIN(missing, r);
     }
-    if (missing == gang->ranks)
+    if (missing == a->end_rank)
         return;
     note_unseen_death(a, ROLE_WORKER, missing, gang->incarnation);
     kill_gang(a, gang->incarnation);
@@ -261,7 +272,7 @@ static void follow_view(struct agent *a)
     int rc = 0;
     if (a->stopping || !a->have_view)
         return;
-    for (unsigned s = 0; s < a->view.slot_count && rc == 0 && !a->embedded; s++)
+    for (unsigned s = 0; s < a->view.slot_count && rc == 0 && !a->embedded && a->node == 0; s++)
         if (a->view.slot[s].site == a->site_index)
             rc = follow_slot(a, s, &a->view.slot[s], &err);
     if (rc == 0)
@@ -353,6 +364,9 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     free(m);
     a->joined = true;
     a->lost_since_ms = 0;
+    const char *told = getenv("VIADUCT_HOST_ADDRESS");
+    if (!told || !*told)
+        link_own_host(link, a->children.host_address, sizeof a->children.host_address);
     tell_deaths(a);
     if (a->drain)
         ask_to_drain(a);
@@ -368,6 +382,15 @@ static void on_view(struct agent *a, const struct msg_view *m)
     follow_view(a);
 }
 
+/* How the run ended, the coordinator's own exit says; but a visitor is its own. One that is a Slurm job waits for the next start of a run that was stopped: that is
+ * the usual course of a run under Slurm. */
+static void stop_asked(struct agent *a, enum stop_why why)
+{
+    bool waits = is_visiting() && why == STOP_REQUESTED && slurm_environment_read().inside;
+    a->sent_away = is_visiting() && why == STOP_FAILED;
+    begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : waits ? err_exit_code(ERR_TEMPORARY) : 0);
+}
+
 static void on_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t payload_size)
 {
     struct agent *a = arg;
@@ -378,13 +401,13 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         a->embedded = ((const struct msg_plan *)msg)->embedded;
     } else if (type == MSG_MANIFEST) {
         failpoint(FAIL_AGENT_MANIFEST);
-        publisher_ask(a->publisher, msg, payload, payload_size);
+        if (a->publisher)
+            publisher_ask(a->publisher, msg, payload, payload_size);
     } else if (type == MSG_LAUNCH) {
         launch_export(a, msg);
     } else if (type == MSG_STOP) {
         kill_export(a);
-        const char *visiting = getenv("VIADUCT_VISITING");   /* else the coordinator's own exit says it */
-        begin_stop(a, visiting && *visiting && ((const struct msg_stop *)msg)->why == STOP_FAILED ? err_exit_code(ERR_JOB) : 0);
+        stop_asked(a, ((const struct msg_stop *)msg)->why);
     }
 }
 
@@ -453,18 +476,6 @@ static void on_parent_line(void *arg, const char *line)
         a->orphan = true;   /* the coordinator sees it too and stops the run in good order */
 }
 
-static void on_term(void *arg, int signo)
-{
-    struct agent *a = arg;
-    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
-        a->drain = true;
-        ask_to_drain(a);
-        return;
-    }
-    kill_children(a);
-    begin_stop(a, 128 + signo);
-}
-
 /* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
 static void on_drain(void *arg, int signo)
 {
@@ -477,6 +488,22 @@ static void on_drain(void *arg, int signo)
         begin_stop(a, 0);
 }
 
+static void on_term(void *arg, int signo)
+{
+    struct agent *a = arg;
+    if (a->children.ignore_term && signo == SIGTERM && is_visiting()) {
+        on_drain(a, signo);
+        return;
+    }
+    if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
+        a->drain = true;
+        ask_to_drain(a);
+        return;
+    }
+    kill_children(a);
+    begin_stop(a, 128 + signo);
+}
+
 static int watch_parent(struct agent *a, struct err *err)
 {
     const char *text = getenv("VIADUCT_PARENT_FD");
@@ -485,6 +512,18 @@ static int watch_parent(struct agent *a, struct err *err)
     int fd = (int)strtol(text, NULL, 10);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     return loop_read_lines(a->loop, fd, on_parent_line, a, err);
+}
+
+static int find_node(struct agent *a, const struct core_config *placed, struct err *err)
+{
+    uint16_t first[HOSTS_LIMIT + 1];
+    a->nodes = (uint16_t)a->job.spec.sites[a->site_index].nodes;
+    if (a->node >= a->nodes)
+        return err_set(err, ERR_USAGE, "--node %u: site '%s' has nodes 0 to %u", a->node, a->site, a->nodes - 1u);
+    placement_nodes(placed->plan.lanes, &placed->gang[a->site_index], a->nodes, first);
+    a->first_rank = first[a->node];
+    a->end_rank = first[a->node + 1];
+    return 0;
 }
 
 static int read_spec(struct agent *a, struct err *err)
@@ -503,9 +542,16 @@ static int read_spec(struct agent *a, struct err *err)
         a->site_index = (uint8_t)i;
         placement_of(&a->job.spec, placed);   /* the plan's message comes after the first launch */
         a->embedded = placed->plan.embedded;
+        rc = find_node(a, placed, err);
     }
     free(placed);
     return rc;
+}
+
+/* A site that is `via: join` may be the job of another cluster. */
+static bool in_slurm_job(const struct agent *a)
+{
+    return a->job.spec.sites[a->site_index].via == VIA_SLURM || (is_visiting() && slurm_environment_read().inside);
 }
 
 static int take_over(struct agent *a, struct err *err)
@@ -513,15 +559,15 @@ static int take_over(struct agent *a, struct err *err)
     struct children *c = &a->children;
     const char *own = getenv("VIADUCT_WORKER");
     *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
-                           .ignore_term = a->job.spec.sites[a->site_index].via == VIA_SLURM, .ended = on_child_end, .arg = a};
-    snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->site);
-    snprintf(c->socket_path, sizeof c->socket_path, "%s/a-%u", a->run.sockets, a->site_index);
+                           .ignore_term = in_slurm_job(a), .host = a->node, .hosts = a->nodes, .ended = on_child_end, .arg = a};
+    snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->name);
+    snprintf(c->socket_path, sizeof c->socket_path, a->node ? "%s/a-%u.%u" : "%s/a-%u", a->run.sockets, a->site_index, a->node);
     TRY(door_open(c->socket_path, &a->door, err));
-    const char *visiting = getenv("VIADUCT_VISITING"), *in_spec = a->job.spec.sites[a->site_index].door;
-    const char *wanted = visiting && *visiting ? NULL : a->door_wanted ? a->door_wanted : in_spec;   /* nobody dials a visiting site */
-    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, wanted, &a->front, err));   /* before anybody who may stand behind it is launched */
+    const struct job_site *site = &a->job.spec.sites[a->site_index];
+    const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : site->door;   /* nobody dials a visiting site */
+    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, (struct front_place){wanted, site->door_address}, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
-    segments_sweep(a->run.job, a->site, gang_lives, a);
+    segments_sweep(a->run.job, a->site, own_host(a), gang_lives, a);
     return 0;
 }
 
@@ -534,10 +580,11 @@ static int set_up(struct agent *a, struct err *err)
     TRY(loop_new(&a->loop, err));
     snprintf(path, sizeof path, "%s/state/tls", a->run.path);
     TRY(identity_load(path, a->site, ROLE_AGENT, &a->identity, err));
-    a->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_AGENT, .site = a->site_index}};
+    a->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_AGENT, .site = a->site_index, .index = a->node}};
     snprintf(a->hello.job, sizeof a->hello.job, "%s", a->run.job);
     snprintf(a->hello.build, sizeof a->hello.build, "%s", VIADUCT_VERSION);
-    TRY(publisher_open(a->loop, &a->log, a->run.path, a->site, a->site_index, &a->job.spec, on_published, a, &a->publisher, err));
+    if (a->node == 0)
+        TRY(publisher_open(a->loop, &a->log, a->run.path, a->site, a->site_index, &a->job.spec, on_published, a, &a->publisher, err));
     TRY(take_over(a, err));
     TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
     TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
@@ -545,6 +592,16 @@ static int set_up(struct agent *a, struct err *err)
     TRY(watch_parent(a, err));
     timer_start(a->loop, 0, RETRY_MS, on_tick, a);
     timer_start(a->loop, HEARTBEAT_MS, HEARTBEAT_MS, on_heartbeat, a);
+    return 0;
+}
+
+static int read_node(struct agent *a, const char *text, struct err *err)
+{
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+    if (!*text || *end || n >= HOSTS_LIMIT)
+        return err_set(err, ERR_USAGE, "--node is '%s', not the number of a host of the site, from 0", text);
+    a->node = (uint16_t)n;
     return 0;
 }
 
@@ -559,6 +616,8 @@ static int parse(struct agent *a, int argc, char **argv, struct err *err)
             a->site = argv[++i];
         else if (strcmp(argv[i], "--door") == 0 && i + 1 < argc)
             a->door_wanted = argv[++i];
+        else if (strcmp(argv[i], "--node") == 0 && i + 1 < argc)
+            TRY(read_node(a, argv[++i], err));
         else if (strcmp(argv[i], "--external-gang") == 0)
             a->external_gang = true;
         else
@@ -566,14 +625,15 @@ static int parse(struct agent *a, int argc, char **argv, struct err *err)
     }
     if (!run || !a->site)
         return err_set(err, ERR_USAGE, "--run DIR and --site NAME are needed; `viaduct run` starts agents by itself");
+    snprintf(a->name, sizeof a->name, a->node ? "%.64s.%u" : "%.64s", a->site, a->node);
     return rundir_open(&a->run, run, err);
 }
 
 static int start(struct agent *a, struct err *err)
 {
-    char path[600], who[80];
-    snprintf(path, sizeof path, "%s/log/agent-%s.jsonl", a->run.path, a->site);
-    snprintf(who, sizeof who, "agent %s", a->site);
+    char path[640], who[80];
+    snprintf(path, sizeof path, "%s/log/agent-%s.jsonl", a->run.path, a->name);
+    snprintf(who, sizeof who, a->node ? "agent %.64s/%u" : "agent %.64s", a->site, a->node);
     log_open(&a->log, path, who, a->run.job);
     snprintf(path, sizeof path, "%s/state", a->run.path);
     const char *wrong = failpoint_init(path);
@@ -593,6 +653,8 @@ int agent_main(int argc, char **argv)
         rc = start(a, &err);
     if (rc == 0) {
         loop_run(a->loop);
+        if (a->sent_away)
+            fprintf(stderr, "viaduct: agent: the run has failed, or goes on without this site because its processes failed\n");
     } else {
         fprintf(stderr, "viaduct: agent: %s\n", err.text);
         a->exit_code = err_exit_code(rc);

@@ -44,7 +44,7 @@ static void print_record(const struct children *c, FILE *f)
 /* Not synced: it must outlive this process, not the host, which takes the processes with it. */
 static int write_record(const struct children *c, struct err *err)
 {
-    char *text = NULL, temporary[620];
+    char *text = NULL, temporary[660];
     size_t size = 0;
     if (!c->record_path[0])
         return 0;
@@ -222,7 +222,7 @@ int children_launch(struct children *c, struct process_id who, const char *const
     struct child *k = free_place(c);
     if (!k)
         return err_set(err, ERR_CONFLICT, "site %s already runs %d processes", c->site, CHILDREN_MAX);
-    char index[16], instance[16], path[700], socket[160], run[600], site[100], rank[40], incarnation[48];
+    char index[16], instance[16], path[700], socket[160], run[600], site[100], rank[40], incarnation[48], host[40] = "VIADUCT_HOST_INDEX=", address[100];
     snprintf(index, sizeof index, "%u", who.index);
     snprintf(instance, sizeof instance, "%u", who.instance);
     snprintf(socket, sizeof socket, "VIADUCT_AGENT_SOCKET=%s", c->socket_path);
@@ -230,6 +230,9 @@ int children_launch(struct children *c, struct process_id who, const char *const
     snprintf(site, sizeof site, "VIADUCT_SITE=%s", c->site);
     snprintf(rank, sizeof rank, "VIADUCT_RANK=%s", index);
     snprintf(incarnation, sizeof incarnation, "VIADUCT_INCARNATION=%s", instance);
+    if (c->hosts > 1)
+        snprintf(host, sizeof host, "VIADUCT_HOST_INDEX=%u", c->host);
+    snprintf(address, sizeof address, "VIADUCT_HOST_ADDRESS=%s", c->host_address);
     output_path_of(c, who, path, sizeof path);
     const char *argv[24] = {role_word(who.role), "--run", c->run_dir, "--site", c->site};
     unsigned n = 5;
@@ -243,7 +246,7 @@ int children_launch(struct children *c, struct process_id who, const char *const
         argv[n++] = *extra_argv;
     static const char *const no_arguments[] = {NULL};
     bool own = who.role == ROLE_WORKER && c->worker_program;
-    const char *const env[] = {socket, run, site, rank, incarnation, "VIADUCT_PARENT_FD=", NULL};
+    const char *const env[] = {socket, run, site, rank, incarnation, "VIADUCT_PARENT_FD=", host, c->host_address[0] ? address : NULL, NULL};
     struct launch what = {.program = own ? c->worker_program : NULL, .argv = own ? no_arguments : argv, .env = env, .output_path = path, .keep_fd = -1,
                           .ignore_term = c->ignore_term};
     pid_t pid;

@@ -23,7 +23,9 @@ struct children {
     const char *run_dir, *site;
     const char *worker_program;       /* a trainer of one's own for the ranks; NULL: `viaduct worker` */
     bool ignore_term;                 /* a SIGTERM to all that runs here is for us: they end when we say so */
-    char record_path[600], socket_path[108];   /* record_path empty: another start owns it, nothing is written */
+    char record_path[640], socket_path[108];   /* record_path empty: another start owns it, nothing is written */
+    unsigned host, hosts;             /* this one's number, and how many the site has */
+    char host_address[64];            /* where others reach this host; empty: as the environment has it */
     struct child child[CHILDREN_MAX];
     uint32_t gang_launched, slot_launched[SLOTS_LIMIT];   /* newest instance that was ever launched */
     struct msg_exited death[CHILDREN_MAX];                /* until children_forget */

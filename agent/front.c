@@ -47,24 +47,27 @@ static int open_again(struct front *f, struct err *err)
     return 0;
 }
 
-static int open_first(struct front *f, const struct rundir *run, const char *site, const char *host_port, struct err *err)
+static int open_first(struct front *f, const struct rundir *run, const char *site, struct front_place place, struct err *err)
 {
+    const char *host_port = place.host_port;
+    char shown[160];
     if (snprintf(f->address, sizeof f->address, "tls:%s", host_port) >= (int)sizeof f->address)
         return err_set(err, ERR_USAGE, "the front door's address %s is too long", host_port);
-    if (strncmp(host_port, "0.0.0.0:", 8) == 0 || strncmp(host_port, "[::]:", 5) == 0)
+    if (!place.shown && (strncmp(host_port, "0.0.0.0:", 8) == 0 || strncmp(host_port, "[::]:", 5) == 0))
         return err_set(err, ERR_USAGE, "front door of site '%s': %s names no host that others could dial; write the host's name or address", site, host_port);
     if (try_open(f, err) < 0)
         return err_wrap(err, "front door of site '%s'", site);
-    log_info(f->log, "the front door stands at %s", front_door_address(f->door));
-    return rundir_set_door(run, site, front_door_address(f->door), err);
+    snprintf(shown, sizeof shown, place.shown ? "tls:%.150s" : "%.155s", place.shown ? place.shown : front_door_address(f->door));
+    log_info(f->log, "the front door stands at %s%s%s", front_door_address(f->door), place.shown ? ", others see it at " : "", place.shown ? shown : "");
+    return rundir_set_door(run, site, shown, front_door_address(f->door), err);
 }
 
-int front_open(struct loop *l, struct log *log, const struct rundir *run, const char *site, unsigned site_index, const char *host_port, struct front **out,
+int front_open(struct loop *l, struct log *log, const struct rundir *run, const char *site, unsigned site_index, struct front_place place, struct front **out,
                struct err *err)
 {
     struct err none = ERR_INIT;
     *out = NULL;
-    if (!host_port || !*host_port)
+    if (!place.host_port || !*place.host_port)
         return 0;
     struct front *f = calloc(1, sizeof *f);
     if (!f)
@@ -72,11 +75,11 @@ int front_open(struct loop *l, struct log *log, const struct rundir *run, const 
     f->loop = l;
     f->log = log;
     rundir_door_socket(run, site_index, f->passing);
-    int rc = rundir_door(run, site, f->address, &none);
+    int rc = rundir_door_stands(run, site, f->address, &none);
     if (rc == 0)
         rc = open_again(f, err);
     else if (rc == ERR_NOT_FOUND)
-        rc = open_first(f, run, site, host_port, err);
+        rc = open_first(f, run, site, place, err);
     else
         *err = none;
     *out = f;

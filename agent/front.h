@@ -7,8 +7,10 @@
 #include "net/net.h"
 
 struct front;
-/* host_port: where it is wanted, NULL or "" for no door (*out is NULL then). Its address stands in RUN/state/door-SITE before this returns. */
-int front_open(struct loop *l, struct log *log, const struct rundir *run, const char *site, unsigned site_index, const char *host_port, struct front **out,
+/* host_port: where it is wanted, NULL or "" for no door (*out is NULL then). shown: HOST:PORT by which others reach that place (through a router that translates
+ * addresses), NULL when it is the same. Its address stands in RUN/state/door-SITE before this returns. */
+struct front_place { const char *host_port, *shown; };
+int front_open(struct loop *l, struct log *log, const struct rundir *run, const char *site, unsigned site_index, struct front_place place, struct front **out,
                struct err *err);
 void front_close(struct front *f);       /* before loop_free; NULL is none */
 

@@ -11,7 +11,7 @@
 
 /* What a segment's name says after the site, by coll_segment_name: INCARNATION-TURN, and "-h" and the number of a host that is not the site's first. A gang
  * has a segment for each time that its lanes changed; hosts that share this memory end together. */
-static bool parse(const char *rest, uint32_t *incarnation)
+static bool parse(const char *rest, uint32_t *incarnation, int *on)
 {
     static const char digits[] = "0123456789";
     size_t launch = strspn(rest, digits), turn = rest[launch] == '-' ? strspn(rest + launch + 1, digits) : 0;
@@ -20,10 +20,11 @@ static bool parse(const char *rest, uint32_t *incarnation)
     if (!launch || !turn)
         return false;
     size_t host = strncmp(end, "-h", 2) == 0 ? strspn(end + 2, digits) : 0;
+    *on = host ? (int)strtoul(end + 2, NULL, 10) : 0;
     return end[host ? 2 + host : 0] == '\0';
 }
 
-static void for_each(const char *job, const char *site, bool (*ends)(void *arg, uint32_t incarnation), void *arg)
+static void for_each(const char *job, const char *site, int host, bool (*ends)(void *arg, uint32_t incarnation), void *arg)
 {
     char prefix[160], name[300];
     size_t length = (size_t)snprintf(prefix, sizeof prefix, "viaduct-%s-%s-", job, site);
@@ -32,7 +33,9 @@ static void for_each(const char *job, const char *site, bool (*ends)(void *arg, 
         return;
     for (struct dirent *e; (e = readdir(d));) {
         uint32_t incarnation;
-        if (length >= sizeof prefix || strncmp(e->d_name, prefix, length) != 0 || !parse(e->d_name + length, &incarnation) || !ends(arg, incarnation))
+        int on;
+        bool ours = length < sizeof prefix && strncmp(e->d_name, prefix, length) == 0 && parse(e->d_name + length, &incarnation, &on) && (host < 0 || on == host);
+        if (!ours || !ends(arg, incarnation))
             continue;
         snprintf(name, sizeof name, "/%s", e->d_name);
         coll_abort_segment(name);
@@ -42,7 +45,7 @@ static void for_each(const char *job, const char *site, bool (*ends)(void *arg, 
 
 static bool is_it(void *arg, uint32_t incarnation) { return *(const uint32_t *)arg == incarnation; }
 
-void segments_end_gang(const char *job, const char *site, uint32_t incarnation) { for_each(job, site, is_it, &incarnation); }
+void segments_end_gang(const char *job, const char *site, int host, uint32_t incarnation) { for_each(job, site, host, is_it, &incarnation); }
 
 struct sweep { bool (*lives)(void *arg, uint32_t incarnation); void *arg; };
 
@@ -52,16 +55,16 @@ static bool is_dead(void *arg, uint32_t incarnation)
     return !s->lives(s->arg, incarnation);
 }
 
-void segments_sweep(const char *job, const char *site, bool (*lives)(void *arg, uint32_t incarnation), void *arg)
+void segments_sweep(const char *job, const char *site, int host, bool (*lives)(void *arg, uint32_t incarnation), void *arg)
 {
     struct sweep s = {lives, arg};
-    for_each(job, site, is_dead, &s);
+    for_each(job, site, host, is_dead, &s);
 }
 
-void segments_end_run(const char *job, const char *site)
+void segments_end_run(const char *job, const char *site, unsigned first, unsigned end)
 {
     char name[160];
-    for (unsigned r = 0; r < RANKS_MAX; r++) {
+    for (unsigned r = first; r < end; r++) {
         snprintf(name, sizeof name, "/viaduct-%s-%s-ram-%u", job, site, r);
         shm_unlink(name);
     }

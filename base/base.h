@@ -17,6 +17,7 @@
 #include "base/rundir.h"
 
 #define VIADUCT_VERSION "0.1.0"
+#define VIADUCT_DATE "2026-11-27"     /* of its man pages */
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))

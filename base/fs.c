@@ -130,9 +130,16 @@ int fs_fsync_dir(const struct fs *fs, const char *dir, struct err *err)
     return rc < 0 ? err_errno(err, -rc, "cannot sync folder %s", dir) : 0;
 }
 
+int fs_fsync_parent(const struct fs *fs, const char *path, struct err *err)
+{
+    char dir[PATH_MAX];
+    parent_of(path, dir);
+    return fs_fsync_dir(fs, dir, err);
+}
+
 int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err)
 {
-    char temporary[PATH_MAX], dir[PATH_MAX];
+    char temporary[PATH_MAX];
     uint32_t id;
     random_bytes(&id, sizeof id);
     if (snprintf(temporary, sizeof temporary, "%s.tmp-%08x", path, id) >= (int)sizeof temporary)
@@ -147,8 +154,7 @@ int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t
         fs->unlink(fs->state, temporary);
         return rc;
     }
-    parent_of(path, dir);
-    return fs_fsync_dir(fs, dir, err);
+    return fs_fsync_parent(fs, path, err);
 }
 
 int fs_mkdirs(const struct fs *fs, const char *path, struct err *err)

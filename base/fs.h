@@ -30,6 +30,7 @@ int fs_write_file(const struct fs *fs, const char *path, const void *p, size_t n
 int fs_read_file(const struct fs *fs, const char *path, size_t max_bytes, void **out, size_t *n, struct err *err);   /* *out: malloc, one NUL past the end */
 int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err); /* temporary beside it, fsync, rename, fsync folder */
 int fs_fsync_dir(const struct fs *fs, const char *dir, struct err *err);
+int fs_fsync_parent(const struct fs *fs, const char *path, struct err *err);   /* path's own name */
 int fs_mkdirs(const struct fs *fs, const char *path, struct err *err);
 
 uint64_t clock_now_ms(void);       /* monotonic */

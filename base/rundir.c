@@ -86,26 +86,33 @@ int rundir_start_token(const struct rundir *r, char *out)
     return out[0] ? 0 : -1;
 }
 
-int rundir_door(const struct rundir *r, const char *site, char *out, struct err *err)
+/* line 0: for others; 1: where it stands, which is the same when there is no second line. */
+static int door_line(const struct rundir *r, const char *site, unsigned wanted, char *out, struct err *err)
 {
     char file[700];
     void *bytes = NULL;
     size_t size = 0;
     snprintf(file, sizeof file, "%s/state/door-%s", r->path, site);
     TRY(fs_read_file(&fs_real, file, 4096, &bytes, &size, err));
-    size_t line = strcspn(bytes, "\n");
+    const char *at = bytes, *next = strchr(at, '\n');
+    if (wanted == 1 && next && next[1])
+        at = next + 1;
+    size_t line = strcspn(at, "\n");
     int rc = line > 0 && line < 160 ? 0 : err_set(err, ERR_CORRUPT, "%s holds no address", file);
     if (rc == 0)
-        snprintf(out, 160, "%.*s", (int)line, (const char *)bytes);
+        snprintf(out, 160, "%.*s", (int)line, at);
     free(bytes);
     return rc;
 }
 
-int rundir_set_door(const struct rundir *r, const char *site, const char *address, struct err *err)
+int rundir_door(const struct rundir *r, const char *site, char *out, struct err *err) { return door_line(r, site, 0, out, err); }
+int rundir_door_stands(const struct rundir *r, const char *site, char *out, struct err *err) { return door_line(r, site, 1, out, err); }
+
+int rundir_set_door(const struct rundir *r, const char *site, const char *address, const char *stands, struct err *err)
 {
-    char file[700], text[200];
+    char file[700], text[400];
     snprintf(file, sizeof file, "%s/state/door-%s", r->path, site);
-    int n = snprintf(text, sizeof text, "%s\n", address);
+    int n = snprintf(text, sizeof text, strcmp(address, stands) == 0 ? "%s\n" : "%s\n%s\n", address, stands);
     return n < (int)sizeof text ? fs_publish_file(&fs_real, file, text, (size_t)n, err) : err_set(err, ERR_USAGE, "%s is too long for an address", address);
 }
 

@@ -19,10 +19,11 @@ int rundir_look(struct rundir *r, const char *path, struct err *err);
 int rundir_coordinator(const struct rundir *r, const char *scheme, char *out, struct err *err);
 /* RUN/state/start: names this start of the run (each resume is another); out >= 40 bytes. -1: not written yet, or unreadable. */
 int rundir_start_token(const struct rundir *r, char *out);
-/* RUN/state/door-SITE: "tls:HOST:PORT", where the front door of a site's host stands for as long as the run goes on. ERR_NOT_FOUND: it has none, or none
- * yet. out >= 160 bytes. */
+/* RUN/state/door-SITE: "tls:HOST:PORT", where others find the front door of a site's host for as long as the run goes on; when that is another address than
+ * where it stands, the latter in a second line. ERR_NOT_FOUND: it has none, or none yet. out >= 160 bytes. */
 int rundir_door(const struct rundir *r, const char *site, char *out, struct err *err);
-int rundir_set_door(const struct rundir *r, const char *site, const char *address, struct err *err);
+int rundir_door_stands(const struct rundir *r, const char *site, char *out, struct err *err);
+int rundir_set_door(const struct rundir *r, const char *site, const char *address, const char *stands, struct err *err);
 /* Where that door lets this host's processes register: "unix:/path". out >= 108 bytes. */
 void rundir_door_socket(const struct rundir *r, unsigned site_index, char *out);
 /* Index of a site by RUN/state/sites (one name a line, in the order of the spec; written with the run directory); -1: none of that name. */

@@ -79,13 +79,17 @@ int ckpt_read_blocks(const struct fs *fs, const char *dir, const struct ckpt_man
 
 /* ---- folders: ROOT/<site>/step-NNNNNNNN/ ---- */
 struct ckpt_found { char site[64]; uint64_t step; uint32_t generation; char dir[1024]; bool published; };
-/* All checkpoints under every site's folder of root (published ones, and leftovers with published=false), newest first. */
+/* All checkpoints under every site's folder of root (published ones, and leftovers with published=false), newest first; of more than `max` the newest.
+ * A site's folder that cannot be looked into is an error, but *count is of all others then. */
 int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err);
-/* The newest that verifies, at any site, and that `is_void` (may be NULL) does not take out; each damaged one passed over is reported through `damaged` (a line
- * each, may be NULL). */
+/* Those of one step. */
+int ckpt_list_step(const char *root, uint64_t step, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err);
+/* The newest that verifies, at any site, and that `is_void` does not take out (NULL: those that a newer generation's checkpoints show to be void);
+ * each damaged one passed over is reported through `damaged` (a line each, may be NULL). */
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
                 bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err);
-/* Removes all but the newest `keep` published checkpoints of one site's folder, and leftovers of older steps; never the last one, nor that of step `always`. */
+/* Removes all but the newest `keep` published checkpoints of one site's folder, and leftovers of older steps; never the last one, nor that of step `always`. Void ones,
+ * that a newer generation went back below, do not count: they stay until that generation has a checkpoint of their step. */
 int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_t always, struct err *err);
 /* Copies a verified checkpoint folder to another site's folder, resumably, by hash; publishes last. */
 int ckpt_copy(const struct fs *fs, const char *from_dir, const char *to_dir, struct err *err);

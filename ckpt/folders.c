@@ -29,45 +29,93 @@ static int newest_first(const void *a, const void *b)
     return strcmp(x->site, y->site);
 }
 
-static int list_site(const char *dir, const char *site, struct ckpt_found *out, uint32_t max, uint32_t *count)
+struct list {
+    struct ckpt_found *out;
+    uint32_t max, *count;
+    const uint64_t *only;             /* of one step; NULL: all */
+    struct err unreadable;            /* the first folder that cannot be looked into; code 0: none */
+};
+
+/* When there is no more room, the oldest makes some. NULL: this one is older. */
+static struct ckpt_found *room_for(struct list *l, uint64_t step)
+{
+    struct ckpt_found *oldest = l->out;
+    if (*l->count < l->max)
+        return &l->out[(*l->count)++];
+    for (uint32_t i = 1; i < l->max; i++)
+        if (l->out[i].step < oldest->step)
+            oldest = &l->out[i];
+    return oldest->step < step ? oldest : NULL;
+}
+
+static void list_site(const char *dir, const char *site, struct list *l)
 {
     DIR *d = opendir(dir);
+    if (!d && errno != ENOTDIR && l->unreadable.code == 0)
+        err_errno(&l->unreadable, errno, "cannot look for checkpoints in %s", dir);
     if (!d)
-        return 0;
-    for (struct dirent *e; (e = readdir(d)) && *count < max;) {
-        struct ckpt_found f = {0};
+        return;
+    for (struct dirent *e; (e = readdir(d));) {
+        struct ckpt_found f = {0}, *at;
         struct err none = ERR_INIT;
-        if (!step_of(e->d_name, &f.step) || snprintf(f.dir, sizeof f.dir, "%s/%s", dir, e->d_name) >= (int)sizeof f.dir)
+        if (!step_of(e->d_name, &f.step) || (l->only && f.step != *l->only) || snprintf(f.dir, sizeof f.dir, "%s/%s", dir, e->d_name) >= (int)sizeof f.dir)
+            continue;
+        at = room_for(l, f.step);
+        if (!at)
             continue;
         snprintf(f.site, sizeof f.site, "%.63s", site);
         struct ckpt_manifest m;
         char path[1100];
         snprintf(path, sizeof path, "%s/manifest.json", f.dir);
-        f.published = fs_real.size(fs_real.state, path) >= 0;   /* a damaged manifest is still there: opening it names the damage */
+        int64_t size = fs_real.size(fs_real.state, path);
+        f.published = size != -ENOENT && size != -ENOTDIR;   /* a damaged manifest is still there: opening it names the damage */
         if (f.published && ckpt_open(&fs_real, f.dir, &m, &none) == 0) {
             f.generation = m.meta.generation;
             ckpt_manifest_fini(&m);
         }
-        out[(*count)++] = f;
+        *at = f;
     }
     closedir(d);
+}
+
+static int list_all(const char *root, struct list *l, struct err *err)
+{
+    DIR *d = opendir(root);
+    if (!d)
+        return err_errno(err, errno, "cannot list checkpoints in %s", root);
+    *l->count = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        char dir[1024];
+        if (e->d_name[0] != '.' && snprintf(dir, sizeof dir, "%s/%s", root, e->d_name) < (int)sizeof dir)
+            list_site(dir, e->d_name, l);
+    }
+    closedir(d);
+    qsort(l->out, *l->count, sizeof *l->out, newest_first);
     return 0;
 }
 
 int ckpt_list(const char *root, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err)
 {
-    DIR *d = opendir(root);
-    if (!d)
-        return err_errno(err, errno, "cannot list checkpoints in %s", root);
-    *count = 0;
-    for (struct dirent *e; (e = readdir(d));) {
-        char dir[1024];
-        if (e->d_name[0] != '.' && snprintf(dir, sizeof dir, "%s/%s", root, e->d_name) < (int)sizeof dir)
-            list_site(dir, e->d_name, out, max, count);
-    }
-    closedir(d);
-    qsort(out, *count, sizeof *out, newest_first);
-    return 0;
+    struct list l = {.out = out, .max = max, .count = count};
+    TRY(list_all(root, &l, err));
+    return l.unreadable.code ? *err = l.unreadable, err->code : 0;
+}
+
+int ckpt_list_step(const char *root, uint64_t step, struct ckpt_found *out, uint32_t max, uint32_t *count, struct err *err)
+{
+    struct list l = {.out = out, .max = max, .count = count, .only = &step};
+    TRY(list_all(root, &l, err));
+    return l.unreadable.code ? *err = l.unreadable, err->code : 0;
+}
+
+/* A rollback that went below it took it back: there are ones of a newer generation, all of them below. */
+static bool superseded(const struct ckpt_found *f, const struct ckpt_found *all, uint32_t count)
+{
+    const struct ckpt_found *newest = f;
+    for (uint32_t i = 0; i < count; i++)
+        if (all[i].published && (all[i].generation > newest->generation || (all[i].generation == newest->generation && all[i].step > newest->step)))
+            newest = &all[i];
+    return newest->generation > f->generation && newest->step < f->step;
 }
 
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
@@ -77,12 +125,15 @@ int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, s
     struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
     if (!all)
         return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
-    int rc = ckpt_list(root, all, FOUND_MAX, &count, err);
+    struct list l = {.out = all, .max = FOUND_MAX, .count = &count};
+    int rc = list_all(root, &l, err);
     bool found = false;
+    if (rc == 0 && l.unreadable.code && damaged)
+        damaged(arg, l.unreadable.text);
     for (uint32_t i = 0; rc == 0 && i < count && !found; i++) {
         struct err why = ERR_INIT;
         struct ckpt_manifest m;
-        if (!all[i].published || (is_void && is_void(arg, &all[i])))
+        if (!all[i].published || (is_void ? is_void(arg, &all[i]) : superseded(&all[i], all, count)))
             continue;
         int opened = ckpt_open(fs, all[i].dir, &m, &why);
         if (opened == 0 && ckpt_verify(fs, all[i].dir, &m, &why) == 0) {
@@ -125,10 +176,11 @@ int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_
     struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
     if (!all)
         return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
-    list_site(site_dir, "", all, FOUND_MAX, &count);
+    struct list l = {.out = all, .max = FOUND_MAX, .count = &count};
+    list_site(site_dir, "", &l);
     qsort(all, count, sizeof *all, newest_first);
     for (uint32_t i = 0; i < count && kept < (keep ? keep : 1); i++)
-        if (all[i].published) {
+        if (all[i].published && !superseded(&all[i], all, count)) {
             struct err none = ERR_INIT;
             struct ckpt_manifest m;
             if (ckpt_open(fs, all[i].dir, &m, &none) < 0)

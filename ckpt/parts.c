@@ -83,6 +83,13 @@ int ckpt_open(const struct fs *fs, const char *dir, struct ckpt_manifest *out, s
     return rc < 0 ? err_wrap(err, "%s", path) : 0;
 }
 
+/* The folder's own name is durable, too, and before the manifest makes a checkpoint of it. */
+static int sync_folder(const struct fs *fs, const char *dir, struct err *err)
+{
+    TRY(fs_fsync_dir(fs, dir, err));
+    return fs_fsync_parent(fs, dir, err);
+}
+
 static int link_manifest(const struct fs *fs, const char *dir, const char *text, size_t size, struct err *err)
 {
     char path[PATH_MAX], temporary[PATH_MAX];
@@ -93,7 +100,7 @@ static int link_manifest(const struct fs *fs, const char *dir, const char *text,
     TRY(path_in(dir, "manifest.json", path, err));
     TRY(path_in(dir, name, temporary, err));
     TRY(fs_write_file(fs, temporary, text, size, err));
-    int rc = fs_fsync_dir(fs, dir, err);   /* the parts' names are durable before the manifest names them */
+    int rc = sync_folder(fs, dir, err);    /* the parts' names are durable before the manifest names them */
     int linked = rc == 0 ? fs->link(fs->state, temporary, path) : 0;
     fs->unlink(fs->state, temporary);
     if (rc < 0)

@@ -18,53 +18,57 @@ static bool is_override(const char *text)
     return true;
 }
 
-/* "!--name": an option between our own processes, which nobody is told of. */
-static const char *name_of(const char *option) { return option + (*option == '!'); }
-
-static int option_index(const char *const *options, const char *text, size_t length)
+static int option_index(const struct verb *v, const char *text, size_t length)
 {
-    for (int i = 0; options[i]; i++) {
-        const char *name = name_of(options[i]);
-        if (strcspn(name, "=") == length && strncmp(name, text, length) == 0)
+    for (int i = 0; i < CLI_OPTIONS_MAX && v->options[i].name; i++) {
+        const struct option *o = &v->options[i];
+        if ((strlen(o->name) == length && strncmp(o->name, text, length) == 0) || (length == 2 && o->letter && text[0] == '-' && text[1] == o->letter))
             return i;
     }
     return -1;
 }
 
-static int refuse(const char *const *options, const char *text, struct err *err)
+static int refuse(const struct verb *v, const char *text, struct err *err)
 {
-    char known[400] = "", names[16][32];
-    const char *list[16] = {NULL}, *nearest;
+    char known[400] = "";
+    const char *names[CLI_OPTIONS_MAX] = {NULL}, *nearest;
     unsigned count = 0;
     size_t n = 0;
-    for (int i = 0; options[i] && n < sizeof known - 40 && count < ARRAY_LEN(names); i++) {
-        if (options[i][0] == '!')
+    for (const struct option *o = v->options; o < v->options + CLI_OPTIONS_MAX && o->name; o++) {
+        if (o->hidden)
             continue;
-        list[count] = names[count];
-        snprintf(names[count++], sizeof names[0], "%.*s", (int)strcspn(options[i], "="), options[i]);
-        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", list[count - 1]);
+        names[count++] = o->name;
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", o->name);
     }
-    nearest = nearest_name(text, list, count);
+    nearest = nearest_name(text, names, count);
     return err_set(err, ERR_USAGE, "unknown option '%s'%s%s%s; this verb knows %s", text, nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "",
                    n ? known : "none");
 }
 
-int args_parse(struct args *a, const char *const *options, int argc, char **argv, struct err *err)
+static int option(struct args *a, int argc, char **argv, int *i, struct err *err)
 {
-    *a = (struct args){0};
+    const char *text = argv[*i];
+    size_t length = strcspn(text, "=");
+    int k = option_index(a->verb, text, length);
+    if (k < 0)
+        return refuse(a->verb, text, err);
+    const struct option *o = &a->verb->options[k];
+    if (!o->value && text[length] == '=')
+        return err_set(err, ERR_USAGE, "option %s takes no value", o->name);
+    if (o->value && text[length] != '=' && *i + 1 >= argc)
+        return err_set(err, ERR_USAGE, "option %s needs a value", text);
+    a->value[k] = !o->value ? "" : text[length] == '=' ? text + length + 1 : argv[++*i];
+    return 0;
+}
+
+int args_parse(struct args *a, int argc, char **argv, struct err *err)
+{
+    *a = (struct args){.verb = verb_find(argv[0])};
+    CHECK(a->verb != NULL);
     for (int i = 1; i < argc; i++) {
         const char *text = argv[i];
         if (text[0] == '-' && text[1] != '\0') {
-            size_t length = strcspn(text, "=");
-            int k = option_index(options, text, length);
-            if (k < 0)
-                return refuse(options, text, err);
-            bool wants_value = strchr(options[k], '=') != NULL;
-            if (!wants_value && text[length] == '=')
-                return err_set(err, ERR_USAGE, "option %s takes no value", options[k]);
-            if (wants_value && text[length] != '=' && i + 1 >= argc)
-                return err_set(err, ERR_USAGE, "option %s needs a value", text);
-            a->value[k] = !wants_value ? "" : text[length] == '=' ? text + length + 1 : argv[++i];
+            TRY(option(a, argc, argv, &i, err));
         } else if (is_override(text)) {
             if (a->override_count == CLI_OVERRIDES_MAX)
                 return err_set(err, ERR_USAGE, "more than %d overrides", CLI_OVERRIDES_MAX);
@@ -78,11 +82,60 @@ int args_parse(struct args *a, const char *const *options, int argc, char **argv
     return 0;
 }
 
+const char *args_value(const struct args *a, const char *name)
+{
+    int k = option_index(a->verb, name, strlen(name));
+    CHECK(k >= 0);
+    return a->value[k];
+}
+
+const char *args_choices(const struct args *a, const char *name)
+{
+    int k = option_index(a->verb, name, strlen(name));
+    CHECK(k >= 0 && a->verb->options[k].choices != NULL);
+    return a->verb->options[k].choices;
+}
+
+int args_usage(const struct args *a, struct err *err)
+{
+    char synopsis[600];
+    verb_synopsis(a->verb, synopsis, sizeof synopsis);
+    return err_set(err, ERR_USAGE, "use: viaduct %s", synopsis);
+}
+
+int args_number(const struct args *a, const char *name, uint64_t max, uint64_t *out, struct err *err)
+{
+    const char *text = args_value(a, name);
+    char *end;
+    if (!text)
+        return 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)*text) || *end || v < 1 || v > max)
+        return err_set(err, ERR_USAGE, "%s takes a whole number from 1 to %llu, not '%s'", name, (unsigned long long)max, text);
+    *out = v;
+    return 0;
+}
+
 int cli_fail(const char *verb, const struct err *err)
 {
     struct err shown = *err;
     fprintf(stderr, "viaduct %s: %s\n", verb, text_plain(shown.text));   /* it may quote a file or the command line */
     return err_exit_code(err->code);
+}
+
+int cli_unknown_verb(const char *name)
+{
+    const char *names[64];
+    unsigned count = 0;
+    for (const struct verb *v = verbs; v->name && count < ARRAY_LEN(names); v++)
+        if (!v->role)
+            names[count++] = v->name;
+    const char *nearest = nearest_name(name, names, count);
+    fprintf(stderr, "viaduct: unknown verb '%s'", name);
+    if (nearest)
+        fprintf(stderr, "; did you mean '%s'?", nearest);
+    fprintf(stderr, "\nviaduct --help lists the verbs\n");
+    return 2;
 }
 
 int cli_load_spec(const char *verb, struct job *job, const char *file, const struct args *a, bool check_files)

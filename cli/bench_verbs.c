@@ -79,32 +79,17 @@ static int train(const struct job *job, const struct bench *b, struct err *err)
     return rc;
 }
 
-static int number(const char *text, const char *option, uint64_t max, uint64_t *out, struct err *err)
-{
-    char *end;
-    if (!text)
-        return 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (!*text || *end || v < 1 || v > max)
-        return err_set(err, ERR_USAGE, "%s takes a whole number from 1 to %llu, not '%s'", option, (unsigned long long)max, text);
-    *out = v;
-    return 0;
-}
-
-enum { STEPS, THREADS, FULL, RANKS, HOSTS, MIB, APART, JSON };
-static const char *const options[] = {"--steps=", "--threads=", "--full", "--ranks=", "--hosts=", "--mib=", "--apart", "--json", NULL};
-
 static int allreduce_main(const struct args *a)
 {
     struct err err = ERR_INIT;
     uint64_t ranks = 2, hosts = 1, mib = 64;
-    int rc = number(a->value[RANKS], "--ranks", LANES_MAX, &ranks, &err);
+    int rc = args_number(a, "--ranks", LANES_MAX, &ranks, &err);
     if (rc == 0)
-        rc = number(a->value[HOSTS], "--hosts", ranks, &hosts, &err);
+        rc = args_number(a, "--hosts", ranks, &hosts, &err);
     if (rc == 0)
-        rc = number(a->value[MIB], "--mib", 4096, &mib, &err);
+        rc = args_number(a, "--mib", 4096, &mib, &err);
     if (rc == 0)
-        rc = bench_allreduce(&(struct bench_allreduce){(unsigned)ranks, (unsigned)hosts, (unsigned)mib, a->value[APART] != NULL, a->value[JSON] != NULL}, &err);
+        rc = bench_allreduce(&(struct bench_allreduce){(unsigned)ranks, (unsigned)hosts, (unsigned)mib, args_value(a, "--apart") != NULL, args_value(a, "--json") != NULL}, &err);
     return rc < 0 ? cli_fail("bench", &err) : 0;
 }
 
@@ -112,16 +97,16 @@ static int train_main(const struct args *a)
 {
     struct err err = ERR_INIT;
     uint64_t steps = 50, threads = 1;
-    int rc = number(a->value[STEPS], "--steps", STEPS_MAX, &steps, &err);
+    int rc = args_number(a, "--steps", STEPS_MAX, &steps, &err);
     if (rc == 0)
-        rc = number(a->value[THREADS], "--threads", 64, &threads, &err);
+        rc = args_number(a, "--threads", 64, &threads, &err);
     if (rc < 0)
         return cli_fail("bench", &err);
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
     rc = cli_load_spec("bench", job, a->positional[1], a, true);
     if (rc == 0) {
-        struct bench b = {.steps = steps, .warmup = WARMUP_STEPS, .threads = (unsigned)threads, .full = a->value[FULL] != NULL, .json = a->value[JSON] != NULL};
+        struct bench b = {.steps = steps, .warmup = WARMUP_STEPS, .threads = (unsigned)threads, .full = args_value(a, "--full") != NULL, .json = args_value(a, "--json") != NULL};
         rc = train(job, &b, &err);
         if (rc < 0)
             cli_fail("bench", &err);
@@ -135,13 +120,12 @@ int verb_bench(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("bench", &err);
     if (a.positional_count == 1 && strcmp(a.positional[0], "allreduce") == 0)
         return allreduce_main(&a);
     if (a.positional_count == 2 && strcmp(a.positional[0], "train") == 0)
         return train_main(&a);
-    err_set(&err, ERR_USAGE, "use: viaduct bench train SPEC [--steps N] [--threads T] [--full] [--json] [key.path=value ...], or viaduct bench allreduce [--ranks R] "
-                             "[--hosts H] [--mib N] [--apart] [--json]");
+    args_usage(&a, &err);
     return cli_fail("bench", &err);
 }

@@ -155,14 +155,13 @@ static void advise(struct err *err)
 
 int verb_ckpt(int argc, char **argv)
 {
-    static const char *const options[] = {"--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     const char *noun = a.positional_count ? a.positional[0] : "";
-    bool json = a.value[0] != NULL;
+    bool json = args_value(&a, "--json") != NULL;
     if (rc == 0 && a.positional_count != 2)
-        rc = err_set(&err, ERR_USAGE, "use: viaduct ckpt ls RUN, ckpt show CKPT, ckpt verify CKPT|RUN");
+        rc = args_usage(&a, &err);
     else if (rc == 0 && strcmp(noun, "ls") == 0)
         rc = ls(a.positional[1], json, &err);
     else if (rc == 0 && strcmp(noun, "show") == 0)

@@ -3,17 +3,36 @@
 #define VIADUCT_CLI_CLI_H
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 #include "base/err.h"
 #include "jobs/jobs.h"
 
+/* What a word of the command line names: completion knows what there is. */
+enum takes { TAKES_NOTHING, TAKES_TEXT, TAKES_NUMBER, TAKES_FILE, TAKES_DIR, TAKES_SPEC, TAKES_RUN, TAKES_CKPT, TAKES_MODEL, TAKES_SITE, TAKES_VERB };
+
+struct option {
+    const char *name, *value, *help;  /* "--dir", "RUN", what it does; value NULL: a flag */
+    enum takes takes;
+    const char *choices;              /* "mlp|cnn" */
+    char letter;                      /* 'f': -f is the same */
+    bool required, hidden;            /* hidden: between our own processes, nobody is told of it */
+};
+#define CLI_OPTIONS_MAX 10
 struct verb {
-    const char *name, *arguments, *does;
-    const char *examples;             /* two real ones, one a line */
-    const char *details;              /* its arguments, one a line; NULL: the line of arguments says it all */
+    const char *name, *arguments, *does;   /* arguments: what is no option, as the synopsis has it */
+    const char *more;                 /* what there is to say besides, or NULL */
+    const char *nouns;                /* "ls|show|verify": what the first word may be, or NULL */
+    enum takes takes;                 /* the words after it */
+    bool overrides;                   /* takes key.path=value */
+    struct option options[CLI_OPTIONS_MAX];   /* ends with name NULL */
+    const char *exits;                /* "3 damaged|4 no such checkpoint": exit codes that mean something particular here */
+    const char *examples[4];          /* at least two real ones */
     int (*main)(int argc, char **argv);   /* argv[0] is the verb */
-    bool role;                        /* a process of a run: not listed in --help */
+    bool role;                        /* a process of a run, or what a shell asks: no person types it */
 };
 extern const struct verb verbs[];     /* ends with name NULL */
+const struct verb *verb_find(const char *name);   /* or NULL */
 
 int verb_validate(int argc, char **argv);
 int verb_init(int argc, char **argv);
@@ -36,20 +55,42 @@ int verb_logs(int argc, char **argv);
 int verb_report(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
+int verb_completion(int argc, char **argv);
+int verb_complete(int argc, char **argv);
+int verb_help(int argc, char **argv);
 
 /* ---- shared by the verbs ---- */
-/* Command line of a verb: options it knows (NULL-terminated names; "--dir=" takes a value, "!--name" is not told to people), positionals, key.path=value overrides. */
+/* Command line of a verb as its row of the table has it: options, positionals, key.path=value overrides. */
 #define CLI_POSITIONALS_MAX 8
 #define CLI_OVERRIDES_MAX 64
 struct args {
+    const struct verb *verb;
     const char *positional[CLI_POSITIONALS_MAX];
     unsigned positional_count;
     const char *override[CLI_OVERRIDES_MAX];
     unsigned override_count;
-    const char *value[16];            /* by index of the option; "" for a flag that was given; NULL: not given */
+    const char *value[CLI_OPTIONS_MAX];
 };
-/* 0, or ERR_USAGE with nearest option named. */
-int args_parse(struct args *a, const char *const *options, int argc, char **argv, struct err *err);
+/* argv[0] is the verb. 0, or ERR_USAGE with the nearest option named. */
+int args_parse(struct args *a, int argc, char **argv, struct err *err);
+/* Of an option that the verb has: its value, "" for a flag that was given; NULL: not given. */
+const char *args_value(const struct args *a, const char *option);
+const char *args_choices(const struct args *a, const char *option);   /* "cnn|mlp" */
+/* ERR_USAGE: how the verb is used. */
+int args_usage(const struct args *a, struct err *err);
+/* A whole number from 1 to max; *out stays when the option was not given. */
+int args_number(const struct args *a, const char *option, uint64_t max, uint64_t *out, struct err *err);
+/* "run SPEC [--dir RUN] ... [key.path=value ...]". */
+void verb_synopsis(const struct verb *v, char *out, size_t size);
+void cli_print_help(FILE *out);
+void cli_print_verb(const struct verb *v, FILE *out);
+/* Takes the next word off "a|b|c"; false: none is left. */
+bool words_next(const char **words, char *word, size_t size);
+/* The keys of the spec, as a man page and as docs/manual/spec.md. */
+void cli_print_spec_man(FILE *out);
+void cli_print_spec_markdown(FILE *out);
+/* Says which verb was meant; 2. */
+int cli_unknown_verb(const char *name);
 /* Prints "viaduct VERB: text" to stderr, gives the exit code. */
 int cli_fail(const char *verb, const struct err *err);
 /* A plan for people, and as JSON; worker: the trainer of one's own that runs instead of the spec's model, or NULL. */

@@ -17,6 +17,7 @@
 #include "cli/cli.h"
 #include "cli/live.h"
 #include "cli/rundirs.h"
+#include "cli/slurm_run.h"
 #include "coordinator/coordinator.h"
 #include "net/net.h"
 #include "slurm/slurm.h"
@@ -43,6 +44,10 @@ struct joining {
     unsigned interrupts, quick;
     uint64_t started_ms, lost_since_ms;
     int code;
+    /* the Slurm job that it lives in, if it does */
+    struct job *job;
+    struct slurm_run *slurm;
+    uint64_t drain_ms;                /* when to look whether the time limit is near; UINT64_MAX: never */
 };
 
 /* ---- enrolment ---- */
@@ -157,7 +162,7 @@ static int make_folders(struct joining *j, struct err *err)
     return fs_mkdirs(&fs_real, path, err);
 }
 
-static int enrol(struct joining *j, const char *token_file, const struct args *a, struct err *err)
+static int enrol(struct joining *j, const char *token_file, struct err *err)
 {
     struct identity *identity;
     char path[PATH_MAX + 80];
@@ -173,9 +178,7 @@ static int enrol(struct joining *j, const char *token_file, const struct args *a
     if (j->loop)
         loop_free(j->loop);
     j->loop = NULL;
-    TRY(rc);
-    TRY(write_address(j, err));
-    return own_data(j, a, err);
+    return rc;
 }
 
 /* A folder that is enrolled already goes on with what it has: the token was for once. */
@@ -202,11 +205,58 @@ static int start_agent(struct joining *j, struct err *err)
     return launch_local(&what, &j->agent, err);
 }
 
-static volatile sig_atomic_t interrupted;   /* a signal handler has no other way to say it */
-static void on_signal(int signo) { (void)signo; interrupted++; }
+static volatile sig_atomic_t interrupted, newest_signal;   /* a signal handler has no other way to say it */
+static void on_signal(int signo) { newest_signal = signo; interrupted++; }
+
+/* ---- inside a Slurm job ---- */
+/* RUN/state/start tells an agent that Slurm lost, and started again elsewhere, that it is not the one any more. */
+static int open_slurm(struct joining *j, struct err *err)
+{
+    char path[PATH_MAX + 64], start[64];
+    struct slurm_environment env = slurm_environment_read();
+    int site = -1;
+    if (!env.inside)
+        return 0;
+    j->job = calloc(1, sizeof *j->job);
+    CHECK(j->job != NULL);
+    snprintf(path, sizeof path, "%s/spec.yaml", j->dir);
+    TRY(job_load(j->job, path, NULL, 0, false, err));
+    for (unsigned i = 0; i < j->job->spec.site_count; i++)
+        if (strcmp(j->job->spec.sites[i].name, j->site) == 0)
+            site = (int)i;
+    snprintf(path, sizeof path, "%s/state/start", j->dir);
+    snprintf(start, sizeof start, "%llu.%u\n", (unsigned long long)env.job, env.restart);
+    TRY(fs_publish_file(&fs_real, path, start, strlen(start), err));
+    return slurm_run_open(&j->job->spec, site, &j->run, &j->slurm, err);
+}
+
+/* Its signals come to everyone and more than once: the first makes the site leave, and what takes too long Slurm kills itself. */
+static void leave_for_slurm(struct joining *j)
+{
+    int signo = (unsigned)interrupted == j->interrupts ? 0 : newest_signal;
+    bool first = !slurm_run_signalled(j->slurm);
+    j->interrupts = (unsigned)interrupted;
+    if (first && signo == 0 && clock_now_ms() >= j->drain_ms) {
+        uint64_t left = slurm_run_drain_in_ms(j->slurm);
+        j->drain_ms = left == UINT64_MAX ? left : clock_now_ms() + left;
+        signo = left == 0 ? SIGUSR1 : 0;
+    }
+    if (!signo)
+        return;
+    const char *text = slurm_run_signal(j->slurm, signo);
+    if (!first)
+        return;
+    fprintf(stderr, "%s: leaving, lanes and copies move to the other sites\n", text);
+    if (j->agent)
+        kill(j->agent, SIGUSR1);
+}
 
 static void drain_or_kill(struct joining *j)
 {
+    if (j->slurm) {
+        leave_for_slurm(j);
+        return;
+    }
     if ((unsigned)interrupted == j->interrupts || !j->agent)
         return;
     j->interrupts = (unsigned)interrupted;
@@ -222,11 +272,11 @@ static bool agent_ended(struct joining *j, int status)
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     j->agent = 0;
     j->code = code;
-    if (code == 0 || j->interrupts || code == 2 || code == 5)
+    if (code == 0 || j->interrupts || slurm_run_signalled(j->slurm) || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
         return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
-        j->lost_since_ms = j->started_ms;
+        j->lost_since_ms = now;
     else if (code != 75)
         j->lost_since_ms = 0;
     return j->quick < QUICK_MAX && !(j->lost_since_ms && now - j->lost_since_ms > PATIENCE_MS);
@@ -237,6 +287,8 @@ static int supervise(struct joining *j, struct err *err)
     struct sigaction act = {.sa_handler = on_signal};
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    if (j->slurm)
+        sigaction(SIGUSR1, &act, NULL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (pipe2(j->parent_pipe, O_CLOEXEC) < 0)
         return err_errno(err, errno, "cannot make a pipe");
@@ -267,19 +319,17 @@ static int verb_fail_with_words(const struct joining *j)
 
 int verb_join(int argc, char **argv)
 {
-    enum { SITE, TOKEN, DIR };
-    static const char *const options[] = {"--site=", "--token=", "--dir=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     char fallback[160];
     bool already = false;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("join", &err);
-    if (a.positional_count != 1 || !a.value[SITE] || !a.value[TOKEN]) {
-        err_set(&err, ERR_USAGE, "viaduct join HOST:PORT --site NAME --token FILE [--dir DIR] [data.train.images=FILE ...]");
+    if (a.positional_count != 1 || !args_value(&a, "--site") || !args_value(&a, "--token")) {
+        args_usage(&a, &err);
         return cli_fail("join", &err);
     }
-    struct joining j = {.address = a.positional[0], .site = a.value[SITE], .verb_dir = a.value[DIR], .parent_pipe = {-1, -1}};
+    struct joining j = {.address = a.positional[0], .site = args_value(&a, "--site"), .verb_dir = args_value(&a, "--dir"), .parent_pipe = {-1, -1}};
     snprintf(fallback, sizeof fallback, "runs/join-%.100s", j.site);
     j.verb_dir = j.verb_dir ? j.verb_dir : fallback;
     snprintf(j.tls_address, sizeof j.tls_address, "tls:%.150s", j.address);
@@ -287,18 +337,32 @@ int verb_join(int argc, char **argv)
     if (rc == 0)
         rc = enrolled_already(&j, &already, &err);
     if (rc == 0)
-        rc = already ? write_address(&j, &err) : enrol(&j, a.value[TOKEN], &a, &err);
+        rc = already ? 0 : enrol(&j, args_value(&a, "--token"), &err);
+    if (rc == 0)
+        rc = write_address(&j, &err);
+    if (rc == 0)
+        rc = own_data(&j, &a, &err);   /* again: it may have been wrong when the token was used */
     if (rc == 0)
         rc = rundir_open(&j.run, j.dir, &err);
+    if (rc == 0)
+        rc = open_slurm(&j, &err);
     if (rc < 0)
         return cli_fail("join", &err);
     fprintf(stderr, "site %s of job %s%s%s: this machine works for it now; Ctrl-C leaves in good order\n", j.site, j.run.job, j.job_name[0] ? ", " : "", j.job_name);
     if (supervise(&j, &err) < 0)
         return cli_fail("join", &err);
-    if (j.code != 0 && !j.interrupts)
-        return verb_fail_with_words(&j);
-    fprintf(stderr, "site %s has left\n", j.site);
-    return 0;
+    int code = 0;
+    if (j.code != 0 && !j.interrupts && !slurm_run_signalled(j.slurm))
+        code = verb_fail_with_words(&j);
+    else
+        fprintf(stderr, "site %s has left\n", j.site);
+    if (j.slurm)
+        code = slurm_run_end(j.slurm, code == 0 && !slurm_run_signalled(j.slurm) ? "completed" : "", code);
+    slurm_run_free(j.slurm);
+    if (j.job)
+        job_fini(j.job);
+    free(j.job);
+    return code;
 }
 
 /* ---- token, drain ---- */
@@ -319,20 +383,19 @@ static int find_site(const char *run_dir, const char *site, struct job *job, uns
 
 static int with_site(const char *verb, int argc, char **argv, int (*act)(const struct rundir *run, const struct job *job, unsigned site, struct err *err))
 {
-    static const char *const options[] = {"--site=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
     unsigned site = 0;
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
-    int rc = args_parse(&a, options, argc, argv, &err);
-    if (rc == 0 && (a.positional_count != 1 || !a.value[0]))
-        rc = err_set(&err, ERR_USAGE, "viaduct %s RUN --site NAME", verb);
+    int rc = args_parse(&a, argc, argv, &err);
+    if (rc == 0 && (a.positional_count != 1 || !args_value(&a, "--site")))
+        rc = args_usage(&a, &err);
     if (rc == 0)
         rc = rundir_open(&run, a.positional[0], &err);
     if (rc == 0)
-        rc = find_site(run.path, a.value[0], job, &site, &err);
+        rc = find_site(run.path, args_value(&a, "--site"), job, &site, &err);
     if (rc == 0)
         rc = act(&run, job, site, &err);
     job_fini(job);

@@ -110,6 +110,14 @@ void live_line(const char *json, unsigned width, char *out, size_t size)
     json_decref(s);
 }
 
+bool live_metrics(const char *json, char *out, size_t size)
+{
+    json_t *s = json_loads(json, 0, NULL);
+    snprintf(out, size, "%s", string(s, "metrics"));
+    json_decref(s);
+    return *out != '\0';
+}
+
 /* ---- the live line ---- */
 void live_clear(struct live *l)
 {

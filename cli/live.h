@@ -24,6 +24,8 @@ int live_ask(const struct rundir *run, uint64_t timeout_ms, char **json, struct 
 int live_stop(const struct rundir *run, uint64_t timeout_ms, struct err *err);
 /* Asks it to let a site that joined go. */
 int live_drain(const struct rundir *run, uint8_t site, uint64_t timeout_ms, struct err *err);
+/* Where its metrics are; false: nowhere. */
+bool live_metrics(const char *json, char *out, size_t size);
 /* One line from the status JSON, for people, of at most `width` columns (0: unlimited): the least important parts go first. */
 void live_line(const char *json, unsigned width, char *out, size_t size);
 

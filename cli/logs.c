@@ -171,13 +171,12 @@ static void close_all(struct reading *r)
     }
 }
 
-enum { OPTION_FOLLOW, OPTION_FOLLOW_LONG, OPTION_WHO, OPTION_LEVEL, OPTION_JSON };
 
 static int parse(struct reading *r, const struct args *a, struct rundir *run, char who[200], struct err *err)
 {
-    const char *level = a->value[OPTION_LEVEL];
+    const char *level = args_value(a, "--level");
     int index = level ? level_index(level) : LOG_DEBUG;
-    r->who = a->value[OPTION_WHO];
+    r->who = args_value(a, "--who");
     if (a->positional_count == 2 && r->who) {   /* --who worker onprem/0, as names stand in the logs */
         bool before = strchr(a->positional[0], '/') && access(a->positional[0], F_OK) < 0;
         snprintf(who, 200, "%s %s", r->who, a->positional[before ? 0 : 1]);
@@ -191,8 +190,8 @@ static int parse(struct reading *r, const struct args *a, struct rundir *run, ch
     if (index < 0)
         return err_set(err, ERR_USAGE, "--level %s: one of error, warn, info, debug, trace", level);
     r->level = (unsigned)index;
-    r->json = a->value[OPTION_JSON] != NULL;
-    r->follow = a->value[OPTION_FOLLOW] || a->value[OPTION_FOLLOW_LONG];
+    r->json = args_value(a, "--json") != NULL;
+    r->follow = args_value(a, "--follow") != NULL;
     r->colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
     snprintf(r->dir, sizeof r->dir, "%s/log", run->path);
     return 0;
@@ -200,14 +199,13 @@ static int parse(struct reading *r, const struct args *a, struct rundir *run, ch
 
 int verb_logs(int argc, char **argv)
 {
-    static const char *const options[] = {"-f", "--follow", "--who=", "--level=", "--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
     char who[200];
     struct reading *r = calloc(1, sizeof *r);
     CHECK(r != NULL);
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     if (rc == 0)
         rc = parse(r, &a, &run, who, &err);
     if (rc == 0)

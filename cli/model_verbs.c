@@ -66,7 +66,7 @@ static int eval(const char *path, const struct job_spec *spec, bool json, struct
 /* The spec of the data: given, or the run's own. */
 static int spec_of(const struct args *a, char out[PATH_MAX], struct err *err)
 {
-    const char *model = a->positional[0], *data = a->value[0];
+    const char *model = a->positional[0], *data = args_value(a, "--data");
     if (!data && !(is_run(model) && has(model, "spec.yaml")))
         return err_set(err, ERR_USAGE, "--data SPEC is needed: its data.eval is what %s is measured on", model);
     int n = data ? snprintf(out, PATH_MAX, "%s", data) : snprintf(out, PATH_MAX, "%s/spec.yaml", model);
@@ -75,11 +75,10 @@ static int spec_of(const struct args *a, char out[PATH_MAX], struct err *err)
 
 int verb_eval(int argc, char **argv)
 {
-    static const char *const options[] = {"--data=", "--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     char file[PATH_MAX];
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     if (rc == 0 && a.positional_count != 1)
         rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct eval RUN|CKPT|FILE.onnx --data SPEC [--json] [key.path=value ...]");
     if (rc == 0)
@@ -89,7 +88,7 @@ int verb_eval(int argc, char **argv)
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
     rc = cli_load_spec("eval", job, file, &a, false);
-    if (rc == 0 && (rc = eval(a.positional[0], &job->spec, a.value[1] != NULL, &err)) < 0)
+    if (rc == 0 && (rc = eval(a.positional[0], &job->spec, args_value(&a, "--json") != NULL, &err)) < 0)
         cli_fail("eval", &err);
     job_fini(job);
     free(job);
@@ -139,7 +138,7 @@ static int export_whole(const char *run, const struct args *a, struct err *err)
     rundirs_let_go(lock);
     if (rc == 0 && renewed < 0)
         return *err = why, err->code;
-    return rc < 0 ? rc : print_files(run, dir, a->value[1] != NULL, err);
+    return rc < 0 ? rc : print_files(run, dir, args_value(a, "--json") != NULL, err);
 }
 
 static int export_files(const char *path, const char *dir, bool json, struct err *err)
@@ -158,16 +157,16 @@ static int export_files(const char *path, const char *dir, bool json, struct err
 
 int verb_export(int argc, char **argv)
 {
-    static const char *const options[] = {"--out=", "--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     if (argc > 1 && strcmp(argv[1], "--run") == 0)
         return export_main(argc, argv);   /* the process that an agent starts, not a person's verb */
-    int rc = args_parse(&a, options, argc, argv, &err);
-    bool whole = rc == 0 && a.positional_count == 1 && !a.value[0] && is_run(a.positional[0]) && has(a.positional[0], "spec.yaml");
+    int rc = args_parse(&a, argc, argv, &err);
+    const char *out = args_value(&a, "--out");
+    bool whole = rc == 0 && a.positional_count == 1 && !out && is_run(a.positional[0]) && has(a.positional[0], "spec.yaml");
     if (rc == 0 && (a.positional_count != 1 || (a.override_count && !whole)))
         rc = err_set(&err, ERR_USAGE, "one model is needed: viaduct export RUN [key.path=value ...] [--json], or viaduct export RUN|CKPT [--out DIR] [--json]");
     if (rc == 0)
-        rc = whole ? export_whole(a.positional[0], &a, &err) : export_files(a.positional[0], a.value[0] ? a.value[0] : "exported", a.value[1] != NULL, &err);
+        rc = whole ? export_whole(a.positional[0], &a, &err) : export_files(a.positional[0], out ? out : "exported", args_value(&a, "--json") != NULL, &err);
     return rc < 0 ? cli_fail("export", &err) : 0;
 }

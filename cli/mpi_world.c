@@ -67,9 +67,10 @@ static void print_sites(const struct world *w, char *out, size_t size)
     size_t n = (size_t)snprintf(out, size, "sites=[");
     for (unsigned i = 0; i < spec->site_count && n < size; i++) {
         const struct job_site *s = &spec->sites[i];
-        n += (size_t)snprintf(out + n, size - n, "%s{name: \"%s\", via: %s, ranks: %u, threads: %u, ps_shards: %u%s%s%s}", i ? ", " : "", s->name,
+        n += (size_t)snprintf(out + n, size - n, "%s{name: \"%s\", via: %s, ranks: %u, threads: %u, ps_shards: %u%s%s%s%s%s%s}", i ? ", " : "", s->name,
                               job_via_word(i == w->site_index && s->via == VIA_SLURM ? VIA_MPIRUN : s->via), i == w->site_index ? w->mpi.ranks : s->ranks, s->threads, s->ps_shards,
-                              s->door ? ", door: \"" : "", s->door ? s->door : "", s->door ? "\"" : "");
+                              s->door ? ", door: \"" : "", s->door ? s->door : "", s->door ? "\"" : "",
+                              s->door_address ? ", door_address: \"" : "", s->door_address ? s->door_address : "", s->door_address ? "\"" : "");
     }
     CHECK(n + 2 < size);
     snprintf(out + n, size - n, "]");

@@ -51,10 +51,9 @@ static int plan(const struct job_spec *spec, const char *worker, bool json, stru
 
 int verb_plan(int argc, char **argv)
 {
-    static const char *const options[] = {"--json", "--worker=", NULL};
     struct args a;
     struct err err = ERR_INIT;
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     if (rc == 0 && a.positional_count != 1)
         rc = err_set(&err, ERR_USAGE, "one spec is needed: viaduct plan SPEC [--worker PROGRAM] [--json] [key.path=value ...]");
     if (rc < 0)
@@ -62,7 +61,7 @@ int verb_plan(int argc, char **argv)
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
     rc = cli_load_spec("plan", job, a.positional[0], &a, true);
-    if (rc == 0 && (rc = plan(&job->spec, a.value[1], a.value[0] != NULL, &err)) < 0)
+    if (rc == 0 && (rc = plan(&job->spec, args_value(&a, "--worker"), args_value(&a, "--json") != NULL, &err)) < 0)
         cli_fail("plan", &err);
     job_fini(job);
     free(job);

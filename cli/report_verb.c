@@ -7,11 +7,10 @@
 
 int verb_report(int argc, char **argv)
 {
-    static const char *const options[] = {NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     if (rc == 0)
         rc = a.positional_count == 1 ? rundir_open(&run, a.positional[0], &err) : err_set(&err, ERR_USAGE, "one run directory is needed: viaduct report RUN");
     if (rc == 0)

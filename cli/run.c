@@ -36,6 +36,7 @@ struct minder {                       /* one process that we keep alive */
     struct supervisor *s;
     char name[80];
     const char *argv[16];
+    unsigned once;                    /* the coordinator's arguments from here on are for its first start */
     struct slurm_step *step;          /* agents of a Slurm site: what srun is told; NULL: a process of this host */
     pid_t pid;                        /* 0: not running */
     struct process_watch *watch;
@@ -56,7 +57,7 @@ struct supervisor {
     struct job job;
     int parent_pipe[2];               /* we hold the writing end: its end of file tells everyone that we are gone */
     char parent_env[48];
-    struct minder minder[1 + SITES_MAX];
+    struct minder minder[1 + SITES_MAX * RANKS_MAX];   /* nodes are not more than ranks */
     unsigned minder_count;
     struct live *live;
     struct slurm_run *slurm;          /* NULL: no site is `via: slurm` */
@@ -68,16 +69,14 @@ struct supervisor {
     struct minder *cause;             /* the first that ended for good with a code, if that ended the run */
 };
 
-enum option { OPTION_DIR, OPTION_RESUME, OPTION_SITE, OPTION_EXTERNAL_GANG, OPTION_WORKER };
-static const char *const options[] = {"--dir=", "--resume", "--site=", "!--external-gang=", "--worker=", NULL};
-
 static void on_end(void *arg, pid_t pid, int code, int signo);
 
 static int start(struct minder *m, struct err *err)
 {
     char path[700];
     snprintf(path, sizeof path, "%s/log/%s.out", m->s->dir.run.path, m->name);
-    const char *env[] = {m->step ? "VIADUCT_PARENT_FD=" : m->s->parent_env, NULL};   /* a pipe does not reach another host */
+    /* A pipe does not reach another host, and this one's address is not that one's. */
+    const char *env[] = {m->step ? "VIADUCT_PARENT_FD=" : m->s->parent_env, m->step ? "VIADUCT_HOST_ADDRESS=" : NULL, NULL};
     struct launch what = {.argv = m->argv, .env = env, .output_path = path, .keep_fd = m->s->parent_pipe[0], .own_session = true};
     if (m->step) {
         what.program = slurm_run_srun(m->s->slurm);
@@ -139,7 +138,7 @@ static void restart(void *arg)
     struct minder *m = arg;
     struct err err = ERR_INIT;
     if (m->is_coordinator)
-        m->argv[3] = NULL;            /* without --fresh: what lives is taken over */
+        m->argv[m->once] = NULL;      /* without --fresh: what lives is taken over */
     if (m->s->farewell && !m->is_coordinator) {
         process_over(m, 0);
     } else if (start(m, &err) < 0) {
@@ -208,7 +207,9 @@ static void on_interrupt(void *arg, int signo)
         bool first = !slurm_run_signalled(s->slurm);
         const char *text = slurm_run_signal(s->slurm, signo);
         if (first) {
-            live_note(s->live, text);
+            char note[120];
+            snprintf(note, sizeof note, "%s: saving a checkpoint and stopping", text);
+            live_note(s->live, note);
             live_want_stop(s->live);
         }
         return;
@@ -246,20 +247,30 @@ static void add_minder(struct supervisor *s, const char *role, const char *site,
         m->argv[n++] = "--site";
         m->argv[n++] = site;
     }
+    if (s->slurm && !site && slurm_run_address(s->slurm)) {
+        m->argv[n++] = "--host";
+        m->argv[n++] = slurm_run_address(s->slurm);
+    }
+    m->once = n;
     if (flag)
         m->argv[n++] = flag;
     for (const char *const *e = s->slurm && !site ? slurm_run_ended(s->slurm) : NULL; e && *e; e++)
         m->argv[n++] = *e;
 }
 
-/* The agents of a Slurm site: one step, one on each of its nodes. */
-static void add_step(struct supervisor *s, unsigned site)
+/* The agents of a Slurm site: a step on each of its nodes. */
+static void add_steps(struct supervisor *s, unsigned site)
 {
-    add_minder(s, "agent", s->job.spec.sites[site].name, NULL);
-    struct minder *m = &s->minder[s->minder_count - 1];
-    m->step = calloc(1, sizeof *m->step);
-    CHECK(m->step != NULL);
-    slurm_run_step(s->slurm, site, m->step);
+    for (unsigned node = 0; node < s->job.spec.sites[site].nodes; node++) {
+        add_minder(s, "agent", s->job.spec.sites[site].name, NULL);
+        struct minder *m = &s->minder[s->minder_count - 1];
+        size_t n = strlen(m->name);
+        if (node)
+            snprintf(m->name + n, sizeof m->name - n, ".%u", node);
+        m->step = calloc(1, sizeof *m->step);
+        CHECK(m->step != NULL);
+        slurm_run_step(s->slurm, site, node, m->step);
+    }
 }
 
 /* Sites that join find the coordinator at its address, and parameter servers at the same host. */
@@ -300,7 +311,7 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
             continue;
         bool external = external_site && strcmp(site, external_site) == 0;
         if (s->job.spec.sites[i].via == VIA_SLURM)
-            add_step(s, i);
+            add_steps(s, i);
         else
             add_minder(s, "agent", site, external ? "--external-gang" : NULL);
     }
@@ -467,13 +478,13 @@ static int outcome(struct supervisor *s)
 static int keep_words(struct supervisor *s, const struct args *a, struct err *err)
 {
     char before[200] = "", after[PATH_MAX + 200] = "";
-    const char *site = a->value[OPTION_EXTERNAL_GANG], *worker = getenv("VIADUCT_WORKER");
+    const char *site = args_value(a, "--external-gang"), *worker = getenv("VIADUCT_WORKER");
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
             snprintf(before, sizeof before, "mpirun -n %u", s->job.spec.sites[i].ranks);
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
-    else if (a->value[OPTION_WORKER] && worker)
+    else if (args_value(a, "--worker") && worker)
         snprintf(after, sizeof after, "--worker '%s'", worker);
     return rundirs_keep_words(&s->dir.run, before, after, err);
 }
@@ -481,15 +492,15 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
 /* *code: of a run that needs no supervision, or -1. */
 static int prepare(struct supervisor *s, const struct args *a, int *code, struct err *err)
 {
-    bool completed = false, resume = a->value[OPTION_RESUME] != NULL;
+    bool completed = false, resume = args_value(a, "--resume") != NULL;
     snprintf(s->fallback_dir, sizeof s->fallback_dir, "runs/%s", s->job.spec.name);
-    const char *dir = s->dir_name = a->value[OPTION_DIR] ? a->value[OPTION_DIR] : s->fallback_dir;
+    const char *dir = s->dir_name = args_value(a, "--dir") ? args_value(a, "--dir") : s->fallback_dir;
     *code = -1;
-    if (!a->value[OPTION_EXTERNAL_GANG])   /* else the supervisor of an MPI world, which has used --site */
-        TRY(check_site_option(&s->job.spec, a->value[OPTION_SITE], err));
-    TRY(check_sites(&s->job.spec, a->value[OPTION_EXTERNAL_GANG], err));
+    if (!args_value(a, "--external-gang"))   /* else the supervisor of an MPI world, which has used --site */
+        TRY(check_site_option(&s->job.spec, args_value(a, "--site"), err));
+    TRY(check_sites(&s->job.spec, args_value(a, "--external-gang"), err));
     TRY(slurm_run_check(&s->job.spec, err));
-    TRY(own_worker(a->value[OPTION_WORKER], err));
+    TRY(own_worker(args_value(a, "--worker"), err));
     if (resume)
         TRY(rundirs_completed(dir, &s->job, &completed, err));
     if (completed) {
@@ -507,7 +518,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
         return 0;
     }
     TRY(keep_words(s, a, err));
-    TRY(slurm_run_open(&s->job.spec, &s->dir.run, &s->slurm, err));
+    TRY(slurm_run_open(&s->job.spec, slurm_first_site(&s->job.spec), &s->dir.run, &s->slurm, err));
     return rundirs_identities(&s->dir.run, &s->job.spec, err);
 }
 
@@ -520,7 +531,7 @@ static int supervise(struct supervisor *s, const struct args *a, int *code, stru
     snprintf(path, sizeof path, "%s/log/run.jsonl", s->dir.run.path);
     log_open(&s->log, path, "run", s->dir.run.job);
     show_plan(s);
-    TRY(start_all(s, a->value[OPTION_EXTERNAL_GANG], err));
+    TRY(start_all(s, args_value(a, "--external-gang"), err));
     loop_run(s->loop);
     live_close(s->live);
     s->live = NULL;
@@ -548,7 +559,7 @@ int verb_run(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("run", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct run SPEC [--dir RUN] [--resume] [key.path=value ...]");
@@ -556,8 +567,8 @@ int verb_run(int argc, char **argv)
     }
     struct mpi_environment world = mpi_environment_read();
     if (world.ranks) {
-        struct mpi_run run = {.spec = a.positional[0], .dir = a.value[OPTION_DIR], .site = a.value[OPTION_SITE], .resume = a.value[OPTION_RESUME] != NULL,
-                              .own_worker = a.value[OPTION_WORKER] != NULL, .args = &a, .argc = argc, .argv = argv};
+        struct mpi_run run = {.spec = a.positional[0], .dir = args_value(&a, "--dir"), .site = args_value(&a, "--site"), .resume = args_value(&a, "--resume") != NULL,
+                              .own_worker = args_value(&a, "--worker") != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
     mpi_world_keep_terminal();

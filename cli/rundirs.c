@@ -46,6 +46,20 @@ static int look_into(const char *dir, bool *empty, bool *run, struct err *err)
 }
 
 /* ---- processes that hold the run's lock ---- */
+/* As it is inherited from `viaduct run`. Who only looks at the lock (status, a backup) has opened it to read, who does other work on the run, to close at exec. */
+static bool inherited(long pid, const char *fd)
+{
+    char path[64 + NAME_MAX], line[64];
+    unsigned flags = O_RDONLY;
+    snprintf(path, sizeof path, "/proc/%ld/fdinfo/%s", pid, fd);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "flags: %o", &flags);
+    if (f)
+        fclose(f);
+    return (flags & O_ACCMODE) == O_RDWR && !(flags & O_CLOEXEC);
+}
+
 static bool holds(long pid, const struct stat *lock)
 {
     char path[64 + NAME_MAX];
@@ -55,7 +69,7 @@ static bool holds(long pid, const struct stat *lock)
     DIR *fds = opendir(path);
     for (struct dirent *f; fds && !found && (f = readdir(fds));) {
         snprintf(path, sizeof path, "/proc/%ld/fd/%s", pid, f->d_name);
-        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev;
+        found = f->d_name[0] != '.' && stat(path, &open_file) == 0 && open_file.st_ino == lock->st_ino && open_file.st_dev == lock->st_dev && inherited(pid, f->d_name);
     }
     if (fds)
         closedir(fds);
@@ -269,7 +283,9 @@ static int check_checkpoints(const char *dir, struct err *err)
     for (uint32_t i = 0; i < count; i++)
         published += found[i].published;
     free(found);
-    if (rc == 0 && last && !published)
+    if (published)
+        rc = 0;                       /* a folder that cannot be read is no reason to leave the others alone */
+    else if (rc == 0 && last)
         rc = err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are gone: its report names %s, and %s holds none. Bring back a copy of that folder, "
                      "or start anew in another --dir", last, path);
     json_decref(report);
@@ -299,8 +315,7 @@ static uint64_t planned_training(const char *dir, const struct job_spec *old)
     uint32_t count = 0;
     CHECK(found != NULL);
     snprintf(path, sizeof path, "%s/ckpt", dir);
-    if (ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none) < 0)
-        count = 0;
+    (void)ckpt_list(path, found, CHECKPOINTS_LOOKED_AT, &count, &none);   /* those that can be found */
     for (uint32_t i = 0; i < count && steps == 0; i++) {
         struct ckpt_manifest m;
         if (!found[i].published || ckpt_open(&fs_real, found[i].dir, &m, &none) < 0)
@@ -553,8 +568,7 @@ void rundirs_print_resume(const char *dir, FILE *out)
     uint32_t count = 0, i = 0;
     CHECK(found != NULL);
     snprintf(root, sizeof root, "%s/ckpt", dir);
-    if (ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err) < 0)
-        count = 0;
+    (void)ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err);
     while (i < count && !found[i].published)
         i++;
     rundirs_resume_command(dir, command, sizeof command);
@@ -564,6 +578,20 @@ void rundirs_print_resume(const char *dir, FILE *out)
     else
         fprintf(out, "  it begins at step 1: no checkpoint was saved\n");
     free(found);
+}
+
+/* A server's certificate that names the host, and one for who scrapes it. */
+static int issue_for_metrics(const char *dir, const char *job, const char *listen, struct err *err)
+{
+    static const char *const everywhere[] = {"0.0.0.0", "::", "*"};
+    char host[128];
+    bool bracket = *listen == '[';
+    snprintf(host, sizeof host, "%.*s", (int)(strrchr(listen, ':') - listen - 2 * bracket), listen + bracket);
+    for (unsigned i = 0; i < ARRAY_LEN(everywhere); i++)
+        if (strcmp(host, everywhere[i]) == 0 && gethostname(host, sizeof host - 1) < 0)
+            return err_errno(err, errno, "this machine does not know its name");
+    TRY(identity_issue_web(dir, host, err));
+    return identity_issue(dir, job, "scraper", ROLE_VIEWER, err);
 }
 
 int rundirs_identities(const struct rundir *run, const struct job_spec *spec, struct err *err)
@@ -576,5 +604,5 @@ int rundirs_identities(const struct rundir *run, const struct job_spec *spec, st
     for (unsigned s = 0; s < spec->site_count; s++)
         for (unsigned r = 0; r < ARRAY_LEN(roles); r++)
             TRY(identity_issue(dir, run->job, spec->sites[s].name, roles[r], err));
-    return 0;
+    return spec->metrics && !http_is_loopback(spec->metrics) ? issue_for_metrics(dir, run->job, spec->metrics, err) : 0;
 }

@@ -19,11 +19,12 @@
 
 struct slurm_run {
     const struct job_spec *spec;
-    const struct job_slurm *settings;     /* of the first Slurm site */
+    const struct job_slurm *settings;     /* of the site that asked for this job */
+    const char *verb;
     struct slurm_environment env;
     struct slurm_book book;               /* before this start was written into it */
     char path[600], run_dir[512], job[24], program[PATH_MAX], srun[PATH_MAX];
-    char who[100], cause[160], ago[24];
+    char who[100], cause[160], ago[24], address[128], go_on[640];
     const char *ended[5];
     int64_t planned_end_s;
     bool warned, terminated;
@@ -56,7 +57,18 @@ static void ask_job(const struct slurm_run *r, struct slurm_job *out)
     if (slurm_command(argv, COMMAND_MS, text, sizeof text, &err) == 0)
         slurm_job_parse(text, out);
     else
-        fprintf(stderr, "viaduct run: %s\n", err.text);
+        fprintf(stderr, "viaduct %s: %s\n", r->verb, err.text);
+}
+
+static void ask_address(struct slurm_run *r)
+{
+    char text[16384];
+    struct err err = ERR_INIT;
+    const char *argv[] = {"scontrol", "-o", "show", "node", r->env.node, NULL};
+    if (slurm_command(argv, COMMAND_MS, text, sizeof text, &err) < 0)
+        fprintf(stderr, "viaduct %s: %s\n", r->verb, err.text);
+    else
+        slurm_node_address(text, r->address, sizeof r->address);
 }
 
 /* The state that accounting has of the last start but this one (-D: each start of a job is a line); unknown without accounting. */
@@ -160,26 +172,30 @@ static int begin(struct slurm_run *r, struct err *err)
     return read_book(r, err);
 }
 
-int slurm_run_open(const struct job_spec *spec, const struct rundir *run, struct slurm_run **out, struct err *err)
+int slurm_run_open(const struct job_spec *spec, int site, const struct rundir *run, struct slurm_run **out, struct err *err)
 {
-    int first = slurm_first_site(spec);
     *out = NULL;
-    if (first < 0)
+    if (site < 0)
         return 0;
+    bool joins = spec->sites[site].via == VIA_JOIN;
     struct slurm_run *r = calloc(1, sizeof *r);
     CHECK(r != NULL);
     r->spec = spec;
-    r->settings = &spec->sites[first].slurm;
+    r->settings = &spec->sites[site].slurm;
+    r->verb = joins ? "join" : "run";
     r->env = slurm_environment_read();
     snprintf(r->path, sizeof r->path, "%s/state/slurm", run->path);
     snprintf(r->run_dir, sizeof r->run_dir, "%s", run->path);
     snprintf(r->job, sizeof r->job, "%llu", (unsigned long long)r->env.job);
-    snprintf(r->who, sizeof r->who, "slurm %.80s/0", spec->sites[first].name);
+    snprintf(r->who, sizeof r->who, "slurm %.80s/0", spec->sites[site].name);
+    snprintf(r->go_on, sizeof r->go_on, joins ? "sbatch, and the script of this job" : "viaduct submit SPEC --dir %s", r->run_dir);
     int rc = begin(r, err);
     if (rc < 0) {
         free(r);
         return rc;
     }
+    if (!joins && slurm_node_count(spec) > 1)
+        ask_address(r);
     *out = r;
     return 0;
 }
@@ -187,10 +203,11 @@ int slurm_run_open(const struct job_spec *spec, const struct rundir *run, struct
 void slurm_run_free(struct slurm_run *r) { free(r); }
 const char *const *slurm_run_ended(const struct slurm_run *r) { return r->ended; }
 const char *slurm_run_srun(const struct slurm_run *r) { return r->srun; }
+const char *slurm_run_address(const struct slurm_run *r) { return r->address[0] ? r->address : NULL; }
 
-void slurm_run_step(const struct slurm_run *r, unsigned site, struct slurm_step *out)
+void slurm_run_step(const struct slurm_run *r, unsigned site, unsigned node, struct slurm_step *out)
 {
-    slurm_step_of(r->spec, site, r->env.heterogeneous, r->program, r->run_dir, out);
+    slurm_step_of(r->spec, site, node, r->env.heterogeneous, r->program, r->run_dir, out);
 }
 
 /* ---- signals ---- */
@@ -198,10 +215,10 @@ const char *slurm_run_signal(struct slurm_run *r, int signo)
 {
     if (signo == SIGUSR1) {
         r->warned = true;
-        return "Slurm's time limit is near: saving a checkpoint and stopping";
+        return "Slurm's time limit is near";
     }
     r->terminated = true;
-    return "Slurm takes the nodes back: saving a checkpoint and stopping";
+    return "Slurm takes the nodes back";
 }
 
 uint64_t slurm_run_drain_in_ms(struct slurm_run *r)
@@ -271,9 +288,9 @@ static int requeue_or_resubmit(const struct slurm_run *r, struct err *err)
     }
     if (starts_again_already(r))          /* Slurm was quicker */
         return 0;
-    fprintf(stderr, "viaduct run: %s; submitting it again\n", err->text);
+    fprintf(stderr, "viaduct %s: %s; submitting it again\n", r->verb, err->text);
     TRY(resubmit(r, answer, sizeof answer, err));
-    fprintf(stderr, "viaduct run: submitted as Slurm job %s\n", answer);
+    fprintf(stderr, "viaduct %s: submitted as Slurm job %s\n", r->verb, answer);
     return 1;
 }
 
@@ -282,7 +299,8 @@ static bool is_down(const struct err *err) { return err->code == ERR_TEMPORARY |
 
 static int start_again(struct slurm_run *r, enum slurm_cause cause, struct err *err)
 {
-    fprintf(stderr, "viaduct run: %s: Slurm job %s starts again (%u of %u)\n", slurm_cause_text(cause), r->job, r->book.used[cause] + 1, r->settings->retries[cause]);
+    fprintf(stderr, "viaduct %s: %s: Slurm job %s starts again (%u of %u)\n", r->verb, slurm_cause_text(cause), r->job, r->book.used[cause] + 1,
+            r->settings->retries[cause]);
     TRY(append_end(r, "end", cause, now_s(), err));   /* first: Slurm ends this process as soon as it is asked */
     int rc = requeue_or_resubmit(r, err);
     for (unsigned i = 1; i < TRIES && rc < 0 && is_down(err); i++) {
@@ -299,11 +317,11 @@ int slurm_run_end(struct slurm_run *r, const char *status, int code)
     bool again = slurm_may_retry(&r->book, cause, r->settings->retries);
     int rc = again ? start_again(r, cause, &err) : append_end(r, "end", cause, now_s(), &err);
     if (rc < 0) {
-        fprintf(stderr, "viaduct run: the job is not started again: %s. Go on with: viaduct submit SPEC --dir %s\n", err.text, r->run_dir);
+        fprintf(stderr, "viaduct %s: the job is not started again: %s. Go on with: %s\n", r->verb, err.text, r->go_on);
         return code ? code : err_exit_code(rc);
     }
     if (!again && cause < (enum slurm_cause)RETRIES)
-        fprintf(stderr, "viaduct run: the job is not started again: slurm.retries.%s is %u. Go on with: viaduct submit SPEC --dir %s\n", slurm_cause_word(cause),
-                r->settings->retries[cause], r->run_dir);
+        fprintf(stderr, "viaduct %s: the job is not started again: slurm.retries.%s is %u. Go on with: %s\n", r->verb, slurm_cause_word(cause),
+                r->settings->retries[cause], r->go_on);
     return again && cause != CAUSE_JOB_FAILURE ? 0 : code;
 }

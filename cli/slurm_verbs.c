@@ -40,30 +40,56 @@ static int run_path(const struct job *job, const char *dir, char *out, size_t si
     return whole_path(dir ? dir : fallback, out, size, err);
 }
 
-static int check_site(const struct job_spec *spec, const char *name, struct err *err)
+/* *joins: a site that a job of another cluster becomes; NULL: the run's own job. */
+static int find_site(const struct job_spec *spec, const char *name, const struct job_site **joins, struct err *err)
 {
     const char *names[SITES_MAX];
     unsigned n = 0;
-    for (unsigned i = 0; i < spec->site_count; i++)
-        if (spec->sites[i].via == VIA_SLURM)
-            names[n++] = spec->sites[i].name;
-    for (unsigned i = 0; name && i < n; i++)
-        if (strcmp(names[i], name) == 0)
-            return 0;
+    *joins = NULL;
+    for (unsigned i = 0; name && i < spec->site_count; i++) {
+        const struct job_site *site = &spec->sites[i];
+        if (site->via != VIA_SLURM && site->via != VIA_JOIN)
+            continue;
+        names[n++] = site->name;
+        if (strcmp(site->name, name) != 0)
+            continue;
+        *joins = site->via == VIA_JOIN ? site : NULL;
+        if (*joins && spec->coordinator_door)
+            return err_set(err, ERR_USAGE, "site '%s' joins at the front door of '%s', under a name that only the running job has: write its batch script by hand, with the "
+                           "line that `viaduct run` prints", name, spec->coordinator_door);
+        return 0;
+    }
     const char *nearest = name ? nearest_name(name, names, n) : NULL;
     if (!name)
         return 0;
-    return err_set(err, ERR_USAGE, "--site %s: the spec has no Slurm site of that name%s%s%s", name, nearest ? "; did you mean '" : "", nearest ? nearest : "",
+    return err_set(err, ERR_USAGE, "--site %s: the spec has no site of that name that is `via: slurm` or `via: join`%s%s%s", name, nearest ? "; did you mean '" : "", nearest ? nearest : "",
                    nearest ? "'?" : "");
 }
 
 /* ---- render ---- */
+static int render_join(const struct job *job, const struct job_site *site, const struct args *a, struct err *err)
+{
+    char program[PATH_MAX], dir[PATH_MAX], token[PATH_MAX], fallback[160];
+    const char *in = args_value(a, "--dir"), *token_file = args_value(a, "--token");
+    if (!token_file)
+        return err_set(err, ERR_USAGE, "site '%s' joins: say with --token FILE where its token will lie on its cluster (`viaduct run` and `viaduct token` make it)", site->name);
+    snprintf(fallback, sizeof fallback, "runs/join-%.100s", site->name);
+    TRY(own_program(program, err));
+    TRY(whole_path(in ? in : fallback, dir, sizeof dir, err));
+    TRY(whole_path(token_file, token, sizeof token, err));
+    struct slurm_script what = {.program = program, .spec = "", .run_dir = dir, .token = token, .overrides = a->override, .override_count = a->override_count};
+    return slurm_render_join(&job->spec, (unsigned)(site - job->spec.sites), &what, stdout, err);
+}
+
 static int render(const struct job *job, const char *spec_path, const struct args *a, struct err *err)
 {
     char program[PATH_MAX], spec[PATH_MAX], dir[PATH_MAX];
-    TRY(check_site(&job->spec, a->value[0], err));
+    const struct job_site *joins;
+    TRY(find_site(&job->spec, args_value(a, "--site"), &joins, err));
+    if (joins)
+        return render_join(job, joins, a, err);
     TRY(own_program(program, err));
-    TRY(run_path(job, a->value[1], dir, sizeof dir, err));
+    TRY(run_path(job, args_value(a, "--dir"), dir, sizeof dir, err));
     if (!realpath(spec_path, spec))
         return err_errno(err, errno, "%s", spec_path);
     struct slurm_script what = {.program = program, .spec = spec, .run_dir = dir, .overrides = a->override, .override_count = a->override_count};
@@ -72,14 +98,13 @@ static int render(const struct job *job, const char *spec_path, const struct arg
 
 int verb_slurm(int argc, char **argv)
 {
-    static const char *const options[] = {"--site=", "--dir=", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("slurm", &err);
     if (a.positional_count != 2 || strcmp(a.positional[0], "render") != 0) {
-        err_set(&err, ERR_USAGE, "it is: viaduct slurm render SPEC [--site NAME] [--dir RUN] [key.path=value ...]");
+        err_set(&err, ERR_USAGE, "it is: viaduct slurm render SPEC [--site NAME] [--dir RUN] [--token FILE] [key.path=value ...]");
         return cli_fail("slurm", &err);
     }
     int rc = cli_load_spec("slurm render", &job, a.positional[1], &a, false);
@@ -192,11 +217,10 @@ static void print_submitted(const struct job_spec *spec, const struct submitted 
 
 int verb_submit(int argc, char **argv)
 {
-    static const char *const options[] = {"--dir=", "--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("submit", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct submit SPEC [--dir RUN] [--json] [key.path=value ...]");
@@ -205,10 +229,10 @@ int verb_submit(int argc, char **argv)
     struct submitted *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int rc = cli_load_spec("submit", &job, a.positional[0], &a, false);
-    if (rc == 0 && (rc = submit(&job, a.value[0], s, &err)) < 0)
+    if (rc == 0 && (rc = submit(&job, args_value(&a, "--dir"), s, &err)) < 0)
         cli_fail("submit", &err);
     if (rc == 0)
-        print_submitted(&job.spec, s, a.value[1] != NULL);
+        print_submitted(&job.spec, s, args_value(&a, "--json") != NULL);
     free(s);
     job_fini(&job);
     return rc < 0 ? err_exit_code(rc) : 0;

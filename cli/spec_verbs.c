@@ -1,4 +1,4 @@
-/* Verbs about the spec and the program itself: init, validate, schema, version. */
+/* Verbs about the spec and the program itself: validate, schema, version. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,23 +7,11 @@
 #include "cli/cli.h"
 #include "net/net.h"
 
-int verb_init(int argc, char **argv)
-{
-    static const char *const options[] = {NULL};
-    struct args a;
-    struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
-        return cli_fail("init", &err);
-    job_init_print(stdout, a.positional_count ? a.positional[0] : "my-job");
-    return 0;
-}
-
 int verb_validate(int argc, char **argv)
 {
-    static const char *const options[] = {"--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("validate", &err);
     if (a.positional_count != 1) {
         err_set(&err, ERR_USAGE, "one spec is needed: viaduct validate SPEC [key.path=value ...]");
@@ -32,13 +20,13 @@ int verb_validate(int argc, char **argv)
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
     int rc = job_load(job, a.positional[0], a.override, a.override_count, true, &err);
-    if (a.value[0])
+    if (args_value(&a, "--json"))
         problems_print_json(&job->problems, stdout);
     else if (job->problems.count)
         problems_print(&job->problems, stderr);
     else if (rc < 0)
         cli_fail("validate", &err);
-    if (rc == 0 && !a.value[0])
+    if (rc == 0 && !args_value(&a, "--json"))
         printf("%s: valid\n", a.positional[0]);
     job_fini(job);
     free(job);
@@ -47,23 +35,26 @@ int verb_validate(int argc, char **argv)
 
 int verb_schema(int argc, char **argv)
 {
-    static const char *const options[] = {NULL};
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("schema", &err);
-    job_schema_print(stdout);
+    if (args_value(&a, "--man"))
+        cli_print_spec_man(stdout);
+    else if (args_value(&a, "--markdown"))
+        cli_print_spec_markdown(stdout);
+    else
+        job_schema_print(stdout);
     return 0;
 }
 
 int verb_version(int argc, char **argv)
 {
-    static const char *const options[] = {"--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("version", &err);
-    if (a.value[0])
+    if (args_value(&a, "--json"))
         printf("{\"version\":\"%s\",\"frame_version\":%d,\"spec\":\"v1\"}\n", VIADUCT_VERSION, FRAME_VERSION);
     else
         printf("viaduct %s (frames %d, spec v1)\n", VIADUCT_VERSION, FRAME_VERSION);

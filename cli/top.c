@@ -153,16 +153,15 @@ static int once(const struct rundir *run, struct top_state *s)
 
 int verb_top(int argc, char **argv)
 {
-    static const char *const options[] = {"--once", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
     struct top_state *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
-    int rc = args_parse(&a, options, argc, argv, &err);
+    int rc = args_parse(&a, argc, argv, &err);
     if (rc == 0)
         rc = a.positional_count == 1 ? rundir_open(&run, a.positional[0], &err) : err_set(&err, ERR_USAGE, "one run directory is needed: viaduct top RUN");
-    if (rc == 0 && a.value[0])
+    if (rc == 0 && args_value(&a, "--once"))
         rc = once(&run, s);
     else if (rc == 0 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
         rc = full_screen(&run, s, &err);

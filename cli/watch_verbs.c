@@ -85,11 +85,10 @@ static int status_of_ended(const char *dir, bool json, struct err *err)
 
 int verb_status(int argc, char **argv)
 {
-    static const char *const options[] = {"--json", NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("status", &err);
     int rc = open_run("status", &a, &run);
     if (rc < 0)
@@ -100,12 +99,14 @@ int verb_status(int argc, char **argv)
     rc = reach(&run, dir, &json, &err);
     if (rc == 0) {
         live_line(json, 0, line, sizeof line);
-        printf("%s\n", a.value[0] ? json : line);
+        printf("%s\n", args_value(&a, "--json") ? json : line);
+        if (!args_value(&a, "--json") && live_metrics(json, line, sizeof line))
+            printf("metrics at %s\n", line);
         free(json);
     } else if (!held_elsewhere(dir, &owner) && rundirs_lives(dir)) {
         err_set(&err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: ask again; its log is %s/log", dir, dir);
     } else {
-        rc = status_of_ended(dir, a.value[0] != NULL, &err);
+        rc = status_of_ended(dir, args_value(&a, "--json") != NULL, &err);
     }
     return rc < 0 ? cli_fail("status", &err) : 0;
 }
@@ -126,11 +127,10 @@ static int not_running(const char *dir, struct err *err)
 
 int verb_stop(int argc, char **argv)
 {
-    static const char *const options[] = {NULL};
     struct args a;
     struct err err = ERR_INIT;
     struct rundir run;
-    if (args_parse(&a, options, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("stop", &err);
     int rc = open_run("stop", &a, &run);
     if (rc < 0)

@@ -394,7 +394,7 @@ static int open_port(struct viaduct *v, struct err *err)
 static int start_loop(struct viaduct *v, struct err *err)
 {
     TRY(loop_new(&v->loop, err));
-    struct ps_peers_config peers = {.loop = v->loop, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .opened = peer_opened,
+    struct ps_peers_config peers = {.loop = v->loop, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .other_host = v->host_index > 0, .opened = peer_opened,
                                     .message = peer_message, .arg = v};
     TRY(ps_peers_open(&peers, &v->peers, err));
     struct ps_member_config member = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .fill_join = fill_join,
@@ -439,7 +439,11 @@ int viaduct_join(const struct viaduct_config *config, struct viaduct **out, stru
     CHECK(v != NULL);
     v->config = *config;
     pthread_mutex_init(&v->lock, NULL);
-    pthread_cond_init(&v->wake, NULL);
+    pthread_condattr_t monotonic;         /* deadlines, whatever becomes of the host's clock */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     int rc = join(v, &err);
     if (rc < 0) {
         viaduct_leave(v);
@@ -522,7 +526,7 @@ void viaduct_fail(struct viaduct *v, int code, const char *text)
     }
     pthread_mutex_lock(&v->lock);
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += FLUSH_MS / 1000;
     until.tv_nsec += FLUSH_MS % 1000 * 1000000l;
     if (until.tv_nsec >= 1000000000l) {

@@ -97,4 +97,7 @@ uint64_t coll_round_bytes(const struct coll_config *c, unsigned from_host, unsig
 /* Plugins must match exactly: ABI size, version and build id of the program. */
 struct coll_plugin_abi { uint32_t size, version; char build_id[48]; };
 
+/* Whether the plugin of a transport is there and of this build: 0, ERR_NOT_FOUND, or ERR_CONFLICT naming both builds. */
+int coll_plugin_check(const char *transport, struct err *err);
+
 #endif

@@ -1,5 +1,7 @@
-/* Transports that live in a shared object: found beside the program, refused unless they were built from the same sources. */
+/* Transports that live in a shared object: found beside the program, or beside libviaduct.so when that is what runs here; refused unless they
+ * were built from the same sources. */
 #include <dlfcn.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +9,26 @@
 
 #include "collectives/transport.h"
 
-static const char *const places[] = {"", "/plugins", "/build/release/plugins", "/../lib/viaduct"};   /* from the program's folder */
+/* From the folder of the program or the library: a build tree; PREFIX/bin or PREFIX/lib; a folder of libraries below PREFIX/lib. */
+static const char *const places[] = {"", "/plugins", "/build/release/plugins", "/../lib/viaduct", "/../viaduct"};
+
+/* The folder that this code lies in: the library's own in a trainer of somebody else's, which may lie anywhere. */
+static int own_folder(char *out, size_t size, struct err *err)
+{
+    struct link_map *map = NULL;
+    Dl_info info;
+    char *slash;
+    if (dladdr1(places, &info, (void **)&map, RTLD_DL_LINKMAP) && map && map->l_name[0] == '/') {
+        snprintf(out, size, "%s", map->l_name);
+    } else {
+        ssize_t n = readlink("/proc/self/exe", out, size - 1);
+        out[n < 0 ? 0 : n] = '\0';
+    }
+    if (!(slash = strrchr(out, '/')))
+        return err_set(err, ERR_FAILED, "cannot find out where this program lies; name the plugins' folder in VIADUCT_PLUGINS");
+    *slash = '\0';
+    return 0;
+}
 
 static int find(const char *transport, char *path, size_t size, struct err *err)
 {
@@ -17,17 +38,13 @@ static int find(const char *transport, char *path, size_t size, struct err *err)
         snprintf(path, size, "%s/viaduct-%s.so", folder, transport);
         return access(path, R_OK) == 0 ? 0 : err_set(err, ERR_NOT_FOUND, "no %s: VIADUCT_PLUGINS names a folder without it", path);
     }
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n < 0)
-        return err_set(err, ERR_FAILED, "cannot find out where this program lies; name the plugins' folder in VIADUCT_PLUGINS");
-    program[n] = '\0';
-    *strrchr(program, '/') = '\0';
+    TRY(own_folder(program, sizeof program, err));
     for (unsigned i = 0; i < sizeof places / sizeof *places; i++) {
         snprintf(path, size, "%s%s/viaduct-%s.so", program, places[i], transport);
         if (access(path, R_OK) == 0)
             return 0;
     }
-    return err_set(err, ERR_NOT_FOUND, "transport '%s' needs viaduct-%s.so beside %s/viaduct; `make` builds it where Open MPI's development files are "
+    return err_set(err, ERR_NOT_FOUND, "transport '%s' needs viaduct-%s.so, and there is none in or near %s; `make` builds it where Open MPI's development files are "
                                        "(apt-get install libopenmpi-dev)", transport, transport, program);
 }
 
@@ -49,4 +66,10 @@ int coll_plugin_open(const char *transport, const struct coll_ops **out, struct 
                        path, p->abi.build_id, p->abi.version, p->abi.size, mine.build_id, mine.version, mine.size);
     *out = p->ops;
     return 0;
+}
+
+int coll_plugin_check(const char *transport, struct err *err)
+{
+    const struct coll_ops *ops;
+    return coll_plugin_open(transport, &ops, err);
 }

@@ -6,12 +6,15 @@
 #include "coordinator/core.h"
 #include "jobs/jobs.h"
 
-/* `viaduct coordinator --run DIR [--fresh]` */
+/* `viaduct coordinator --run DIR [--fresh] [--host ADDRESS]`; --host: where other hosts reach this one when it listens at every address */
 int coordinator_main(int argc, char **argv);
 
 /* Who gets what, from the spec alone, so that `plan`, `run` and a restarted coordinator agree: fills the slots, shards, sites, lanes of gangs, copies
  * and checkpoint replicas, the optimizer and all of plan but layout, rounds and samples. Lanes go to sites in proportion to ranks * threads. */
 void placement_of(const struct job_spec *spec, struct core_config *config);
+/* Where the ranks of a gang lie: node n of `nodes` holds ranks first[n] to first[n + 1] - 1. Contiguous, as even as possible, and among those the cut whose
+ * nodes hold the fewest maximal lane-tree nodes, which is what they send each other. nodes <= ranks. */
+void placement_nodes(unsigned lanes, const struct view_gang *gang, unsigned nodes, uint16_t first[HOSTS_LIMIT + 1]);
 
 /* ---- machines that become a site (`via: join`) ---- */
 /* What a visitor writes behind `viaduct join`: coordinator.address, with the coordinator's name when it stands behind a front door. out: ADDRESS_LIMIT. */

@@ -66,6 +66,22 @@ void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...)
     snprintf(core_act(out, CORE_FAIL)->u.text, TEXT_LIMIT, "%s", text);
 }
 
+/* A site that visits ends nobody's job but its own. */
+void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...)
+{
+    char text[TEXT_LIMIT];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (core_over(c))
+        return;
+    if (site < c->next.site_count && c->config.visiting >> site & 1)
+        send_away(c, out, site, STOP_FAILED, text);
+    else
+        core_give_up(c, out, "%s", text);
+}
+
 /* ---- beginning ---- */
 size_t core_size(void) { return (sizeof(struct core) + 15) & ~(size_t)15; }
 
@@ -79,7 +95,8 @@ struct core *core_init(void *memory, const struct core_config *config)
     return c;
 }
 
-static void replay_view(struct core *c, const struct view *view)
+/* starts: the first view of a start. It begins from what lies on disk, and whose manifest is in place: with the words of an earlier start, so nobody writes it again. */
+static void replay_view(struct core *c, const struct view *view, bool starts)
 {
     bool newer = view->generation != c->view.generation;
     c->view = c->next = *view;
@@ -87,11 +104,11 @@ static void replay_view(struct core *c, const struct view *view)
         return;
     rounds_reset(c, view->base);
     ckpt_forget_above(c, view->base);
-    /* A resume may have started from a checkpoint that an older log decided. */
-    bool known = c->decided_count > 0 && c->decided[c->decided_count - 1].step == view->base;
+    bool known = !starts && c->decided_count > 0 && c->decided[c->decided_count - 1].step == view->base;
     if (view->base_from == BASE_CHECKPOINT && !known) {
         struct checkpoint_entry e = {.generation = view->base_generation, .step = view->base, .site_mask = ~0ull};
         ckpt_remember(c, &e);
+        c->durable = true;
     }
     if (c->base_count == BASES_LIMIT) {
         memmove(c->bases, c->bases + 1, sizeof c->bases - sizeof c->bases[0]);
@@ -111,8 +128,8 @@ void core_replay(struct core *c, const struct log_entry *entry)
         c->unstarted = entry->u.job.layout_hash == 0;
         break;
     case LOG_VIEW:
+        replay_view(c, &entry->u.view, c->unstarted);
         c->unstarted = false;
-        replay_view(c, &entry->u.view);
         break;
     case LOG_COMMIT:
         if (entry->u.record.round == c->round)
@@ -263,13 +280,21 @@ static void begin(struct core *c, uint64_t now_ms, struct core_out *out)
 /* ---- events ---- */
 static bool slot_is(const struct core *c, const struct process_id *who)
 {
-    return !c->plan.embedded && who->role == ROLE_PS && who->index < c->next.slot_count && c->next.slot[who->index].instance == who->instance;
+    return !c->plan.embedded && who->role == ROLE_PS && who->index < c->next.slot_count && c->next.slot[who->index].site == who->site &&
+           c->next.slot[who->index].instance == who->instance;
 }
 
 static bool rank_is(const struct core *c, const struct process_id *who)
 {
     return who->role == ROLE_WORKER && who->site < c->next.site_count && who->index < c->next.gang[who->site].ranks && who->index < LANES_MAX &&
            c->next.gang[who->site].incarnation == who->instance && c->next.gang[who->site].wanted;
+}
+
+/* A site of several hosts has an agent on each. The first speaks for the site: it launches the shards, so only its list of who lives can say that one is gone. The
+ * others are heard for the deaths of their ranks; that they are silent themselves, their ranks' leases say. */
+static bool is_head(const struct process_id *who)
+{
+    return who->role == ROLE_AGENT && who->site < SITES_LIMIT && (who->index == 0 || !RULE_HEAD);
 }
 
 static void join_agent(struct core *c, struct core_out *out, const struct msg_join *m)
@@ -304,7 +329,7 @@ static void join_worker(struct core *c, struct core_out *out, const struct msg_j
 {
     struct gang_state *g = &c->gang[m->who.site];
     rounds_fill_plan(c, m, out);
-    if (core_over(c))
+    if (core_over(c) || !rank_is(c, &m->who))   /* refused; a visitor with its site */
         return;
     g->joined |= 1ull << m->who.index;
     g->linked |= 1ull << m->who.index;
@@ -328,11 +353,11 @@ void core_on_join(struct core *c, uint64_t now_ms, const struct msg_join *m, str
         core_act(out, CORE_DISOWN)->to = m->who;
         return;
     }
-    if (m->who.role == ROLE_AGENT)
+    if (is_head(&m->who))
         join_agent(c, out, m);
     else if (m->who.role == ROLE_WORKER)
         join_worker(c, out, m);
-    else {
+    else if (m->who.role == ROLE_PS) {
         struct slot_state *s = &c->slot[m->who.index];
         bool known = s->joined;
         s->joined = s->linked = s->offered = true;
@@ -356,7 +381,7 @@ static void unlink_process(struct core *c, const struct process_id *who)
         c->slot[who->index].linked = false;
     else if (rank_is(c, who))
         c->gang[who->site].linked &= ~(1ull << who->index);
-    else if (who->role == ROLE_AGENT && who->site < SITES_LIMIT)
+    else if (is_head(who))
         c->agent[who->site].joined = false;
 }
 
@@ -421,7 +446,7 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         g->heard_ms[m->who.index] = now_ms;
         if (c->plan.rounds && m->version >= c->plan.rounds)
             g->finished |= 1ull << m->who.index;
-    } else if (m->who.role == ROLE_AGENT && m->who.site < SITES_LIMIT) {
+    } else if (is_head(&m->who)) {
         c->agent[m->who.site].heard_ms = now_ms;
         c->agent[m->who.site].joined |= RULE_REBEAT;      /* silent for longer than its lease, but its link held */
         if (!c->agent[m->who.site].sent_away)
@@ -451,8 +476,9 @@ void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, c
         return;
     bool sends = false;
     for (unsigned i = 0; i < c->view.shard[m->shard].copy_count; i++) {
-        unsigned slot = c->view.shard[m->shard].copy[i].slot;
-        sends = sends || (c->view.shard[m->shard].copy[i].role == COPY_PRIMARY && slot == from.index && c->view.slot[slot].instance == from.instance);
+        struct process_id holder = view_slot_process(c, c->view.shard[m->shard].copy[i].slot);
+        sends = sends || (c->view.shard[m->shard].copy[i].role == COPY_PRIMARY && holder.role == from.role && holder.site == from.site &&
+                          holder.index == from.index && holder.instance == from.instance);
     }
     if (!sends)
         return;
@@ -493,7 +519,8 @@ void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct c
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out)
 {
     begin(c, now_ms, out);
-    core_give_up(c, out, "%s", m->text);
+    core_refuse(c, out, m->who.site, "%s", m->text);
+    settle(c, out);
 }
 
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
@@ -533,7 +560,7 @@ void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_ou
     begin(c, now_ms, out);
     if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
         return;
-    send_away(c, out, site, STOP_REQUESTED, "drained on request");
+    send_away(c, out, site, STOP_DRAINED, "drained on request");
     settle(c, out);
 }
 

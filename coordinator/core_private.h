@@ -122,6 +122,7 @@ struct core {
 struct core_action *core_act(struct core_out *out, enum core_action_kind kind);
 void core_event(struct core *c, struct core_out *out, const char *kind, struct process_id who, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...) __attribute__((format(printf, 4, 5)));   /* what a process of that site is or says */
 void core_append(struct core *c, struct core_out *out, const struct log_entry *entry, bool sync);
 bool core_over(const struct core *c);
 

@@ -33,7 +33,7 @@ void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out 
 {
     if (c->plan.layout_hash == 0) {
         if (m->samples_per_pass == 0 || m->layout_hash == 0 || c->plan.batch == 0) {
-            core_give_up(c, out, "rank %u of site %s declared a model or data set that is empty", m->who.index, c->plan.site_name[m->who.site]);
+            core_refuse(c, out, m->who.site, "rank %u of site %s declared a model or data set that is empty", m->who.index, c->plan.site_name[m->who.site]);
             return;
         }
         c->plan.layout_hash = m->layout_hash;
@@ -45,10 +45,10 @@ void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out 
         return;
     }
     if (m->layout_hash != c->plan.layout_hash)
-        core_give_up(c, out, "rank %u of site %s has another model (layout %016llx) than the run (layout %016llx): every site needs the same spec and program",
+        core_refuse(c, out, m->who.site, "rank %u of site %s has another model (layout %016llx) than the run (layout %016llx): every site needs the same spec and program",
                      m->who.index, c->plan.site_name[m->who.site], (unsigned long long)m->layout_hash, (unsigned long long)c->plan.layout_hash);
     else if (m->samples_per_pass != c->plan.samples_per_pass)
-        core_give_up(c, out, "rank %u of site %s sees %llu samples, the run has %llu: every site needs the same data",
+        core_refuse(c, out, m->who.site, "rank %u of site %s sees %llu samples, the run has %llu: every site needs the same data",
                      m->who.index, c->plan.site_name[m->who.site], (unsigned long long)m->samples_per_pass, (unsigned long long)c->plan.samples_per_pass);
 }
 

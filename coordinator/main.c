@@ -137,6 +137,9 @@ static int begin_fresh(struct shell *s, struct err *err)
     }
     s->fresh = true;
     TRY(fs_publish_file(&fs_real, path, "", 0, err));
+    shell_stop_path(s, path);             /* of an earlier start */
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_errno(err, errno, "cannot remove %s", path);
     snprintf(path, sizeof path, "%s/export/result.json", s->run.path);   /* of an earlier end */
     return unlink(path) == 0 || errno == ENOENT ? 0 : err_errno(err, errno, "cannot remove %s", path);
 }
@@ -173,11 +176,23 @@ static int listen_all(struct shell *s, struct err *err)
     return net_listen(s->loop, address, s->identity, &s->hello, &shell_link_ops, s, &s->listen_tls, err);
 }
 
+/* Who listens at every address of its host is found at the one that it was told. */
+static void address_for_others(const struct shell *s, char *out, size_t size)
+{
+    const char *at = s->listen_tls ? listener_address(s->listen_tls) : "";
+    bool everywhere = strncmp(at, "tls:0.0.0.0:", 12) == 0 || strncmp(at, "tls:[::]:", 9) == 0;
+    if (everywhere && s->host)
+        snprintf(out, size, strchr(s->host, ':') ? "tls:[%s]%s" : "tls:%s%s", s->host, strrchr(at, ':'));
+    else
+        snprintf(out, size, "%s", at);
+}
+
 static int tell_addresses(const struct shell *s, struct err *err)
 {
-    char path[700], text[400];
+    char path[700], text[600], at[ADDRESS_LIMIT + 32];
+    address_for_others(s, at, sizeof at);
     snprintf(path, sizeof path, "%s/state/coordinator.addr", s->run.path);
-    snprintf(text, sizeof text, "%s%s%s\n", s->listen_tls ? listener_address(s->listen_tls) : "", s->listen_tls ? "\n" : "", listener_address(s->listen_unix));
+    snprintf(text, sizeof text, "%s%s%s\n", at, at[0] ? "\n" : "", listener_address(s->listen_unix));
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
 }
 
@@ -185,7 +200,7 @@ static int tell_addresses(const struct shell *s, struct err *err)
 static int listen_at_door(struct shell *s, const char *site, struct err *err)
 {
     char door[ADDRESS_LIMIT], passing[108], name[80];
-    TRY(rundir_door(&s->run, site, door, err));
+    TRY(rundir_door_stands(&s->run, site, door, err));   /* who reads coordinator.addr is on this side of any router */
     rundir_door_socket(&s->run, shell_site(s, site), passing);
     snprintf(name, sizeof name, "coordinator.%s", s->run.job);
     const struct door_place place = {.address = door, .passing = passing, .name = name};
@@ -331,6 +346,10 @@ static int begin(struct shell *s, struct err *err)
     core_start(s->core, loop_now_ms(s->loop), s->out);
     shell_run(s);
     TRY(has_begun(s, err));
+    char path[700];
+    shell_stop_path(s, path);
+    if (access(path, F_OK) == 0)          /* the coordinator before this one died over it */
+        shell_stop_asked(s);
     shell_report(s, "running");
     timer_start(s->loop, TICK_MS, TICK_MS, shell_tick, s);
     timer_start(s->loop, SYNC_MS, SYNC_MS, shell_sync, s);
@@ -376,6 +395,7 @@ static int set_up(struct shell *s, struct err *err)
     tell_start(s, died_ms);
     TRY(open_metrics(s, err));
     TRY(be_found(s, err));
+    shell_scrape_open(s);
     TRY(loop_on_signal(s->loop, SIGTERM, on_term, s, err));
     TRY(loop_on_signal(s->loop, SIGINT, on_term, s, err));
     TRY(watch_parent(s, err));
@@ -391,6 +411,8 @@ static int parse(struct shell *s, int argc, char **argv, struct err *err)
             run = argv[++i];
         else if (strcmp(argv[i], "--fresh") == 0)
             s->restarted = false;
+        else if (strcmp(argv[i], "--host") == 0 && i + 1 < argc)
+            s->host = argv[++i];
         else if (strcmp(argv[i], "--ended") == 0 && i + 3 < argc) {   /* what the start before this one fell to */
             s->ended.who = argv[++i];
             s->ended.cause = argv[++i];
@@ -414,6 +436,7 @@ static void tell_end(struct shell *s)
     if (failed)
         restarts_unmended(s->restarts, steps > kept ? steps - kept : 0);
     shell_report(s, status);
+    shell_scrape_end(s, status);
 }
 
 static void tear_down(struct shell *s)
@@ -427,6 +450,7 @@ static void tear_down(struct shell *s)
     shell_metrics_close(s);
     restarts_close(s->restarts);
     identity_free(s->identity);
+    identity_free(s->web);
     declaration_fini(&s->declaration);
     free(s->declaration_bytes);
     history_free(&s->history);

@@ -49,6 +49,34 @@ static void place_lanes(const struct job_spec *spec, struct core_config *c)
     }
 }
 
+/* Lane-tree nodes that `count` ranks of the gang hold together. */
+static unsigned sums_of(unsigned lanes, const struct view_gang *gang, unsigned first, unsigned count)
+{
+    struct lane_range node[LANE_NODES_MAX];
+    unsigned width = gang->lanes.hi - gang->lanes.lo, lo = width * first / gang->ranks, hi = width * (first + count) / gang->ranks;
+    return lane_nodes(lanes, (struct lane_range){(uint16_t)(gang->lanes.lo + lo), (uint16_t)(gang->lanes.lo + hi)}, node);
+}
+
+/* best[n][k]: fewest sums of the first n nodes when k of them hold one rank more than the others. */
+void placement_nodes(unsigned lanes, const struct view_gang *gang, unsigned nodes, uint16_t first[HOSTS_LIMIT + 1])
+{
+    static const unsigned none = 1u << 30;
+    CHECK(nodes >= 1 && nodes <= HOSTS_LIMIT && gang->ranks >= nodes);
+    unsigned each = gang->ranks / nodes, more = gang->ranks % nodes, best[HOSTS_LIMIT + 1][HOSTS_LIMIT + 1];
+    for (unsigned n = 0; n <= nodes; n++)
+        for (unsigned k = 0; k <= more; k++) {
+            unsigned even = n > k ? best[n - 1][k] + sums_of(lanes, gang, (n - 1) * each + k, each) : none;
+            unsigned large = n >= k && k ? best[n - 1][k - 1] + sums_of(lanes, gang, (n - 1) * each + k - 1, each + 1) : none;
+            best[n][k] = n + k == 0 ? 0 : MIN(MIN(even, large), none);
+        }
+    for (unsigned n = nodes, k = more; n > 0; n--) {
+        first[n] = (uint16_t)(n * each + k);
+        bool large = k && (n == k || best[n][k] == best[n - 1][k - 1] + sums_of(lanes, gang, (n - 1) * each + k - 1, each + 1));
+        k -= large;
+    }
+    first[0] = 0;
+}
+
 void placement_of(const struct job_spec *spec, struct core_config *c)
 {
     const struct job_optim *o = &spec->optimizer;

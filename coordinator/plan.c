@@ -62,6 +62,8 @@ static void take_sites(struct run_plan *p, const struct job_spec *spec, const st
         s->via = via_name(from->via);
         s->ranks = MIN(from->ranks, RANKS_MAX);
         s->threads = from->threads;
+        s->nodes = from->nodes;
+        placement_nodes(spec->lanes, &v->gang[i], s->nodes, s->first_rank);
         s->lanes = v->gang[i].lanes;
         s->names = lane_nodes(spec->lanes, s->lanes, node);
         for (uint32_t r = 0; r < s->ranks; r++) {
@@ -126,6 +128,14 @@ static void count_bytes(struct run_plan *p)
 
 static uint64_t wan_bytes(const struct run_plan *p) { return p->wan.contributed + p->wan.replicated + p->wan.pulled; }
 
+static unsigned node_of(const struct plan_site *s, unsigned rank)
+{
+    unsigned n = 0;
+    while (n + 1 < s->nodes && rank >= s->first_rank[n + 1])
+        n++;
+    return n;
+}
+
 static void count_memory(struct run_plan *p, const struct layout *l)
 {
     uint64_t flat = l->elems * sizeof(float);
@@ -138,9 +148,17 @@ static void count_memory(struct run_plan *p, const struct layout *l)
             engine += (s->threads - 1) * p->probe.engine_bytes_per_slot;
         s->memory_per_rank_bytes = engine + p->data_bytes + (segment + sums) / s->ranks;
         p->memory_bytes += s->memory_per_rank_bytes * s->ranks;
+        for (uint32_t n = 0; n < s->nodes; n++)
+            s->node_memory_bytes[n] = s->memory_per_rank_bytes * (uint64_t)(s->first_rank[n + 1] - s->first_rank[n]);
     }
-    for (uint32_t k = 0; k < p->shard_count; k++)
-        p->memory_bytes += p->shard[k].memory_bytes * p->shard[k].copy_count;
+    for (uint32_t k = 0; k < p->shard_count; k++) {
+        const struct plan_shard *shard = &p->shard[k];
+        p->memory_bytes += shard->memory_bytes * shard->copy_count;
+        for (unsigned c = 0; c < shard->copy_count; c++) {
+            struct plan_site *s = &p->site[p->slot_site[shard->slot[c]]];
+            s->node_memory_bytes[p->embedded ? node_of(s, shard->slot[c]) : 0] += shard->memory_bytes;   /* shards of their own are on the first node */
+        }
+    }
 }
 
 /* ---- time ---- */
@@ -219,6 +237,22 @@ static void explain_pruning(struct run_plan *p, const struct job_spec *spec)
         reason(p, "pruning: the smallest weights of the whole model, in %" PRIu64 " cubic steps up to step %" PRIu64 "; the rest of the phase trains what is left, at a rate that "
                   "falls from %g to %g", points, last + 1, job_prune_lr(&spec->optimizer, 0, p->prune_steps),
                job_prune_lr(&spec->optimizer, p->prune_steps - 1, p->prune_steps));
+}
+
+static void explain_nodes(struct run_plan *p)
+{
+    struct lane_range node[LANE_NODES_MAX];
+    for (uint32_t i = 0; i < p->site_count; i++) {
+        const struct plan_site *s = &p->site[i];
+        unsigned most = 0;
+        for (uint32_t n = 0; n < s->nodes; n++) {
+            struct lane_range lanes = {s->rank_lanes[s->first_rank[n]].lo, s->rank_lanes[s->first_rank[n + 1] - 1].hi};
+            most = MAX(most, lane_nodes(p->lanes, lanes, node));
+        }
+        if (s->nodes > 1)
+            reason(p, "%s: ranks lie on %u nodes, which send each other at most %u sum%s and the new weights of each block a step, over TLS", s->name, s->nodes, most,
+                   most == 1 ? "" : "s");
+    }
 }
 
 static void explain_limits(struct run_plan *p)
@@ -302,6 +336,7 @@ static int fill(struct run_plan *p, const struct job_spec *spec, const struct gr
     explain_pruning(p, spec);
     reason(p, "memory of a rank: activations of each thread's lane, the data set (%.1f MB), its share of the gang's gradients and weights in shared memory",
            MB(p->data_bytes));
+    explain_nodes(p);
     explain_limits(p);
     return 0;
 }

@@ -23,7 +23,9 @@ int plan_probe(const struct job_spec *spec, const struct graph *g, const struct 
 struct plan_site {
     char name[64];
     const char *via;                  /* static */
-    uint32_t ranks, threads;
+    uint32_t ranks, threads, nodes;
+    uint16_t first_rank[HOSTS_LIMIT + 1];   /* of each node, and the end */
+    uint64_t node_memory_bytes[HOSTS_LIMIT];
     struct lane_range lanes, rank_lanes[RANKS_MAX];
     unsigned names;                   /* contributions that its lanes make: maximal nodes of the lane tree */
     uint64_t memory_per_rank_bytes;

@@ -46,6 +46,16 @@ static void print_lanes(const struct plan_site *s, FILE *out)
     fprintf(out, "%s", s->ranks > 8 ? " | ...)" : s->ranks > 1 ? ")" : "");
 }
 
+static void print_nodes(const struct plan_site *s, FILE *out)
+{
+    char memory[32];
+    for (uint32_t n = 0; n < s->nodes && s->nodes > 1; n++) {
+        unsigned from = s->first_rank[n], end = s->first_rank[n + 1], lo = s->rank_lanes[from].lo, hi = s->rank_lanes[end - 1].hi;
+        fprintf(out, "    node %-4u ranks %u-%u, lanes %u-%u, %s%s\n", n, from, end - 1, lo, hi - 1, bytes_text(s->node_memory_bytes[n], memory),
+                n == 0 ? "; launches the shards, publishes and exports" : "");
+    }
+}
+
 static void print_shards(const struct run_plan *p, FILE *out)
 {
     char bytes[32], memory[32];
@@ -77,6 +87,7 @@ void run_plan_print(const struct run_plan *p, FILE *out)
         fprintf(out, "  %-10s %-7s %5u %7u %9s  ", s->name, s->via, s->ranks, s->threads, bytes_text(s->memory_per_rank_bytes, a));
         print_lanes(s, out);
         fprintf(out, "\n");
+        print_nodes(s, out);
     }
     print_shards(p, out);
     fprintf(out, "  step: %.2f ms predicted, %.0f samples/s, %s in all\n", p->step_ms, p->batch / p->step_ms * 1e3,
@@ -103,7 +114,10 @@ static void json_site(const struct plan_site *s, FILE *out)
     fprintf(out, ",\"via\":\"%s\",\"ranks\":%u,\"threads\":%u,\"lanes\":[%u,%u],\"rank_lanes\":[", s->via, s->ranks, s->threads, s->lanes.lo, s->lanes.hi);
     for (uint32_t r = 0; r < s->ranks; r++)
         fprintf(out, "%s[%u,%u]", r ? "," : "", s->rank_lanes[r].lo, s->rank_lanes[r].hi);
-    fprintf(out, "],\"memory_per_rank_bytes\":%" PRIu64 "}", s->memory_per_rank_bytes);
+    fprintf(out, "],\"memory_per_rank_bytes\":%" PRIu64 ",\"nodes\":[", s->memory_per_rank_bytes);
+    for (uint32_t n = 0; n < s->nodes; n++)
+        fprintf(out, "%s{\"ranks\":[%u,%u],\"memory_bytes\":%" PRIu64 "}", n ? "," : "", s->first_rank[n], s->first_rank[n + 1], s->node_memory_bytes[n]);
+    fprintf(out, "]}");
 }
 
 static void json_copy(const struct run_plan *p, uint8_t slot, FILE *out)

@@ -124,6 +124,11 @@
 #else
 #define RULE_ASLEEP true      /* a coordinator that stood still moves every lease by that time */
 #endif
+#ifdef RULE_OFF_HEAD
+#define RULE_HEAD false
+#else
+#define RULE_HEAD true        /* of a site's agents only the first says which of its shards live */
+#endif
 #ifdef RULE_OFF_REBEAT
 #define RULE_REBEAT false
 #else

@@ -94,7 +94,7 @@ static void send_manifest(struct shell *s, const struct checkpoint_entry *e)
     struct msg_manifest m = {.generation = e->generation, .step = e->step, .site_mask = e->site_mask};
     struct bytes payload = {text, size};
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        if (s->member[i].link && s->member[i].joined && s->member[i].who.role == ROLE_AGENT)
+        if (s->member[i].link && s->member[i].joined && s->member[i].who.role == ROLE_AGENT && s->member[i].who.index == 0)
             send_to(s, &s->member[i], MSG_MANIFEST, &m, &payload);
     free(text);
 }
@@ -118,6 +118,8 @@ static void tell_view(struct shell *s, const struct view *v)
 static void rolled_back(struct shell *s, uint64_t lost)
 {
     struct err err = ERR_INIT;
+    s->scrape.rollbacks++;
+    s->scrape.lost_steps += (double)lost;
     if (lost)
         restarts_lost(s->restarts, lost);
     if (shell_metrics_rewrite(s, &err) < 0)
@@ -142,6 +144,7 @@ static bool append(struct shell *s, const struct log_entry *e, bool sync)
     uint64_t position = 0;
     bool with_blob = e->kind == LOG_JOB && e->u.job.layout_hash != 0;
     failpoint(FAIL_COORDINATOR_APPEND);
+    uint64_t before_ns = clock_now_ns();
     int rc = decision_log_sqlite.append(s->db, e, with_blob ? s->declaration_bytes : NULL, with_blob ? s->declaration_size : 0, sync, &position, &err);
     if (rc == 0 && position != e->position)
         rc = err_set(&err, ERR_CONFLICT, "the decision log is at %" PRIu64 " where %" PRIu64 " was due: another coordinator wrote to it", position, e->position);
@@ -149,6 +152,8 @@ static bool append(struct shell *s, const struct log_entry *e, bool sync)
         fatal(s, &err);
         return false;
     }
+    if (sync)
+        scrape_time(&s->scrape, TIMING_LOG, (double)(clock_now_ns() - before_ns) / 1e9);
     s->unsynced = sync ? 0 : s->unsynced + 1;
     keep(s, e);
     if (e->kind == LOG_COMMIT)
@@ -167,10 +172,12 @@ void shell_sync(void *arg)
     uint64_t below;
     if (!s->unsynced || s->ending)
         return;
+    uint64_t before_ns = clock_now_ns();
     if (decision_log_sqlite.sync(s->db, &below, &err) < 0) {
         fatal(s, &err);
         return;
     }
+    scrape_time(&s->scrape, TIMING_LOG, (double)(clock_now_ns() - before_ns) / 1e9);
     s->unsynced = 0;
     core_on_synced(s->core, loop_now_ms(s->loop), below, s->out);
     shell_run(s);
@@ -181,6 +188,7 @@ static void on_committed(struct shell *s, const struct record *r)
 {
     uint64_t now = loop_now_ms(s->loop);
     shell_metrics_committed(s, r->round);
+    shell_scrape_committed(s, r);
     if (!s->first_commit_ms)
         s->first_commit_ms = now;
     else
@@ -271,10 +279,17 @@ void shell_run(struct shell *s)
         shell_sync(s);
 }
 
+void shell_stop_path(const struct shell *s, char out[700]) { snprintf(out, 700, "%s/state/stop", s->run.path); }
+
 void shell_stop_asked(struct shell *s)
 {
+    char path[700];
+    struct err err = ERR_INIT;
     if (s->ending)
         return;
+    shell_stop_path(s, path);
+    if (fs_publish_file(&fs_real, path, "", 0, &err) < 0)
+        log_warn(&s->log, "should this coordinator die, the next one would not stop the run: %s", err.text);
     s->report_due = true;
     shell_event(s, "stop asked", "coordinator", core_round(s->core), "a checkpoint, then the end");
     core_on_stop(s->core, loop_now_ms(s->loop), s->out);

@@ -1,5 +1,5 @@
 /* The inside of the coordinator's process: main.c (start, end), shell.c (the core's actions), shell_links.c (links and messages in),
- * shell_report.c (what people are told), shell_metrics.c (what is written of each step), history.c (what the log says, as manifests, metrics and the ledger
+ * shell_report.c (what people are told), shell_metrics.c (what is written of each step), shell_scrape.c (what Prometheus reads), history.c (what the log says, as manifests, metrics and the ledger
  * need it). One loop's thread does all of it. */
 #ifndef VIADUCT_COORDINATOR_SHELL_H
 #define VIADUCT_COORDINATOR_SHELL_H
@@ -65,6 +65,7 @@ struct shell {
     struct identity *identity;
     struct msg_hello hello;
     struct listener *listen_tls, *listen_unix;   /* listen_tls: NULL until the front door it stands behind is there */
+    const char *host;                     /* where other hosts reach this one; NULL: as listen says */
     struct timer *door_timer;
     struct core_config config;
     struct core *core;                    /* NULL: the start failed before it */
@@ -82,7 +83,7 @@ struct shell {
     char declared_by[120];
     struct { const char *who, *cause; uint64_t ago_ms, lost_steps; } ended;   /* the start before this one, when somebody knows why; who NULL: nobody */
     bool restarted, fresh;                /* fresh: nothing of an earlier start lives; also when a fresh start died before its first view */
-    bool was_lost[SITES_LIMIT];           /* the agent's link broke */
+    uint64_t was_lost[SITES_LIMIT];       /* bit per node: the link of its agent broke */
     bool exported;                        /* told */
     struct { uint32_t incarnation; uint64_t ranks; } joined[SITES_LIMIT];   /* ranks of the newest gang that ever joined */
     struct process_id exited;             /* being told to the core: whose death it is */
@@ -96,6 +97,9 @@ struct shell {
         double wall_at_zero;              /* seconds since 1970 of the run's second 0 */
         struct anomaly anomaly;
     } metrics;
+    struct scrape scrape;                 /* counters live here; the rest is filled in when somebody asks */
+    struct http_server *pages;            /* NULL: not wanted, or not to be had */
+    struct identity *web;
     struct report report;
     bool report_due;
     struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; } topology;   /* last written: when, of which view */
@@ -113,7 +117,8 @@ struct shell {
 
 /* shell.c */
 void shell_run(struct shell *s);                         /* executes s->out */
-void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end */
+void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end; also by the next coordinator, should this one die */
+void shell_stop_path(const struct shell *s, char out[700]);   /* there while a stop is under way */
 void shell_end(struct shell *s, int code, uint64_t after_ms);
 void shell_tick(void *shell);
 void shell_sync(void *shell);
@@ -125,6 +130,11 @@ void shell_metrics_committed(struct shell *s, uint64_t round);
 void shell_metrics_times(struct shell *s, const struct msg_times *m);
 void shell_metrics_write(struct shell *s, bool all);           /* the lines that need not wait any longer; all: every one */
 void shell_metrics_close(struct shell *s);
+/* shell_scrape.c: metrics for Prometheus, at coordinator.metrics. Whatever goes wrong with them, the run goes on */
+void shell_scrape_open(struct shell *s);
+void shell_scrape_committed(struct shell *s, const struct record *r);
+void shell_scrape_end(struct shell *s, const char *status);    /* RUN/metrics.prom; where they were is forgotten, unless the run failed */
+const char *shell_scrape_url(const struct shell *s, char out[256]);   /* NULL: none */
 /* shell_links.c */
 extern const struct link_ops shell_link_ops;
 /* shell_base.c: into config.checkpoint; none is no error, damaged ones alone are */
@@ -135,6 +145,9 @@ int shell_find_base(struct shell *s, struct err *err);
 void shell_who(const struct shell *s, struct process_id who, char out[120]);   /* "worker onprem/0" */
 void shell_event(struct shell *s, const char *kind, const char *who, uint64_t step, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void shell_sample(struct shell *s);                      /* for rates; on every tick */
+struct site_up { unsigned ranks, shards, shards_up; };    /* connected ranks; shards it should have, and those connected */
+struct site_up shell_site_up(const struct shell *s, unsigned site);
+double shell_wan_sent(const struct shell *s, unsigned site);   /* bytes, since each process was first heard */
 const char *shell_outcome(const struct shell *s);        /* running, completed, stopped, failed */
 size_t shell_status(const struct shell *s, char *out, size_t size);   /* one JSON object */
 void shell_report(struct shell *s, const char *status);   /* report.json and topology.json; the run page too unless it is running */

@@ -51,12 +51,23 @@ static int take_declaration(struct shell *s, const struct msg_join *m, const uin
     return 0;
 }
 
-static void fail_job(struct shell *s, struct process_id who, const struct err *err)
+/* A site that visits is sent away instead. */
+static void fail_job(struct shell *s, struct process_id who, int exit_code, const char *text)
 {
-    struct msg_failed m = {.who = who, .code = err->code};
-    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, err->text);
-    s->failed_code = err_exit_code(err->code);
+    struct msg_failed m = {.who = who};
+    snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
     core_on_failed(s->core, loop_now_ms(s->loop), &m, s->out);
+    if (core_phase(s->core) == CORE_FAILED)
+        s->failed_code = exit_code;
+}
+
+/* A process that a newer one has replaced may still speak, but not end the job, nor take its successor's place. */
+static bool is_current(const struct shell *s, struct process_id who)
+{
+    const struct view *v = core_view(s->core);
+    if (who.role == ROLE_PS)
+        return who.index < v->slot_count && v->slot[who.index].site == who.site && v->slot[who.index].instance == who.instance;
+    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
 }
 
 static void admit(struct shell *s, struct member *me, const struct msg_join *m)
@@ -69,6 +80,8 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         link_close(stale);
     }
     me->joined = true;
+    if (!is_current(s, m->who))           /* the core puts it out */
+        return;
     if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
         if (s->joined[m->who.site].incarnation != m->who.instance)
             s->joined[m->who.site].ranks = 0;
@@ -89,8 +102,8 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
     }
     shell_who(s, m->who, who);
     restarts_back(s->restarts, who, loop_now_ms(s->loop));
-    if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site]) {
-        s->was_lost[m->who.site] = false;
+    if (m->who.role == ROLE_AGENT && s->was_lost[m->who.site] >> m->who.index & 1) {
+        s->was_lost[m->who.site] &= ~(1ull << m->who.index);
         shell_event(s, "back", who, core_round(s->core), "joined again");
     }
 }
@@ -129,9 +142,13 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
         refuse(s, me->link, "joins as another than it said hello");
         return false;
     }
+    if (m->who.role == ROLE_AGENT && m->who.index >= s->job.spec.sites[m->who.site].nodes) {
+        refuse(s, me->link, "is of a node that its site does not have");
+        return false;
+    }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
         if (err.code == ERR_JOB)
-            fail_job(s, m->who, &err);
+            fail_job(s, m->who, err_exit_code(err.code), err.text);
         else
             refuse(s, me->link, err.text);
         return err.code == ERR_JOB;
@@ -142,15 +159,6 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
 }
 
 /* ---- messages of members: NULL, or what is wrong with one ---- */
-/* A process that a newer one has replaced may still speak, but not end the job. */
-static bool is_current(const struct shell *s, struct process_id who)
-{
-    const struct view *v = core_view(s->core);
-    if (who.role == ROLE_PS)
-        return who.index < v->slot_count && v->slot[who.index].instance == who.instance;
-    return who.role != ROLE_WORKER || (who.site < v->site_count && v->gang[who.site].incarnation == who.instance);
-}
-
 /* A rank that refuses its spec or data before it ever joined would refuse them again. */
 static bool cannot_begin(const struct shell *s, const struct msg_exited *m)
 {
@@ -183,10 +191,9 @@ static void on_exited(struct shell *s, struct msg_exited *m)
         on_exported(s, who, m);
     s->exited = m->who;
     if (cannot_begin(s, m)) {
-        struct msg_failed failed = {.who = m->who, .code = m->code};
-        snprintf(failed.text, sizeof failed.text, "%s cannot begin: %.*s", who, (int)sizeof failed.text - 160, m->text);
-        s->failed_code = m->code;
-        core_on_failed(s->core, loop_now_ms(s->loop), &failed, s->out);
+        char text[TEXT_LIMIT];
+        snprintf(text, sizeof text, "%s cannot begin: %.*s", who, (int)sizeof text - 160, m->text);
+        fail_job(s, m->who, m->code, text);
         return;
     }
     core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
@@ -211,15 +218,14 @@ static void on_failed(struct shell *s, const struct member *me, const struct msg
         log_info(&s->log, "a failure that a replaced process reports: %s", m->text);
         return;
     }
-    s->failed_code = err_exit_code(m->code);
-    core_on_failed(s->core, loop_now_ms(s->loop), m, s->out);
+    fail_job(s, me->who, err_exit_code(m->code), m->text);
 }
 
 static const char *from_agent(struct shell *s, const struct member *me, enum msg_type type, void *m)
 {
     if (me->who.role != ROLE_AGENT)
         return "sends what only agents may";
-    if (type == MSG_PUBLISHED && ((struct msg_published *)m)->site != me->who.site)
+    if ((type == MSG_PUBLISHED ? ((struct msg_published *)m)->site : ((struct msg_exited *)m)->who.site) != me->who.site)
         return "speaks for another site";
     if (type == MSG_PUBLISHED)
         on_published(s, me->who, m);
@@ -390,7 +396,9 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     struct member *me = member_of(s, link);
     if (!me)
         return;
-    if (type == MSG_STATUS)
+    if (me->who.role == ROLE_JOIN && type != MSG_ENROL)
+        refuse(s, link, "has a token, which is good for enrolling only");
+    else if (type == MSG_STATUS)
         answer_status(s, link);
     else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
         shell_stop_asked(s);
@@ -409,7 +417,7 @@ static void agent_lost(struct shell *s, struct process_id who)
     if (phase == CORE_DONE || phase == CORE_FAILED)
         return;
     shell_who(s, who, name);
-    s->was_lost[who.site] = true;
+    s->was_lost[who.site] |= 1ull << who.index;
     shell_event(s, "lost", name, core_round(s->core), "its link broke");
     restarts_died(s->restarts, name, core_round(s->core), "its link broke: killed, crashed or cut off", loop_now_ms(s->loop));
     s->report_due = true;

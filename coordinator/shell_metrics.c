@@ -51,6 +51,7 @@ static void look_for_anomalies(struct shell *s, uint64_t round, const struct met
     const double value[ANOMALY_KINDS] = {[ANOMALY_LOSS] = m->loss, [ANOMALY_STEP_SECONDS] = same_view ? step_seconds(h, round) : NAN};
     for (unsigned kind = 0; kind < ANOMALY_KINDS; kind++)
         if (anomaly_see(&s->metrics.anomaly, (enum anomaly_kind)kind, value[kind], &seen)) {
+            s->scrape.anomalies[kind]++;
             report_anomaly(s->events, m->step, (enum anomaly_kind)kind, &seen, text);
             log_info(&s->log, "anomaly (step %llu): %s", (unsigned long long)m->step, text);
         }
@@ -84,6 +85,10 @@ void shell_metrics_write(struct shell *s, bool all)
         if (!history_metric(&s->history, r, &m))
             continue;
         report_metric(s->metrics.file, &m);
+        for (unsigned k = 0; k < METRIC_PARTS; k++) {
+            s->scrape.part[k] += isnan(m.part[k]) ? 0 : m.part[k];
+            s->scrape.part_max[k] += isnan(m.part_max[k]) ? 0 : m.part_max[k];
+        }
         to_tensorboard(s, r, &m);
         look_for_anomalies(s, r, &m);
     }

@@ -39,6 +39,14 @@ static uint64_t wan_bytes(const struct shell *s, bool since_heard)
     return sum;
 }
 
+double shell_wan_sent(const struct shell *s, unsigned site)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < s->wan_count; i++)
+        sum += s->wan[i].who.site == site ? s->wan[i].bytes - s->wan[i].first : 0;
+    return (double)sum;
+}
+
 /* Whether anyone who trains has said what it sent. */
 static bool wan_known(const struct shell *s)
 {
@@ -95,22 +103,29 @@ static void add_number(struct text *t, const char *key, double v)
         add(t, "\"%s\":null,", key);
 }
 
-static void add_site(const struct shell *s, struct text *t, unsigned site)
+struct site_up shell_site_up(const struct shell *s, unsigned site)
 {
     const struct view *v = core_view(s->core);
-    unsigned up = 0, shards = 0, shards_up = 0;
-    char name[140];
+    struct site_up is = {0};
     for (unsigned k = 0; k < MEMBERS_MAX; k++) {
         const struct member *m = &s->member[k];
         if (!m->link || !m->joined || m->who.site != site)
             continue;
-        up += m->who.role == ROLE_WORKER && v->gang[site].incarnation == m->who.instance;
-        shards_up += m->who.role == ROLE_PS && m->who.index < v->slot_count && v->slot[m->who.index].instance == m->who.instance;
+        is.ranks += m->who.role == ROLE_WORKER && v->gang[site].incarnation == m->who.instance;
+        is.shards_up += m->who.role == ROLE_PS && m->who.index < v->slot_count && v->slot[m->who.index].instance == m->who.instance;
     }
     for (unsigned k = 0; k < v->slot_count && !core_plan(s->core)->embedded; k++)
-        shards += v->slot[k].site == site;
+        is.shards += v->slot[k].site == site;
+    return is;
+}
+
+static void add_site(const struct shell *s, struct text *t, unsigned site)
+{
+    struct site_up is = shell_site_up(s, site);
+    char name[140];
     json_quote(name, sizeof name, s->job.spec.sites[site].name);
-    add(t, "%s{\"name\":%s,\"ranks\":%u,\"up\":%u,\"shards\":%u,\"shards_up\":%u}", site ? "," : "", name, v->gang[site].ranks, up, shards, shards_up);
+    add(t, "%s{\"name\":%s,\"ranks\":%u,\"up\":%u,\"shards\":%u,\"shards_up\":%u}", site ? "," : "", name, core_view(s->core)->gang[site].ranks, is.ranks, is.shards,
+        is.shards_up);
 }
 
 static void add_checkpoint(const struct shell *s, struct text *t)
@@ -164,6 +179,8 @@ size_t shell_status(const struct shell *s, char *out, size_t size)
     add_number(&t, "eta_seconds", rate > 0 && p->rounds ? (double)left * p->batch / rate : NAN);
     add_number(&t, "wan_bytes_per_second", wan);
     add_checkpoint(s, &t);
+    char url[256];
+    add(&t, shell_scrape_url(s, url) ? "\"metrics\":\"%s\"," : "\"metrics\":null,", url);
     add(&t, "\"sites\":[");
     for (unsigned i = 0; i < s->job.spec.site_count; i++)
         add_site(s, &t, i);

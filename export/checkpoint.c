@@ -41,7 +41,11 @@ static int open_any(struct stage *s, const struct ckpt_found *all, uint32_t coun
 static int open_trained(struct stage *s, const struct ckpt_found *all, uint32_t count, struct err *err)
 {
     uint64_t step = job_steps(&s->job.spec, s->samples_per_pass);
-    return job_prune_steps(&s->job.spec, s->samples_per_pass) && step < s->step ? open_any(s, all, count, step, 0, &s->trained, err) : 0;
+    uint32_t newest = 0;                  /* generation: an older one's copy of that step is void */
+    for (uint32_t i = 0; i < count; i++)
+        if (all[i].published && all[i].step == step)
+            newest = MAX(newest, all[i].generation);
+    return job_prune_steps(&s->job.spec, s->samples_per_pass) && step < s->step ? open_any(s, all, count, step, newest, &s->trained, err) : 0;
 }
 
 int stage_open_checkpoints(struct stage *s, struct err *err)
@@ -53,7 +57,7 @@ int stage_open_checkpoints(struct stage *s, struct err *err)
         return err_set(err, ERR_NO_MEMORY, "no memory to list checkpoints");
     snprintf(root, sizeof root, "%s/ckpt", s->run);
     int rc = ckpt_list(root, all, FOUND_MAX, &count, err);
-    if (rc == 0)
+    if (rc == 0 || count > 0)             /* another site's folder may be out of reach */
         rc = open_any(s, all, count, s->step, s->generation, &s->model, err);
     if (rc == 0)
         rc = open_trained(s, all, count, err);

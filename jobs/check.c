@@ -97,9 +97,39 @@ static void read_sites(struct job *job, const struct tree *root)
         site->via = via_of(via);
         site->ranks = (uint32_t)bounded(tree_get(t, "ranks"), "sites[].ranks", 1);
         site->threads = (uint32_t)bounded(tree_get(t, "threads"), "sites[].threads", 1);
+        site->nodes = (uint32_t)bounded(tree_get(t, "nodes"), "sites[].nodes", 1);
         const struct tree *door = tree_get(t, "door");
         site->door = door && door->kind == TREE_SCALAR && !tree_is_null(door) ? door->text : NULL;
+        const struct tree *shown = tree_get(t, "door_address");
+        site->door_address = shown && shown->kind == TREE_SCALAR && !tree_is_null(shown) ? shown->text : NULL;
         site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
+    }
+}
+
+/* Ranks lie on the hosts that Slurm gives; and all hosts of a site dial the coordinator. */
+static void check_nodes(struct job *job, const struct tree *root)
+{
+    static const char *const why[] = {
+        [VIA_LOCAL] = "a site that is `via: local` (%s) is on this host alone; several hosts are a site that is `via: slurm`",
+        [VIA_MPIRUN] = "mpirun (%s) puts ranks on the hosts that it was given; leave nodes out",
+        [VIA_JOIN] = "a site that is `via: join` (%s) is one machine in this version",
+    };
+    struct job_spec *s = &job->spec;
+    const struct tree *list = at(root, "sites"), *listen = at(root, "coordinator.listen");
+    for (uint32_t i = 0; list && list->kind == TREE_LIST && i < s->site_count; i++) {
+        const struct job_site *site = &s->sites[i];
+        const struct tree *t = list->item[i], *nodes = tree_get(t, "nodes");
+        const char *path = job_text(job, "sites[%u].nodes", i);
+        if (site->nodes <= 1)
+            continue;
+        if (site->via != VIA_SLURM)
+            problem_at(job, nodes, path, NULL, why[site->via], line_of(job, tree_get(t, "via")));
+        else if (site->ranks < site->nodes)
+            problem_at(job, nodes, path, NULL, "%u nodes (%s) need at least as many ranks, and the site's ranks are %u (%s)", site->nodes, line_of(job, nodes),
+                       site->ranks, line_of(job, tree_get(t, "ranks")));
+        else if (listen && s->listen && (strncmp(s->listen, "127.", 4) == 0 || strncmp(s->listen, "localhost:", 10) == 0))
+            problem_at(job, listen, "coordinator.listen", NULL, "all nodes of site '%.60s' (%s) dial the coordinator, and '%.60s' is reached on its own host only; leave it out",
+                       site->name, line_of(job, nodes), s->listen);
     }
 }
 
@@ -253,10 +283,43 @@ static bool check_host_port(struct job *job, const struct tree *t, const char *p
 
 static void check_address(struct job *job, const struct tree *root, const char *path) { check_host_port(job, at(root, path), path, text_at(root, path)); }
 
-/* A door's host is where it listens and what others dial, together with a server name. */
-static void check_doors(struct job *job, const struct tree *root)
+/* What others dial, together with a server name. */
+static void check_dialled(struct job *job, const struct tree *t, const char *path, const char *door)
 {
     static const char *const everywhere[] = {"0.0.0.0:", "[::]:", "*:"};
+    size_t host = strspn(door, HOST_CHARACTERS);
+    for (unsigned k = 0; k < ARRAY_LEN(everywhere); k++)
+        if (strncmp(door, everywhere[k], strlen(everywhere[k])) == 0) {
+            problem_at(job, t, path, NULL, "'%.80s' names no host that others could dial; write the host's name or address", door);
+            return;
+        }
+    if (host != strlen(door) || host > DOOR_HOST_MAX + strlen(strrchr(door, ':')))
+        problem_at(job, t, path, NULL, "'%.80s' is no door; its host has at most %d letters, digits, dots and dashes", door, DOOR_HOST_MAX);
+}
+
+/* A door's host is where it listens and what others dial, unless its address is given. */
+static void check_door(struct job *job, const struct tree *site, uint32_t i)
+{
+    const char *door = job->spec.sites[i].door, *shown = job->spec.sites[i].door_address;
+    const char *path = job_text(job, "sites[%u].door", i), *shown_path = job_text(job, "sites[%u].door_address", i);
+    const struct tree *t = door ? tree_get(site, "door") : NULL, *t_shown = shown ? tree_get(site, "door_address") : NULL;
+    bool good = check_host_port(job, t, path, door), good_shown = check_host_port(job, t_shown, shown_path, shown);
+    if (shown && !door)
+        problem_at(job, t_shown, shown_path, NULL, "this is where others reach the site's door, and it has none; give it one: door: HOST:PORT");
+    else if (good_shown && shown && strcmp(strrchr(shown, ':'), ":0") == 0)
+        problem_at(job, t_shown, shown_path, NULL, "'%.80s' has no port that others could dial", shown);
+    else if (good && good_shown && shown && strcmp(strrchr(door, ':'), ":0") == 0)
+        problem_at(job, t, path, NULL, "'%.80s' takes a free port, which nobody can forward '%.80s' (%s) to; name one", door, shown, line_of(job, t_shown));
+    if (good && door && job->spec.sites[i].via == VIA_JOIN)
+        problem_at(job, t, path, NULL, "nobody dials a site that joins: it needs no door; leave it out");
+    if (shown && good_shown)
+        check_dialled(job, t_shown, shown_path, shown);
+    else if (door && good && !shown)
+        check_dialled(job, t, path, door);
+}
+
+static void check_doors(struct job *job, const struct tree *root)
+{
     const struct tree *list = at(root, "sites"), *chosen = at(root, "coordinator.door"), *listen = at(root, "coordinator.listen");
     struct job_spec *s = &job->spec;
     const struct job_site *at_site = NULL;
@@ -264,18 +327,8 @@ static void check_doors(struct job *job, const struct tree *root)
     const char *names[SITES_MAX];
     chosen = s->coordinator_door ? chosen : NULL;
     for (uint32_t i = 0; i < s->site_count; i++) {
-        const char *door = s->sites[i].door, *path = job_text(job, "sites[%u].door", i);
-        const struct tree *t = door ? tree_get(list->item[i], "door") : NULL;
         names[i] = s->sites[i].name;
-        bool good = check_host_port(job, t, path, door);
-        for (unsigned k = 0; good && door && k < ARRAY_LEN(everywhere); k++)
-            if (strncmp(door, everywhere[k], strlen(everywhere[k])) == 0)
-                problem_at(job, t, path, NULL, "'%.80s' names no host that others could dial; write the host's name or address", door);
-        size_t host = door ? strspn(door, HOST_CHARACTERS) : 0;
-        if (good && door && s->sites[i].via == VIA_JOIN)
-            problem_at(job, t, path, NULL, "nobody dials a site that joins: it needs no door; leave it out");
-        if (good && door && (host != strlen(door) || host > DOOR_HOST_MAX + strlen(strrchr(door, ':'))))
-            problem_at(job, t, path, NULL, "'%.80s' is no door; its host has at most %d letters, digits, dots and dashes", door, DOOR_HOST_MAX);
+        check_door(job, list && list->kind == TREE_LIST ? list->item[i] : NULL, i);
         if (chosen && strcmp(s->sites[i].name, s->coordinator_door) == 0) {
             at_site = &s->sites[i];
             at_tree = list ? list->item[i] : NULL;
@@ -291,6 +344,19 @@ static void check_doors(struct job *job, const struct tree *root)
     if (chosen && listen)
         problem_at(job, chosen, "coordinator.door", NULL, "give coordinator.door (%s) or coordinator.listen (%s), not both", line_of(job, chosen),
                    line_of(job, listen));
+}
+
+/* Whether it is plain or TLS follows from the address: there is no way to ask for plain metrics that other hosts could read. */
+static void check_metrics(struct job *job, const struct tree *root)
+{
+    const struct tree *t = at(root, "coordinator.metrics");
+    const char *text = job->spec.metrics;
+    size_t host = text ? strspn(text, HOST_CHARACTERS) : 0;
+    if (!check_host_port(job, t, "coordinator.metrics", text) || !text)
+        return;
+    if (host != strlen(text) || host > DOOR_HOST_MAX + strlen(strrchr(text, ':')))
+        problem_at(job, t, "coordinator.metrics", NULL,
+                   "'%.80s' is no HOST:PORT; without a scheme: loopback addresses show plain HTTP, every other one TLS to those who hold a certificate of the run", text);
 }
 
 static void read_train(struct job *job, const struct tree *root)
@@ -338,6 +404,14 @@ static void read_export(struct job *job, const struct tree *root)
                    "quantization (%s) measures training images at the first site, which data.residency (%s) keeps from reading them", line_of(job, quantize), line_of(job, at(root, "data.residency")));
 }
 
+static uint32_t slurm_nodes(const struct job_spec *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->site_count; i++)
+        n += s->sites[i].via == VIA_SLURM ? s->sites[i].nodes : 0;
+    return n;
+}
+
 static void read_rest(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
@@ -346,9 +420,10 @@ static void read_rest(struct job *job, const struct tree *root)
     s->has_eval = at(root, "data.eval") != NULL;
     if (s->has_eval)
         s->eval = (struct job_dataset){text_at(root, "data.eval.images"), text_at(root, "data.eval.labels")};
-    s->listen = text_at(root, "coordinator.listen");
+    s->listen = !at(root, "coordinator.listen") && slurm_nodes(s) > 1 ? "0.0.0.0:0" : text_at(root, "coordinator.listen");
     s->address = text_at(root, "coordinator.address");
     s->coordinator_door = text_at(root, "coordinator.door");
+    s->metrics = text_at(root, "coordinator.metrics");
     s->inside = INSIDE_ALLREDUCE;
     s->checkpoint_every = (uint64_t)number_at(root, "checkpoint.every");
     s->checkpoint_keep = (uint32_t)number_at(root, "checkpoint.keep");
@@ -371,6 +446,7 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     read_sites(job, root);
     read_rest(job, root);
     check_sites(job, root);
+    check_nodes(job, root);
     read_slurm(job, at(root, "sites"));
     check_residency(job, root);
     read_export(job, root);
@@ -379,6 +455,7 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     check_address(job, root, "coordinator.listen");
     check_address(job, root, "coordinator.address");
     check_doors(job, root);
+    check_metrics(job, root);
     if (check_files && reads_here(&job->spec))
         check_data_files(job, root);
     if (!job->problems.errors)

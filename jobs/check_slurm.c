@@ -86,6 +86,10 @@ static void read_site(struct job *job, const struct tree *site, uint32_t index, 
     if (!s->drain_s)
         s->drain_s = s->time_s ? MIN((uint32_t)DRAIN_S, s->time_s / 2) : DRAIN_S;
     check_times(job, s, site, index);
+    for (unsigned k = 0; k < ARRAY_LEN(site_keys); k++)
+        s->given = s->given || given(site, site_keys[k]);
+    if (job->spec.sites[index].via == VIA_JOIN)   /* a job of its own, on another cluster */
+        return;
     for (unsigned i = 0; *first && i < ARRAY_LEN(first_site_keys); i++)
         if (given(map, first_site_keys[i]))
             problem_at(job, given(map, first_site_keys[i]), job_text(job, "sites[%u].slurm.%s", index, first_site_keys[i]), NULL,
@@ -99,13 +103,13 @@ void read_slurm(struct job *job, const struct tree *list)
     const struct tree *first = NULL;
     for (uint32_t i = 0; list && list->kind == TREE_LIST && i < job->spec.site_count; i++) {
         const struct tree *site = list->item[i];
-        if (job->spec.sites[i].via == VIA_SLURM) {
+        if (job->spec.sites[i].via == VIA_SLURM || job->spec.sites[i].via == VIA_JOIN) {
             read_site(job, site, i, &first);
             continue;
         }
         for (unsigned k = 0; k < ARRAY_LEN(site_keys); k++)
             if (given(site, site_keys[k]))
                 problem_at(job, given(site, site_keys[k]), job_text(job, "sites[%u].%s", i, site_keys[k]), NULL,
-                           "this key belongs to sites that are `via: slurm`, and this one is not (%s)", line_of(job, given(site, "via")));
+                           "this key belongs to sites that are `via: slurm` or `via: join`, and this one is not (%s)", line_of(job, given(site, "via")));
     }
 }

@@ -13,7 +13,7 @@
 #define SITES_MAX 8
 #define MODEL_INPUT_DIMS_MAX 4
 #define MODEL_CHANNELS_MAX 8
-#define RANKS_MAX 64                 /* per site, this version */
+#define RANKS_MAX 64                 /* per site, this version; nodes are not more */
 
 enum job_family { FAMILY_MLP, FAMILY_CNN };
 enum job_optimizer { OPTIMIZER_SGD, OPTIMIZER_ADAMW };
@@ -51,7 +51,8 @@ struct job_optim {
 /* Why a Slurm job ended before its run was complete; each has a retry budget of its own. */
 enum job_retry { RETRY_TIME_LIMIT, RETRY_PREEMPTION, RETRY_NODE_FAILURE, RETRY_JOB_FAILURE, RETRIES };
 #define SLURM_OPTIONS_MAX 40
-struct job_slurm {                   /* of a site that is `via: slurm` */
+struct job_slurm {                   /* of a site that is `via: slurm`; of one that is `via: join`, for a job of another cluster that joins */
+    bool given;                      /* any of it stands in the spec */
     uint32_t time_s;                 /* 0: the partition's own limit */
     const char *partition, *account; /* NULL: Slurm's default */
     uint32_t drain_s;                /* so long before the time limit the run is saved */
@@ -63,8 +64,8 @@ struct job_slurm {                   /* of a site that is `via: slurm` */
 struct job_site {
     const char *name;
     enum job_via via;
-    uint32_t ranks, threads, ps_shards, nodes;
-    const char *door;                /* HOST:PORT of its front door, or NULL */
+    uint32_t ranks, threads, ps_shards, nodes;   /* ranks: of all nodes; threads: of a rank */
+    const char *door, *door_address; /* HOST:PORT of its front door, and as others see it; or NULL */
     bool reads_data;                 /* named by data.residency */
     struct job_slurm slurm;
 };
@@ -91,6 +92,7 @@ struct job_spec {
     const char *listen;              /* coordinator.listen, HOST:PORT */
     const char *address;             /* coordinator.address or NULL */
     const char *coordinator_door;    /* site whose front door the coordinator stands behind, or NULL: it listens itself */
+    const char *metrics;             /* coordinator.metrics, HOST:PORT, or NULL: not shown */
     uint32_t site_count;
     struct job_site sites[SITES_MAX];
     enum job_inside inside;
@@ -138,10 +140,25 @@ const char *nearest_name(const char *text, const char *const *names, unsigned co
 void problems_print(const struct problems *p, FILE *out);
 void problems_print_json(const struct problems *p, FILE *out);
 
+/* The table of keys, for whoever shows it: reference, completion. False: past the last one. */
+struct job_key {
+    const char *path, *doc;           /* "train.optimizer.lr"; an element of a list: "sites[].name" */
+    char takes[160];                  /* "a whole number from 1 to 64" */
+    const char *fallback, *choices, *later, *refused;   /* default as it would be written; "a|b"; choices to come; why the key is not taken; or NULL */
+    bool required, map, file, yes_no;
+};
+bool job_key(unsigned index, struct job_key *out);
 /* JSON Schema (draft-07) of the spec, from the same table. */
 void job_schema_print(FILE *out);
-/* A short working spec, commented, for `viaduct init`. */
-void job_init_print(FILE *out, const char *name);
+/* A short spec, commented, for `viaduct init`. */
+struct job_init {
+    const char *name, *family;
+    const char *train[2], *eval[2];   /* images, labels; eval[0] NULL: no held-out set */
+    unsigned classes, height, width, sites, ranks;   /* ranks: of each site */
+    enum job_via via;                 /* VIA_JOIN: the first site is local, the others join */
+    const char *host;                 /* of this machine, as those that join reach it */
+};
+void job_init_print(FILE *out, const struct job_init *what);
 
 /* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
  * key with old and new value. */

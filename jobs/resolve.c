@@ -162,15 +162,25 @@ void resolve_text(struct job *job)
         s->deterministic ? "true" : "false", s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
     if (s->address)
         add(&t, ", address: \"%s\"", s->address);
+    if (s->metrics)
+        add(&t, ", metrics: \"%s\"", s->metrics);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0, slurm = 0; i < s->site_count; i++) {
         const struct job_site *site = &s->sites[i];
         add(&t, "  - {name: %s%s%s, via: %s, ranks: %u, threads: %u, ps_shards: %u", quote_of(site->name), site->name, quote_of(site->name), job_via_word(site->via), site->ranks, site->threads, site->ps_shards);
+        if (site->nodes > 1)
+            add(&t, ", nodes: %u", site->nodes);
         if (site->via == VIA_SLURM)
             add_slurm(&t, &site->slurm, slurm++ == 0);
+        else if (site->via == VIA_JOIN && site->slurm.given)
+            add_slurm(&t, &site->slurm, true);
         if (site->door) {
             add(&t, ", door: ");
             add_quoted(&t, site->door);
+        }
+        if (site->door_address) {
+            add(&t, ", door_address: ");
+            add_quoted(&t, site->door_address);
         }
         add(&t, "}\n");
     }

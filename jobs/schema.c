@@ -1,4 +1,4 @@
-/* JSON Schema (draft 7) and the starting spec, from the table of keys. */
+/* JSON Schema (draft 7) from the table of keys. */
 #include <stdio.h>
 #include <string.h>
 
@@ -105,24 +105,4 @@ void job_schema_print(FILE *out)
     fprintf(out, ",\n  \"if\": {\"required\": [\"export\"], \"properties\": {\"export\": {\"type\": \"object\", \"required\": [\"quantize\"], "
                  "\"properties\": {\"quantize\": {\"type\": \"object\"}}}}},\n"
                  "  \"then\": {\"properties\": {\"data\": {\"required\": [\"eval\"], \"properties\": {\"eval\": {\"type\": \"object\"}}}}}}\n");
-}
-
-void job_init_print(FILE *out, const char *name)
-{
-    fprintf(out,
-            "viaduct: v1\n"
-            "name: %s\n"
-            "model: {family: cnn, classes: 10, input: [1, 28, 28]}   # or mlp\n"
-            "data:\n"
-            "  train: {images: /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz,\n"
-            "          labels: /usr/share/datasets/fashion-mnist/train-labels-idx1-ubyte.gz}\n"
-            "  eval:  {images: /usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz,\n"
-            "          labels: /usr/share/datasets/fashion-mnist/t10k-labels-idx1-ubyte.gz}\n"
-            "train:\n"
-            "  epochs: 1\n"
-            "  batch: 256                                            # over all sites\n"
-            "  optimizer: {name: adamw, lr: 0.01, weight_decay: 0.01, schedule: cosine, final: 0.01, warmup: 117}\n"
-            "sites:\n"
-            "  - {name: local, via: local, ranks: 1}\n",
-            name);
 }

@@ -1,5 +1,6 @@
 /* The run's certificate authority and the certificates it issues: ECDSA P-256, one URI as the only name.
  * Files are 0600, written whole and renamed. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -24,7 +25,7 @@
 
 const char *role_word(unsigned role)
 {
-    static const char *const words[] = {"none", "coordinator", "agent", "worker", "ps", "export", "cli", "join"};
+    static const char *const words[] = {"none", "coordinator", "agent", "worker", "ps", "export", "cli", "join", "viewer"};
     return role < ARRAY_LEN(words) ? words[role] : "unknown";
 }
 
@@ -156,12 +157,15 @@ static int pair_write(const struct pair *p, const char *cert_path, const char *k
 }
 
 /* ---- certificates ---- */
-struct request { const char *common_name, *uri; const char *const (*extensions)[2]; long days; const struct pair *ca; };   /* ca NULL: signs itself */
+struct request { const char *common_name, *names; const char *const (*extensions)[2]; long days; const struct pair *ca; };   /* ca NULL: signs itself */
 
 static const char *const ca_extensions[][2] = {
     {"basicConstraints", "critical,CA:TRUE,pathlen:0"}, {"keyUsage", "critical,keyCertSign"}, {"subjectKeyIdentifier", "hash"}, {NULL, NULL}};
 static const char *const leaf_extensions[][2] = {
     {"basicConstraints", "critical,CA:FALSE"}, {"keyUsage", "critical,digitalSignature"}, {"extendedKeyUsage", "serverAuth,clientAuth"},
+    {"subjectKeyIdentifier", "hash"}, {"authorityKeyIdentifier", "keyid"}, {NULL, NULL}};
+static const char *const web_extensions[][2] = {
+    {"basicConstraints", "critical,CA:FALSE"}, {"keyUsage", "critical,digitalSignature"}, {"extendedKeyUsage", "serverAuth"},
     {"subjectKeyIdentifier", "hash"}, {"authorityKeyIdentifier", "keyid"}, {NULL, NULL}};
 
 static bool extend(X509 *cert, X509 *issuer, const char *name, const char *value)
@@ -178,7 +182,6 @@ static bool extend(X509 *cert, X509 *issuer, const char *name, const char *value
 static bool name_cert(X509 *cert, const struct request *r)
 {
     X509_NAME *subject = X509_get_subject_name(cert);
-    char alt[NAME_MAX_BYTES + 200];
     X509 *issuer = r->ca ? r->ca->cert : cert;
     if (!X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8, (const unsigned char *)r->common_name, -1, -1, 0))
         return false;
@@ -187,8 +190,7 @@ static bool name_cert(X509 *cert, const struct request *r)
     for (unsigned i = 0; r->extensions[i][0]; i++)
         if (!extend(cert, issuer, r->extensions[i][0], r->extensions[i][1]))
             return false;
-    snprintf(alt, sizeof alt, "URI:%s", r->uri ? r->uri : "");
-    return !r->uri || extend(cert, issuer, "subjectAltName", alt);
+    return !r->names || extend(cert, issuer, "subjectAltName", r->names);
 }
 
 static bool fill_cert(X509 *cert, EVP_PKEY *key, const struct request *r)
@@ -250,16 +252,21 @@ static bool plain_word(const char *s, size_t max)
     return n > 0 && n <= max && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == n && s[0] != '.';
 }
 
+static int files_named(const char *dir, const char *name, struct cert_files *f, struct err *err)
+{
+    TRY(path_of(f->cert, dir, name, ".pem", err));
+    TRY(path_of(f->key, dir, name, ".key", err));
+    TRY(path_of(f->ca, dir, "ca", ".pem", err));
+    return path_of(f->ca_key, dir, "ca", ".key", err);
+}
+
 static int files_of(const char *dir, const char *site, enum role role, struct cert_files *f, struct err *err)
 {
     char name[NAME_MAX_BYTES];
     if (!plain_word(site, 64))
         return err_set(err, ERR_USAGE, "'%s' cannot be the name of a site; use letters, digits, - and _", site);
     snprintf(name, sizeof name, "%s-%s", role_word(role), site);
-    TRY(path_of(f->cert, dir, name, ".pem", err));
-    TRY(path_of(f->key, dir, name, ".key", err));
-    TRY(path_of(f->ca, dir, "ca", ".pem", err));
-    return path_of(f->ca_key, dir, "ca", ".key", err);
+    return files_named(dir, name, f, err);
 }
 
 /* There, belonging together, signed by this authority and not about to end. */
@@ -286,26 +293,48 @@ static int issue_locked(const struct cert_files *f, const struct request *r, con
     return rc;
 }
 
+static int issue(const char *dir, const struct cert_files *f, struct request *r, struct err *err)
+{
+    struct pair ca;
+    int lock = lock_dir(dir, LOCK_EX);
+    if (!pair_read(f->ca, f->ca_key, &ca)) {
+        unlock_dir(lock);
+        return err_set(err, ERR_NOT_FOUND, "%s and its key are missing or do not match; was this run created on this machine?", f->ca);
+    }
+    r->ca = &ca;
+    r->days = CERT_DAYS;
+    int rc = issue_locked(f, r, &ca, err);
+    pair_free(&ca);
+    unlock_dir(lock);
+    return rc;
+}
+
 int identity_issue(const char *dir, const char *job, const char *site, enum role role, struct err *err)
 {
     struct cert_files f;
-    struct pair ca;
     char uri[256], common_name[64];
     TRY(files_of(dir, site, role, &f, err));
     if (!plain_word(job, 64))
         return err_set(err, ERR_USAGE, "'%s' cannot be the id of a job", job);
-    int lock = lock_dir(dir, LOCK_EX);
-    if (!pair_read(f.ca, f.ca_key, &ca)) {
-        unlock_dir(lock);
-        return err_set(err, ERR_NOT_FOUND, "%s and its key are missing or do not match; was this run created on this machine?", f.ca);
-    }
-    snprintf(uri, sizeof uri, "viaduct://%s/site/%s/role/%s", job, site, role_word(role));
+    snprintf(uri, sizeof uri, "URI:viaduct://%s/site/%s/role/%s", job, site, role_word(role));
     snprintf(common_name, sizeof common_name, "%s %.40s", role_word(role), site);
-    struct request r = {.common_name = common_name, .uri = uri, .extensions = leaf_extensions, .days = CERT_DAYS, .ca = &ca};
-    int rc = issue_locked(&f, &r, &ca, err);
-    pair_free(&ca);
-    unlock_dir(lock);
-    return rc;
+    struct request r = {.common_name = common_name, .names = uri, .extensions = leaf_extensions};
+    return issue(dir, &f, &r, err);
+}
+
+int identity_issue_web(const char *dir, const char *host, struct err *err)
+{
+    struct cert_files f;
+    char names[256];
+    unsigned char ip[sizeof(struct in6_addr)];
+    bool numeric = inet_pton(AF_INET, host, ip) == 1 || inet_pton(AF_INET6, host, ip) == 1;
+    if (!numeric && !plain_word(host, 128))
+        return err_set(err, ERR_USAGE, "'%s' is no host that a certificate could name", host);
+    TRY(files_named(dir, "web", &f, err));
+    unlink(f.cert);                      /* the host may be another than it was */
+    snprintf(names, sizeof names, "DNS:viaduct-metrics,%s:%s", numeric ? "IP" : "DNS", host);
+    struct request r = {.common_name = "viaduct-metrics", .names = names, .extensions = web_extensions};
+    return issue(dir, &f, &r, err);
 }
 
 /* ---- load ---- */
@@ -323,25 +352,37 @@ static bool set_up(SSL_CTX *ctx, const struct cert_files *f)
            && SSL_CTX_load_verify_locations(ctx, f->ca, NULL) == 1;
 }
 
-int identity_load(const char *dir, const char *site, enum role role, struct identity **out, struct err *err)
+static int load(const char *dir, const struct cert_files *f, struct identity **out, struct err *err)
 {
-    struct cert_files f;
-    TRY(files_of(dir, site, role, &f, err));
-    if (access(f.cert, R_OK) != 0 || access(f.key, R_OK) != 0 || access(f.ca, R_OK) != 0)
-        return err_set(err, ERR_NOT_FOUND, "cannot read the certificate %s, its key or %s", f.cert, f.ca);
+    if (access(f->cert, R_OK) != 0 || access(f->key, R_OK) != 0 || access(f->ca, R_OK) != 0)
+        return err_set(err, ERR_NOT_FOUND, "cannot read the certificate %s, its key or %s", f->cert, f->ca);
     struct identity *i = calloc(1, sizeof *i);
     if (!i)
         return err_set(err, ERR_NO_MEMORY, "no memory for a certificate");
     int lock = lock_dir(dir, LOCK_SH);
     i->ctx = SSL_CTX_new(TLS_method());
-    bool good = i->ctx && set_up(i->ctx, &f);
+    bool good = i->ctx && set_up(i->ctx, f);
     unlock_dir(lock);
     if (!good) {
         identity_free(i);
-        return ssl_err(err, "cannot use the certificate", f.cert);
+        return ssl_err(err, "cannot use the certificate", f->cert);
     }
     *out = i;
     return 0;
+}
+
+int identity_load(const char *dir, const char *site, enum role role, struct identity **out, struct err *err)
+{
+    struct cert_files f;
+    TRY(files_of(dir, site, role, &f, err));
+    return load(dir, &f, out, err);
+}
+
+int identity_load_web(const char *dir, struct identity **out, struct err *err)
+{
+    struct cert_files f;
+    TRY(files_named(dir, "web", &f, err));
+    return load(dir, &f, out, err);
 }
 
 void identity_free(struct identity *i)

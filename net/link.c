@@ -713,6 +713,8 @@ const char *link_peer_site(const struct link *link)
     return link->peer_site;
 }
 
+void link_own_host(const struct link *link, char *out, size_t size) { wire_own_host(&link->wire, out, size); }
+
 bool link_is_tls(const struct link *link)
 {
     return !link->local;

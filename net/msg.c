@@ -397,7 +397,7 @@ void code_launch(struct codec *c, struct msg_launch *m)
     u32(c, &m->generation);
 }
 
-void code_stop(struct codec *c, struct msg_stop *m) { choice(c, &m->why, STOP_FAILED); }
+void code_stop(struct codec *c, struct msg_stop *m) { choice(c, &m->why, STOP_DRAINED); }
 
 void code_failed(struct codec *c, struct msg_failed *m)
 {

@@ -26,7 +26,8 @@ enum {
 };
 
 /* ---- who ---- */
-enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN };
+enum role { ROLE_NONE, ROLE_COORDINATOR, ROLE_AGENT, ROLE_WORKER, ROLE_PS, ROLE_EXPORT, ROLE_CLI, ROLE_JOIN,
+            ROLE_VIEWER /* only looks: in certificates, never in a message */ };
 struct process_id {            /* a process, or one launch of it: a restarted one has another instance and no role */
     uint8_t role;              /* enum role */
     uint8_t site;              /* index in the plan */
@@ -248,7 +249,7 @@ struct msg_exited {            /* agent -> coordinator: a child is gone */
 enum launch_what { LAUNCH_EXPORT };
 struct msg_launch { uint8_t what; uint32_t attempt; uint64_t step; uint32_t generation; };
 
-enum stop_why { STOP_FINISHED, STOP_REQUESTED, STOP_FAILED };
+enum stop_why { STOP_FINISHED, STOP_REQUESTED, STOP_FAILED, STOP_DRAINED };   /* drained: this site alone; requested: the run, which may be resumed */
 struct msg_stop { uint8_t why; };                 /* coordinator -> all: end; cli, agent -> coordinator: save and stop */
 struct msg_failed { struct process_id who; int32_t code; uint64_t step; char text[TEXT_LIMIT]; };   /* anyone -> coordinator: the job cannot go on */
 struct msg_heartbeat { struct process_id who; uint64_t version, wan_sent_bytes; };   /* wan: to other sites, since start */

@@ -38,8 +38,11 @@ int loop_read_lines(struct loop *l, int fd, void (*fn)(void *arg, const char *li
 int identity_make_ca(const char *dir, const char *job, struct err *err);          /* DIR/ca.pem, DIR/ca.key; kept when already there */
 /* Issues DIR/<role>-<site>.pem/.key signed by the CA in dir: URI SAN viaduct://<job>/site/<site>/role/<role>. Kept when there and good for a day. */
 int identity_issue(const char *dir, const char *job, const char *site, enum role role, struct err *err);
+/* DIR/web.pem/.key, anew each time: of a server that browsers and scrapers know by DNS name viaduct-metrics or by `host`; no link takes it for a process. */
+int identity_issue_web(const char *dir, const char *host, struct err *err);
 struct identity;                                     /* loaded certificate, key and CA: one TLS context each way */
 int identity_load(const char *dir, const char *site, enum role role, struct identity **out, struct err *err);
+int identity_load_web(const char *dir, struct identity **out, struct err *err);
 void identity_free(struct identity *i);
 
 /* ---- links ---- */
@@ -83,6 +86,8 @@ const struct msg_hello *link_peer(const struct link *link);
 /* Bytes written and read on the wire, TLS and headers included. */
 void link_traffic(const struct link *link, uint64_t *sent, uint64_t *received);
 bool link_is_tls(const struct link *link);
+/* The address of this host as that link uses it: where processes beyond it reach us; empty on a local link. */
+void link_own_host(const struct link *link, char *out, size_t size);
 /* The name of the site in the certificate of the other end, accepted already; "" on a link without TLS. HELLO's site index is the peer's word only. */
 const char *link_peer_site(const struct link *link);
 
@@ -106,5 +111,20 @@ void front_door_close(struct front_door *d);
 struct door_place { const char *address, *passing, *name; };
 int net_listen_at_door(struct loop *l, const struct door_place *place, const struct identity *identity, const struct msg_hello *hello,
                        const struct link_ops *ops, void *arg, struct listener **out, struct err *err);
+
+/* ---- pages over HTTP, for those who only look ---- */
+#define HTTP_BODY_MAX 65536
+struct http_page {                                   /* a list of them ends with path NULL */
+    const char *path;
+    /* Writes the page, returns its bytes; 0, or HTTP_BODY_MAX and more: not now (503). accept: what the caller says it takes. *type: text/plain unless set. */
+    size_t (*render)(void *arg, const char *accept, char *out, size_t size, const char **type);
+};
+struct http_server;
+/* host_port: port 0 is chosen. identity NULL: plain, on a loopback address only; else TLS 1.3, and callers must show a viewer's certificate of this job. */
+int http_listen(struct loop *l, struct log *log, const char *host_port, const struct identity *identity, const char *job, const struct http_page *pages, void *arg,
+                struct http_server **out, struct err *err);
+const char *http_address(const struct http_server *s);       /* HOST:PORT with the real port */
+bool http_is_loopback(const char *host_port);
+void http_close(struct http_server *s);
 
 #endif

@@ -191,6 +191,15 @@ int wire_listen(const struct address *a, int type, int *fd, char *out, size_t ou
 }
 
 /* ---- connect, accept ---- */
+void wire_own_host(const struct wire *w, char *out, size_t size)
+{
+    struct sockaddr_storage at;
+    socklen_t length = sizeof at;
+    bool known = getsockname(w->fd, (struct sockaddr *)&at, &length) == 0 && at.ss_family != AF_UNIX;
+    if (!known || getnameinfo((struct sockaddr *)&at, length, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
+        out[0] = '\0';
+}
+
 int wire_connect(const struct sockaddr_storage *to, socklen_t size, int type, int *fd)
 {
     int s = socket(to->ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -31,6 +31,8 @@ int wire_pass(int over, int fd);
 int wire_take(int over, int *fd);
 
 struct wire { int fd; uint64_t sent, received; };
+/* Our end's address as a number, without the port; empty: not an internet connection. */
+void wire_own_host(const struct wire *w, char *out, size_t size);
 /* Bytes moved; 0: not now; ERR_TEMPORARY: the connection is over. */
 ssize_t wire_recv(struct wire *w, void *p, size_t n, struct err *err);
 ssize_t wire_send(struct wire *w, const struct iovec *v, unsigned count, struct err *err);

@@ -13,6 +13,7 @@
 #define RESEND_MS 2000
 #define PARTS_KEPT 32
 #define SNAPSHOTS_WAITING 4
+#define FOLDERS_MAX 256                   /* of one step: one a site, and sites that the spec had before */
 
 struct pull { struct pull *next; void *peer; struct msg_pull m; bool answered; };   /* the newest of a peer for these blocks */
 
@@ -119,16 +120,18 @@ static int read_from(struct load *l, const char *dir, struct err *err)
 static void load_work(void *arg)
 {
     struct load *l = arg;
-    struct ckpt_found *found = calloc(64, sizeof *found);
+    struct ckpt_found *found = calloc(FOLDERS_MAX, sizeof *found);
+    const char *own = l->host->config.plan->site_name[l->host->config.site];
     uint32_t count = 0;
     CHECK(found != NULL);
-    l->rc = ckpt_list(l->root, found, 64, &count, &l->err);
+    l->rc = ckpt_list_step(l->root, l->version, found, FOLDERS_MAX, &count, &l->err);
     if (l->rc == 0)
         l->rc = err_set(&l->err, ERR_NOT_FOUND, "the checkpoint of step %llu, generation %u lies in no folder of %s", (unsigned long long)l->version,
                         l->base_generation, l->root);
-    for (uint32_t i = 0; i < count && l->rc < 0; i++) {
+    for (uint32_t k = 0; k < 2 * count && l->rc < 0; k++) {
         struct err why = ERR_INIT;
-        if (!found[i].published || found[i].step != l->version)
+        uint32_t i = k % count;
+        if (!found[i].published || (strcmp(found[i].site, own) == 0) != (k < count))
             continue;
         int rc = read_from(l, found[i].dir, &why);
         if (rc == 0 || rc != ERR_NOT_FOUND) {

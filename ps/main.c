@@ -226,9 +226,15 @@ static struct ps_host *host_of(struct ps *p, enum msg_type type, const void *m)
     return shard < SHARDS_LIMIT ? p->host[shard] : NULL;
 }
 
+/* Its certificate says of which site it is, and the view of which site the slot. Without a view no message changes anything. */
+static bool may_hold(const struct ps *p, const struct process_id *who)
+{
+    return who->role == ROLE_PS && who->index < SLOTS_LIMIT && (!p->have_view || p->view.view.slot[who->index].site == who->site);
+}
+
 static void adopt(struct ps *p, const struct guest *g)
 {
-    if (p->have_view && g->who.role == ROLE_PS && g->who.index < SLOTS_LIMIT)
+    if (p->have_view && may_hold(p, &g->who))
         ps_peers_adopt(p->peers, (uint8_t)g->who.index, g->who.instance, g->link);
 }
 
@@ -257,7 +263,7 @@ static void guest_message(void *arg, struct link *link, enum msg_type type, void
     bool from_copy = type == MSG_REPLICATE || type == MSG_BLOCK || type == MSG_ACK;
     bool from_rank = type == MSG_CONTRIBUTE || type == MSG_PULL || type == MSG_SEED;
     struct ps_host *h = host_of(p, type, m);
-    if ((from_copy && who->role != ROLE_PS) || (from_rank && who->role != ROLE_WORKER) || (!from_copy && !from_rank) || (from_copy && who->index >= SLOTS_LIMIT)) {
+    if ((from_copy && !may_hold(p, who)) || (from_rank && who->role != ROLE_WORKER) || (!from_copy && !from_rank)) {
         log_warn(&p->log, "a %s message from a process that may not send it: link closed", msg_type_name(type));
         link_close(link);
         return;

@@ -123,7 +123,7 @@ void ps_peers_view(struct ps_peers *p, const struct msg_view *m)
     for (unsigned s = 0; s < m->view.slot_count; s++) {
         struct peer *q = &p->peer[s];
         const struct view_slot *slot = &m->view.slot[s];
-        bool near = slot->site == p->config.hello->who.site && m->address_unix[s][0];
+        bool near = slot->site == p->config.hello->who.site && m->address_unix[s][0] && !p->config.other_host;
         const char *address = near ? m->address_unix[s] : m->address_tls[s];
         bool same = q->known && q->instance == slot->instance && strcmp(q->address, address) == 0;
         if (s == p->config.own_slot || same)

@@ -95,6 +95,7 @@ struct ps_peers_config {
     const struct msg_hello *hello;
     struct log *log;
     uint8_t own_slot;                                    /* never dialled; 255: none */
+    bool other_host;                                     /* of our site: its shards are on its first, and their sockets too */
     void (*opened)(void *arg, uint8_t slot);
     void (*message)(void *arg, uint8_t slot, uint32_t instance, enum msg_type type, void *m, const uint8_t *payload, size_t payload_size);
     void *arg;

@@ -78,6 +78,18 @@ bool restarts_wan_before(const struct restarts *b, uint64_t *bytes)
     return b->wan_known;
 }
 
+double restarts_count(const struct restarts *b, const char *role)
+{
+    size_t length = strlen(role), i;
+    json_t *e;
+    double n = 0;
+    json_array_foreach(b->list, i, e) {
+        const char *who = json_string_value(json_object_get(e, "who"));
+        n += who && strncmp(who, role, length) == 0 && (who[length] == ' ' || !who[length]);
+    }
+    return n;
+}
+
 void restarts_died(struct restarts *b, const char *who, uint64_t at_step, const char *cause, uint64_t now_ms)
 {
     json_t *e = json_pack("{s:o, s:I, s:o, s:i, s:n}", "who", text_of(who), "at_step", (json_int_t)at_step, "cause", text_of(cause), "lost_steps", 0, "seconds");

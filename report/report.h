@@ -100,4 +100,27 @@ void tb_close(struct tb *t);
 void tb_step(struct tb *t, const struct metric *m, double wall, double samples_per_second);   /* wall: seconds since 1970 */
 bool tb_flush(struct tb *t);                             /* false: the disk did not take it */
 
+/* ---- what a scraper reads ---- */
+enum scrape_role { SCRAPE_COORDINATOR, SCRAPE_AGENT, SCRAPE_WORKER, SCRAPE_PS, SCRAPE_EXPORT, SCRAPE_SLURM, SCRAPE_ROLES };
+extern const char *const scrape_role_name[SCRAPE_ROLES];
+enum { SCRAPE_PHASES = 6, SCRAPE_TRAINING = 2, SCRAPE_BUCKETS = 14 };
+enum scrape_timing { TIMING_STEP, TIMING_LOG, SCRAPE_TIMINGS };
+struct scrape {                           /* kept by who runs: counters count from its own start; NAN: not known, so no sample */
+    const char *run, *job, *site[REPORT_SITES_MAX];
+    unsigned site_count;
+    double one;                           /* of the info lines */
+    double phase[SCRAPE_PHASES], training[SCRAPE_TRAINING];                   /* 1 of the one that it is in */
+    double step, steps_planned, epoch, epochs_planned, loss, accuracy, lr;
+    double steps, samples, part[METRIC_PARTS], part_max[METRIC_PARTS];        /* counters */
+    double ranks[REPORT_SITES_MAX], ranks_wanted[REPORT_SITES_MAX], shards[REPORT_SITES_MAX], shards_wanted[REPORT_SITES_MAX], lanes[REPORT_SITES_MAX];
+    double site_up[REPORT_SITES_MAX], wan_sent[REPORT_SITES_MAX], durable[REPORT_SITES_MAX];
+    double view, generation, rollbacks, lost_steps, restarts[SCRAPE_ROLES], anomalies[ANOMALY_KINDS];
+    double checkpoint_step, checkpoint_time, checkpoint_every, start_time;
+    struct { uint64_t count[SCRAPE_BUCKETS + 1]; double sum; } timing[SCRAPE_TIMINGS];
+};
+void scrape_time(struct scrape *s, enum scrape_timing of, double seconds);
+/* Prometheus' text format 0.0.4, or OpenMetrics 1.0.0. Bytes written; 0: no room. */
+size_t scrape_write(const struct scrape *s, bool openmetrics, char *out, size_t size);
+double restarts_count(const struct restarts *b, const char *role);   /* of all starts of the run; who is "ROLE" or "ROLE site/index" */
+
 #endif

@@ -76,6 +76,12 @@ void slurm_job_parse(const char *text, struct slurm_job *out)
     out->time_limit_reason = value_of(text, "Reason", value, sizeof value) && strcmp(value, "TimeLimit") == 0;
 }
 
+void slurm_node_address(const char *text, char *out, size_t size)
+{
+    if (!value_of(text, "NodeAddr", out, size))
+        out[0] = '\0';
+}
+
 /* ---- causes ---- */
 static const char *const cause_names[CAUSES] = {"time_limit", "preemption", "node_failure", "job_failure", "cancelled", "none"};
 static const char *const cause_texts[CAUSES] = {"time limit", "preemption", "node failure", "job failure", "cancelled", "an end without a word"};

@@ -46,6 +46,8 @@ int launch_local(const struct launch *what, pid_t *pid, struct err *err)
     if (n < 0)
         return err_errno(err, errno, "cannot find our own program");
     program[n] = '\0';
+    if (access(program, X_OK) < 0)        /* built anew or upgraded meanwhile: what started this process is still there under this name */
+        snprintf(program, sizeof program, "/proc/self/exe");
     if (what->program)
         snprintf(program, sizeof program, "%s", what->program);
     int report[2];

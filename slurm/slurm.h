@@ -37,18 +37,23 @@ struct slurm_script {
     const char *program, *spec, *run_dir;          /* absolute paths; any bytes but line ends */
     const char *const *overrides;                  /* "key.path=value" for the command line of the run */
     unsigned override_count;
+    const char *token;                             /* of a site that joins */
 };
 /* The batch script of all Slurm sites of a spec: one job, a heterogeneous one when there are several. ERR_USAGE: a path that no script can hold. */
 int slurm_render(const struct job_spec *spec, const struct slurm_script *what, FILE *out, struct err *err);
+/* The batch script by which a job of another cluster becomes the site `site`, which is `via: join`. what->run_dir: that site's own folder. */
+int slurm_render_join(const struct job_spec *spec, unsigned site, const struct slurm_script *what, FILE *out, struct err *err);
 /* "--output=RUN/slurm/%j.out" for sbatch, to which a percent sign in the path itself is a pattern. */
 int slurm_output_option(const char *run_dir, char *out, size_t size, struct err *err);
 unsigned slurm_site_count(const struct job_spec *spec);
+unsigned slurm_node_count(const struct job_spec *spec);   /* of all Slurm sites */
 /* Index of the first Slurm site, whose node runs the batch script; -1: none. */
 int slurm_first_site(const struct job_spec *spec);
 
-/* The step that starts a site's agents, one on each of its nodes: srun's arguments. argv points into the step and to the caller's texts. */
+/* The step that starts the agent of one of a site's nodes: srun's arguments. argv points into the step and to the caller's texts. A step for each: what ends on
+ * one node is started again there, and the other agents do not notice. */
 struct slurm_step { const char *argv[32]; char text[10][96]; };
-void slurm_step_of(const struct job_spec *spec, unsigned site, bool heterogeneous, const char *program, const char *run_dir, struct slurm_step *out);
+void slurm_step_of(const struct job_spec *spec, unsigned site, unsigned node, bool heterogeneous, const char *program, const char *run_dir, struct slurm_step *out);
 
 /* ---- Slurm: commands (command.c) ---- */
 /* Full path of a command in PATH. */
@@ -76,6 +81,8 @@ struct slurm_job {                    /* one line of `scontrol -o show job`; tim
     bool time_limit_reason, known;
 };
 void slurm_job_parse(const char *text, struct slurm_job *out);
+/* NodeAddr in a line of `scontrol -o show node`; empty: there is none. */
+void slurm_node_address(const char *text, char *out, size_t size);
 
 /* ---- Slurm: why it ended, and whether it starts again ---- */
 /* The first RETRIES are those of enum job_retry. */

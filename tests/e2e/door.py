@@ -295,6 +295,57 @@ def settings(w, short):
     test("VIADUCT_DOOR goes before the spec", not wrong, wrong)
 
 
+def forward(outside, inside):
+    """A router's forwarded port: each connection to `outside` goes on to `inside`. Counts them in a list."""
+    callers = []
+
+    def pump(a, b):
+        try:
+            while data := a.recv(1 << 16):
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def serve():
+        while True:
+            try:
+                caller, _ = outside.accept()
+            except OSError:
+                return
+            callers.append(caller)
+            try:
+                beyond = socket.create_connection(("127.0.0.1", inside))
+            except OSError:
+                caller.close()
+                continue
+            for a, b in ((caller, beyond), (beyond, caller)):
+                threading.Thread(target=pump, args=(a, b), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return callers
+
+
+def another_address(w, wanted):
+    """A door that others reach at an address which its host cannot bind: here, a port that is forwarded."""
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        port = outside.getsockname()[1]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            inside = free.getsockname()[1]
+        callers = forward(outside, inside)
+        sites = two_sites(2, 1)
+        sites[0].update(door=f"0.0.0.0:{inside}", door_address=f"localhost:{port}")
+        r = Run(w, "forwarded", sites=sites, coordinator={"door": "onprem"})
+        told = (r.directory / "state/door-onprem").read_text().split()
+        test("a forwarded door: others are told its address, the run's own side where it stands", told == [f"tls:localhost:{port}", f"tls:0.0.0.0:{inside}"] and
+             f":{inside}/coordinator." in r.coordinator(), f"{told} {r.coordinator()}")
+        test("... and the other site comes through it", len(callers) > 0, logs(r.directory))
+        r.end(wanted, "a forwarded door")
+
+
 with workspace() as w:
     for name in ("reference", "reference-short"):
         (Path(w) / name).mkdir()
@@ -303,5 +354,6 @@ with workspace() as w:
     Run(w, "plain", sites=two_sites(2, 1)).end(wanted, "two sites without doors")
     doors_and_deaths(w, wanted)
     strangers(w, wanted)
+    another_address(w, wanted)
     joins(w)
 finish()

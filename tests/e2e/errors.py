@@ -366,8 +366,12 @@ def attacks(w, other, wanted):
     for deed in ("join-as-ps", "stop", "view", "commit", "other-site"):
         r = impostor(run_dir, door, deed)
         test(f"coordinator: a worker's certificate does not allow {deed}", r.returncode == 0, r.stdout + r.stderr)
+    r = impostor(run_dir, door, "slot-elsewhere")
+    test("coordinator: a ps cannot be a slot of another site", r.returncode == 0, r.stdout + r.stderr)
     for port in doors:
         if not door.endswith(f":{port}"):
+            r = impostor(run_dir, f"tls:127.0.0.1:{port}", "ack-elsewhere")
+            test("ps: a ps cannot speak for a slot of another site", r.returncode == 0, r.stdout + r.stderr)
             for deed in ("view", "other-site"):
                 r = impostor(run_dir, f"tls:127.0.0.1:{port}", deed)
                 test(f"ps: a worker's certificate does not allow {deed}", r.returncode == 0, r.stdout + r.stderr)
@@ -382,6 +386,43 @@ def attacks(w, other, wanted):
     test("and nothing had to start again", not report(run_dir).get("restarts"), report(run_dir).get("restarts"))
     for s in keep:
         s.close()
+
+
+def death_elsewhere(w, wanted):
+    """An agent says that a rank of another site has died. (It takes the real agent's place for a moment: that one joins again.)"""
+    job, run_dir = folder(w, "deaths", train=LONG, sites=two_sites(1, 1))
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 5)
+    door = (run_dir / "state" / "coordinator.addr").read_text().splitlines()[0]
+    r = impostor(run_dir, door, "death-elsewhere")
+    test("coordinator: an agent does not tell deaths of another site", r.returncode == 0, r.stdout + r.stderr)
+    out, err = p.communicate(timeout=60)
+    wrong = complete(run_dir, subprocess.CompletedProcess([], p.returncode, out, err), wanted)
+    test("and nobody there was started again: the same weights", not wrong and not events(run_dir, "dead"), f"{wrong} {events(run_dir, 'dead')}")
+
+
+def replaced_slot(w, wanted):
+    """A shard process that was replaced joins once more (it was paused, or cut off): its successor keeps its place, and can still be dialled."""
+    job, run_dir = folder(w, "replaced", train=dict(LONG, steps=600), sites=two_sites(1, 1), checkpoint={"every": "100 steps", "keep": 3})
+    p = start(job, run_dir)
+    wait_for(lambda: step_of(run_dir) >= 5)
+    for pid, words in processes(run_dir, "ps"):
+        if "onprem" in words:
+            os.kill(pid, signal.SIGKILL)
+    back = wait_for(lambda: [r for r in report(run_dir).get("restarts", []) if r["who"] == "ps onprem/0" and r["seconds"] is not None], 30)
+    door = (run_dir / "state" / "coordinator.addr").read_text().splitlines()[0]
+    r = impostor(run_dir, door, "slot-before")
+    test("coordinator: a shard process that was replaced is put out", bool(back) and r.returncode == 0, f"{back} {r.stdout + r.stderr}")
+    at = step_of(run_dir)
+    for pid, words in processes(run_dir, "worker"):
+        if "cloud" in words:
+            os.kill(pid, signal.SIGKILL)             # a new view tells everybody where the shards are
+    went_on = wait_for(lambda: step_of(run_dir) >= min(at + 60, 600), 40)
+    if not went_on:
+        kill_all(run_dir)
+    out, err = p.communicate(timeout=60)
+    wrong = complete(run_dir, subprocess.CompletedProcess([], p.returncode, out, err), wanted)
+    test("and its successor is found: the same weights", bool(went_on) and not wrong, f"{at} {wrong} {events(run_dir)[-8:]}")
 
 
 def exposed(run_dir):
@@ -442,6 +483,8 @@ with workspace() as w:
     damaged_runs(w)
     bad_data(w)
     one_full_folder(w, reference(long_job))
+    death_elsewhere(w, reference(long_job))
+    replaced_slot(w, reference(longer_job))
     terminated(w)
     for role, p in lost:
         _, err = p.communicate(timeout=70)

@@ -3,11 +3,13 @@ from its RAM segments. Every run completes with the weights of a run without fau
 import ctypes
 import errno
 import os
+import shutil
 import signal
 import socket
 import time
 from pathlib import Path
 
+import harness
 from harness import complete, events, finish, kill_all, logs, one_site, processes, reference, report, skip, spec, start, step_of, test, two_sites, wait_for, workspace
 
 PATIENCE = {"VIADUCT_LEASE_MS": "4000", "VIADUCT_RELAUNCH_MS": "2000"}
@@ -160,9 +162,22 @@ def broken_links(w, wanted):
     test("a broken link is no death", not dead, dead)
 
 
+def program_replaced(w, wanted):
+    """Built anew, or upgraded, under a run: what has to start again is the program that the run began with."""
+    theirs, own = harness.PROGRAM, Path(w) / "viaduct"
+    shutil.copy2(theirs, own)
+    harness.PROGRAM = str(own)
+    r = Run(w, "replaced", sites=two_sites(1, 1))
+    harness.PROGRAM = theirs
+    own.unlink()
+    r.send(r.pids("ps", "cloud") + r.pids("worker", "onprem") + r.pids("coordinator") + r.pids("agent", "cloud"), signal.SIGKILL)
+    r.end(wanted, "the program removed under a run, then a death of each kind")
+
+
 with workspace() as w:
     (Path(w) / "reference").mkdir()
     wanted = reference(spec(Path(w) / "reference", train=TRAIN))
+    program_replaced(w, wanted)
     broken_links(w, wanted)
     both_copies(w, wanted)
     embedded(w, wanted, 1)

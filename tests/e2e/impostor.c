@@ -1,5 +1,6 @@
-/* A process with a valid certificate of a run that misbehaves: says HELLO as a worker of SITE, then does what its certificate gives it no right to.
- *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site
+/* A process with a valid certificate of a run that misbehaves: says HELLO as a worker of SITE, or as the role that the deed needs, then does what its
+ * certificate gives it no right to.
+ *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status
  * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. */
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +19,16 @@ struct impostor {
     bool closed;
 };
 
-static struct { struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; } nothing;   /* too large for a stack */
+static struct {
+    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited; struct msg_status status;
+} nothing;                            /* too large for a stack */
+
+static enum role role_for(const char *deed)
+{
+    if (strcmp(deed, "ask-status") == 0)
+        return ROLE_JOIN;
+    return strcmp(deed, "death-elsewhere") == 0 ? ROLE_AGENT : strstr(deed, "-elsewhere") || strstr(deed, "slot-") ? ROLE_PS : ROLE_WORKER;
+}
 
 /* "other-site" has lied in its HELLO already. */
 static void misbehave(struct impostor *me, struct err *err)
@@ -34,6 +44,18 @@ static void misbehave(struct impostor *me, struct err *err)
         nothing.join.who = me->hello.who;
         nothing.join.who.role = ROLE_PS;
         link_send(me->link, MSG_JOIN, 0, &nothing.join, NULL, 0, err);
+    } else if (strncmp(me->deed, "slot-", 5) == 0) {
+        nothing.join.who = me->hello.who;
+        link_send(me->link, MSG_JOIN, 0, &nothing.join, NULL, 0, err);
+    } else if (strcmp(me->deed, "ask-status") == 0) {
+        link_send(me->link, MSG_STATUS, 0, &nothing.status, NULL, 0, err);
+    } else if (strcmp(me->deed, "ack-elsewhere") == 0) {
+        link_send(me->link, MSG_ACK, 0, &nothing.ack, NULL, 0, err);
+    } else if (strcmp(me->deed, "death-elsewhere") == 0) {
+        nothing.join.who = me->hello.who;
+        nothing.exited = (struct msg_exited){.who = {.role = ROLE_WORKER, .site = (uint8_t)(me->hello.who.site + 1), .instance = 1}, .signal = 9};
+        link_send(me->link, MSG_JOIN, 0, &nothing.join, NULL, 0, err);
+        link_send(me->link, MSG_EXITED, 0, &nothing.exited, NULL, 0, err);
     }
 }
 
@@ -70,10 +92,13 @@ static int knock(struct impostor *me, const char *run, const char *site, const c
     char tls[600];
     TRY(rundir_open(&dir, run, err));
     snprintf(tls, sizeof tls, "%s/state/tls", dir.path);
-    TRY(identity_load(tls, site, ROLE_WORKER, &identity, err));
+    enum role role = role_for(me->deed);
+    TRY(identity_load(tls, site, role, &identity, err));
     int index = rundir_site(&dir, site) + (strcmp(me->deed, "other-site") == 0);
     me->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION,
-                                   .who = {.role = ROLE_WORKER, .site = (uint8_t)index, .index = 7, .instance = 99}};
+                                   .who = {.role = (uint8_t)role, .site = (uint8_t)index, .index = 7, .instance = 99}};
+    if (role != ROLE_WORKER)          /* a slot of the next site, or (slot-before) of this one, at its first launch */
+        me->hello.who = (struct process_id){(uint8_t)role, (uint8_t)index, role == ROLE_PS && strcmp(me->deed, "slot-before") != 0, role == ROLE_PS};
     snprintf(me->hello.job, sizeof me->hello.job, "%s", dir.job);
     snprintf(me->hello.build, sizeof me->hello.build, "impostor");
     int rc = loop_new(&me->loop, err);

@@ -1,5 +1,7 @@
 """Machines that join: a host behind address translation becomes a site of a running job, is drained, vanishes, returns; the weights are those of a run
 that never had visitors. And tokens that are wrong, used, or of another site."""
+import gzip
+import json
 import signal
 import subprocess
 import time
@@ -118,6 +120,17 @@ def life_of_a_visitor(folder):
             w.close()
 
 
+def other_images(job, folder):
+    """The same number of images, of which one is another."""
+    with gzip.open(json.loads(Path(job).read_text())["data"]["train"]["images"]) as f:
+        data = bytearray(f.read())
+    data[5000] ^= 1
+    path = folder / "other.gz"
+    with gzip.open(path, "wb", compresslevel=1) as f:
+        f.write(bytes(data))
+    return path
+
+
 def wrong_tokens(folder):
     w = World(folder / "tokens", None, 7312, steps=1000000)
     try:
@@ -129,6 +142,9 @@ def wrong_tokens(folder):
         bad.write_text("hello\n")
         r = w.join_to_its_end(token=bad, directory=folder / "b")
         test("no token at all: exit 2, says what is one", r.returncode == 2 and "no token" in r.stderr, r.stderr)
+        program = ROOT / "build" / "release" / "tests" / "e2e" / "impostor"
+        r = subprocess.run([program, w.run_dir, "edge", f"tls:127.0.0.1:{w.port}", "ask-status"], capture_output=True, text=True, timeout=20)
+        test("a token's certificate is good for enrolling, not for asking how the run goes", r.returncode == 0, r.stdout + r.stderr)
         r = w.join_to_its_end(site="elsewhere", directory=folder / "c")
         test("a token of another site: exit 2", r.returncode == 2 and "not of 'elsewhere'" in r.stderr, r.stderr)
         words = text.split("\n", 1)[0].split()
@@ -143,6 +159,12 @@ def wrong_tokens(folder):
         test("`token` makes another", again.returncode == 0 and Path(again.stdout.strip()).stat().st_mode & 0o77 == 0, again.stderr)
         r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/nowhere"])
         test("data that this machine does not have: exit 2, names the file", r.returncode == 2 and "/nowhere" in r.stderr, r.stderr)
+        r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/elsewhere"])
+        test("the same folder again, its token used: where the data lies is taken anew", r.returncode == 2 and "/elsewhere" in r.stderr, r.stderr)
+        viaduct("token", w.run_dir, "--site", "edge")
+        r = w.join_to_its_end(directory=folder / "i", extra=[f"data.train.images={other_images(w.job, folder)}"])
+        test("other data than the run's: sent away with exit 3, and the run goes on", r.returncode == 3 and "goes on without this site" in r.stderr and w.run.poll() is None
+             and any("reads other training data" in e["text"] for e in events(w.run_dir, "site left")), f"{r.returncode} {r.stderr[-600:]} {w.run.poll()} {w.story()[-1500:]}")
         r = viaduct("token", w.run_dir, "--site", "hom")
         test("no such site: exit 4 with the nearest name", r.returncode == 4 and "home" in r.stderr, r.stderr)
         r = viaduct("drain", w.run_dir, "--site", "home")

@@ -53,3 +53,28 @@ class Nat:
 
 def inside(namespace, *command):
     return ["nsenter", f"--net=/run/netns/{namespace}", *map(str, command)]
+
+
+class Switch:
+    """`count` hosts on one network: 10.78.0.1, 10.78.0.2, ..."""
+
+    def __init__(self, count):
+        self.hosts = [(f"vs{i}n{os.getpid()}", f"10.78.0.{i}") for i in range(1, count + 1)]
+        self.bridge = f"vsb{os.getpid()}"
+
+    def __enter__(self):
+        for name in (self.bridge, *(h for h, _ in self.hosts)):
+            _do(f"ip netns add {name}")
+            _do(f"ip -n {name} link set lo up")
+        _do(f"ip -n {self.bridge} link add sw type bridge")
+        _do(f"ip -n {self.bridge} link set sw up")
+        for i, (name, address) in enumerate(self.hosts):
+            _do(f"ip link add eth netns {name} type veth peer name p{i} netns {self.bridge}")
+            _do(f"ip -n {name} addr add {address}/24 dev eth")
+            _do(f"ip -n {name} link set eth up")
+            _do(f"ip -n {self.bridge} link set p{i} master sw up")
+        return self
+
+    def __exit__(self, *_unused):
+        for name in (self.bridge, *(h for h, _ in self.hosts)):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)

@@ -91,6 +91,22 @@ def stopped_while_finishing(w, wanted):
         test(f"{name}: it resumed after the last step", steps == [150], steps)
 
 
+def stop_outlives_the_coordinator(w):
+    """The coordinator dies between `stop` and the end: the next one ends the run all the same."""
+    job, run_dir = folder(w, "stop-again", sites=two_sites(1, 1))
+    p = start(job, run_dir, "train.steps=100000", "checkpoint.every=100000 steps", failpoint="coordinator-checkpoint:kill")
+    wait_for(lambda: step_of(run_dir) >= 20)
+    stopped = viaduct("stop", run_dir)
+    restarted = events(run_dir, "restarted")
+    if stopped.returncode != 0:
+        kill_all(run_dir)
+    p.communicate(timeout=60)
+    test("stop, and the coordinator dies before it is done: the next one stops", bool(restarted) and stopped.returncode == 0 and p.returncode == 0
+         and report(run_dir).get("status") == "stopped", f"{restarted} {stopped.stderr} {p.returncode} {report(run_dir)}")
+    wrong = complete(run_dir, run(job, run_dir, "--resume"))   # to fewer steps than were planned: with other rates, so other weights
+    test("and a resume is not stopped again", not wrong, wrong)
+
+
 def stopped_with_a_hung_agent(w, wanted):
     job, run_dir = folder(w, "hung", sites=two_sites(1, 1))
     p = start(job, run_dir, failpoint="export-start:stop")
@@ -425,6 +441,7 @@ with workspace() as w:
     wanted = reference(job)
     stop_and_resume(w, wanted)
     stopped_while_finishing(w, wanted)
+    stop_outlives_the_coordinator(w)
     stopped_with_a_hung_agent(w, wanted)
     interrupted_twice(w, wanted)
     interrupted_at_once(w)

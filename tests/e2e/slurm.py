@@ -229,6 +229,51 @@ def two_sites(s):
     s.check("a killed agent is started again by a new step, in the same job", len(agents) == 1 and "agent cloud/0" in who and s.cluster.job(job).get("Restarts") == "0", who)
 
 
+def node_of(pid):
+    """The node that a process was started on; empty when it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((w.split(b"=")[1].decode() for w in words if w.startswith(b"SLURMD_NODENAME=")), "")
+
+
+def on_node(s, node):
+    return [pid for pid, words in processes(s.run_dir) if node_of(pid) == node and words[0] != "run"]
+
+
+def kill_all_on(s, node):
+    for pid in on_node(s, node):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def two_nodes(s):
+    """One site on two nodes: its second step is killed with all that it started, then the whole node dies, slurmd first."""
+    s.slow.set()
+    job = s.submit()
+    s.trained()
+    ranks = {words[words.index("--rank") + 1]: node_of(pid) for pid, words in processes(s.run_dir, "worker")}
+    s.check("a site on two nodes: half of its ranks on each", len(set(ranks.values())) == 2 and ranks["0"] == ranks["1"] and ranks["2"] == ranks["3"], ranks)
+    s.check("... which sum over links", any(b"ranks sum over tcp" in f.read_bytes() for f in (s.run_dir / "log").glob("worker-*.jsonl")))
+    kill_all_on(s, ranks["3"])
+    s.check("a killed step takes the gang on both nodes with it, and is started again in the same job",
+            wait_for(lambda: {"agent onprem/1"} <= {r["who"] for r in report(s.run_dir).get("restarts", []) if r["seconds"] is not None}, 60, 0.2) and
+            s.cluster.job(job).get("Restarts") == "0", report(s.run_dir).get("restarts"))
+    step = step_of(s.run_dir)
+    s.check("... and the run goes on", wait_for(lambda: step_of(s.run_dir) > step + 5, 60, 0.2), step)
+    lost = ranks["3"]
+    s.cluster.kill_node(lost)
+    kill_all_on(s, lost)
+    s.check("a lost node: the job is started again on others", wait_for(lambda: s.cluster.job(job).get("Restarts") == "1" and s.cluster.job(job)["NodeList"] != "(null)", 120, 0.3) and
+            lost not in s.cluster.command("scontrol", "show", "hostnames", s.cluster.job(job)["NodeList"]).stdout.split(), s.cluster.job(job))
+    s.slow.clear()
+    s.completed()
+    s.check("report.json says why: node failure", f"node failure (Slurm job {job}, start 0)" in s.causes(), s.causes())
+
+
 # ---- without a cluster, or with one that is not asked to run anything ----
 def render(cluster, work):
     env = environment(SLURM_CONF=str(cluster.conf)) if cluster else environment()
@@ -272,7 +317,8 @@ def scenarios(cluster, work):
     make = lambda name, sites, play: Scenario(cluster, work, name, sites, wanted, play)   # noqa: E731
     all_of_them = [make("time-limit", [site("onprem", "sitea", **drain)], time_limit), make("scancel", [site("onprem", "sitea")], cancelled),
                    make("node-lost", [site("onprem", "sitec")], node_lost), make("preemption", [site("onprem", "low")], preempted), make("two-sites", two, two_sites),
-                   make("no-requeue", [site("onprem", "sitea")], not_requeued)]
+                   make("no-requeue", [site("onprem", "sitea")], not_requeued),
+                   Scenario(cluster, work, "two-nodes", [site("onprem", "wide", ranks=4, nodes=2)], wanted, two_nodes, coordinator=None)]
     failed = make("failure", [site("onprem", "sitea", slurm={"retries": {"job_failure": 1}})], failing)
     failed.spec = spec(failed.dir, name="failure", model=MODEL, train=nan, sites=[site("onprem", "sitea", slurm={"retries": {"job_failure": 1}})], export=None)
     all_of_them.append(failed)
@@ -292,11 +338,11 @@ with tempfile.TemporaryDirectory(prefix="viaduct-slurm-", ignore_cleanup_errors=
         render(None, folder)
         finish()
     # lost: on sitec, whose other node takes over; low: on a node that urgent jobs may take
-    running = slurm_cluster.Cluster(Path(folder) / "slurm", ["a1", "a2", "b1", "c1", "c2", "d1"],
-                                    {"sitea": (["a1", "a2"], "Default=YES"), "siteb": (["b1"], ""), "sitec": (["c1", "c2"], ""),
+    running = slurm_cluster.Cluster(Path(folder) / "slurm", ["a1", "a2", "b1", "c1", "c2", "d1", "e1", "e2", "e3"],
+                                    {"sitea": (["a1", "a2"], "Default=YES"), "siteb": (["b1"], ""), "sitec": (["c1", "c2"], ""), "wide": (["e1", "e2", "e3"], ""),
                                      "low": (["d1"], "PriorityTier=1 GraceTime=20"), "urgent": (["d1"], "PriorityTier=9 PreemptMode=OFF")})
     try:
-        if test("munged, slurmctld and six slurmd are up", wait_for(lambda: running.idle_nodes() >= 6, 60, 0.3), running.logs()):
+        if test("munged, slurmctld and nine slurmd are up", wait_for(lambda: running.idle_nodes() >= 9, 60, 0.3), running.logs()):
             render(running, folder)
             scenarios(running, folder)
     finally:

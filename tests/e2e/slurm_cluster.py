@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "unshare")
-CONF = """ClusterName=viaduct
-SlurmctldHost={host}(127.0.0.1)
+CONF = """ClusterName={name}
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
@@ -66,10 +66,12 @@ def free_ports(count):
 
 
 class Cluster:
-    """partitions: {name: (nodes, more options)}"""
+    """partitions: {name: (nodes, more options)}; places: {node: (network namespace, address)} for nodes that are hosts of their own, of which the first has the
+    controller; none: all are on the loopback of this machine."""
 
-    def __init__(self, directory, nodes, partitions):
+    def __init__(self, directory, nodes, partitions, places=None, name="viaduct"):
         self.dir = Path(directory)
+        self.places = places or {}
         self.conf = self.dir / "slurm.conf"
         self.env = dict(os.environ, SLURM_CONF=str(self.conf))
         for name in ("munge", "state", "spool", "log", "nodetmp"):
@@ -79,29 +81,39 @@ class Cluster:
         os.chmod(self.dir / "munge/key", 0o400)
         ports = free_ports(1 + len(nodes))
         self.conf.write_text(CONF.format(
-            dir=self.dir, host=socket.gethostname(), port=ports[0],
-            nodes="\n".join(f"NodeName={n} NodeHostname={n} NodeAddr=127.0.0.1 Port={p} CPUs=4 RealMemory=2000 State=UNKNOWN" for n, p in zip(nodes, ports[1:])),
+            dir=self.dir, host=socket.gethostname(), port=ports[0], name=name, address=self._address(nodes[0]),
+            nodes="\n".join(f"NodeName={n} NodeHostname={n} NodeAddr={self._address(n)} Port={p} CPUs=4 RealMemory=2000 State=UNKNOWN" for n, p in zip(nodes, ports[1:])),
             partitions="\n".join(f"PartitionName={p} Nodes={','.join(on)} MaxTime=60 State=UP {more}" for p, (on, more) in partitions.items())))
         m = self.dir / "munge"
         subprocess.check_call(["munged", "--force", f"--key-file={m}/key", f"--socket={m}/sock", f"--pid-file={m}/pid", f"--log-file={m}/log",
                                f"--seed-file={m}/seed"], stderr=subprocess.DEVNULL)
-        subprocess.check_call(["slurmctld", "-c"], env=self.env)
+        self.head = nodes[0]
+        subprocess.check_call(self._on(self.head, "slurmctld", "-c"), env=self.env)
         for node in nodes:
             self.start_node(node)
         self._stop = threading.Event()
         self._hurry = threading.Thread(target=self._hurry_up, daemon=True)
         self._hurry.start()
 
+    def _address(self, node):
+        return self.places.get(node, ("", "127.0.0.1"))[1]
+
+    def _on(self, node, *command):
+        """A command in a node's network."""
+        return [*(["nsenter", f"--net=/run/netns/{self.places[node][0]}"] if node in self.places else []), *map(str, command)]
+
     def start_node(self, node):
-        subprocess.check_call(["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
-                               f"hostname {node}; mount -t tmpfs tmpfs /dev/shm; exec slurmd -N {node}"], env=self.env)
+        # A host of its own has its own sockets too.
+        own = f'mkdir -p -m 700 /tmp/viaduct-0; mount -t tmpfs -o mode=700 tmpfs /tmp/viaduct-0; ' if node in self.places else ""
+        subprocess.check_call(self._on(node, "unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
+                                       f"hostname {node}; mount -t tmpfs tmpfs /dev/shm; {own}exec slurmd -N {node}"), env=self.env)
 
     def kill_node(self, node):
         """slurmd alone dies: what runs on the node goes on, and Slurm knows nothing of it."""
         os.kill(int((self.dir / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
 
     def command(self, *words, timeout=60, **more):
-        return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=dict(self.env, **more), timeout=timeout)
+        return subprocess.run(self._on(self.head, *words), capture_output=True, text=True, env=dict(self.env, **more), timeout=timeout)
 
     def idle_nodes(self):
         return len(self.command("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").stdout.split())

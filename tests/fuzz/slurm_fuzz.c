@@ -17,6 +17,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = '\0';
     slurm_job_parse(text, &job);
     CHECK(job.state < SLURM_STATES);
+    char address[40];
+    slurm_node_address(text, address, sizeof address);
+    CHECK(strlen(address) < sizeof address);
     CHECK(slurm_state_of(text) < SLURM_STATES);
     if (slurm_book_parse(text, &book, &err) == 0)
         CHECK(book.last < CAUSES && book.starts <= SLURM_STARTS_MAX + 1);

@@ -13,6 +13,7 @@ for f in build/fuzz/*; do
         */manifest) cp tests/fixtures/manifest-v1.json "$work"/ ;;
         */client_hello) grep -v '^#' tests/fixtures/client_hello.txt | while IFS='|' read -r name _ _ hex; do
                             printf '%b' "$(tr -d ' ' <<<"$hex" | sed 's/../\\x&/g')" >"$work/$(tr -d ' ' <<<"$name")"; done ;;
+        */http) printf 'GET /metrics?a=b HTTP/1.1\r\nHost: localhost:9464\r\nAccept: text/plain\r\nContent-Length: 0\r\n\r\n' >"$work/get" ;;
         */idx) printf '\0\0\10\3\0\0\0\1\0\0\0\1\0\0\0\1\5' >"$work/images"; printf '\0\0\10\1\0\0\0\1\1' >"$work/labels" ;;
     esac
     if "$f" -max_total_time="${FUZZ_SECONDS:-5}" -rss_limit_mb=4096 -timeout=10 -artifact_prefix="$work/" "$work" >"$work.log" 2>&1; then

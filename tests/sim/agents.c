@@ -22,7 +22,7 @@ static void join(struct world *w, struct proc *p)
                 m.ram_generation[k] = w->site[p->site].ram[r][k].generation;
             }
         }
-        if (p->kind == ROLE_AGENT)
+        if (p->kind == ROLE_AGENT && p->index == 0)
             for (int i = 1; i <= w->proc_count; i++) {
                 const struct proc *q = w->proc[i];
                 if (q->alive && q->site == p->site && q->kind == ROLE_PS)
@@ -84,7 +84,7 @@ static void tell_death(struct world *w, struct proc *agent, struct process_id wh
 static void tell_deaths_again(struct world *w, struct proc *p)
 {
     struct site *s = &w->site[p->site];
-    for (unsigned i = 0; i < p->view.slot_count && !w->k.embedded; i++)
+    for (unsigned i = 0; i < p->view.slot_count && !w->k.embedded && p->index == 0; i++)
         if (p->view.slot[i].site == p->site && p->view.slot[i].instance == s->launched_slot[i] && !s->starting_slot[i] && !runs_here(w, ROLE_PS, p->site, (uint16_t)i, s->launched_slot[i]))
             tell_death(w, p, (struct process_id){ROLE_PS, p->site, (uint16_t)i, s->launched_slot[i]}, -1);
     uint32_t gang = p->view.gang[p->site].incarnation;
@@ -106,13 +106,17 @@ void agent_view(struct world *w, struct proc *p)
             proc_kill(w, q, "the view names a newer instance");
         }
     }
+    const struct view_gang *g = &p->view.gang[p->site];
+    if (p->index > 0) {                  /* what another host has: ranks, and no shards */
+        s->launched_host1 = g->wanted && g->incarnation > s->launched_host1 ? g->incarnation : s->launched_host1;
+        return;
+    }
     for (unsigned i = 0; i < p->view.slot_count && !w->k.embedded; i++)
         if (p->view.slot[i].site == p->site && p->view.slot[i].instance > s->launched_slot[i]) {
             s->launched_slot[i] = p->view.slot[i].instance;
             s->starting_slot[i] = true;
             at(w, 20000 + chance(w, 200000), EV_START, p->pid, ROLE_PS, i, p->view.slot[i].instance);
         }
-    const struct view_gang *g = &p->view.gang[p->site];
     if (g->wanted && g->incarnation > s->launched_gang) {
         s->launched_gang = g->incarnation;
         s->starting_gang = true;

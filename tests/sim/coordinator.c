@@ -109,7 +109,7 @@ static void send_plan_or_view(struct world *w, struct proc *p, const struct core
     for (int i = 1; i <= w->proc_count && p->alive; i++) {
         struct proc *q = w->proc[i];
         bool wanted = linked(p, q) && (a->to.role == ROLE_NONE || (a->to.role == q->kind && a->to.site == q->site && a->to.instance == q->instance &&
-                                                                   (q->kind != ROLE_PS || a->to.index == q->index)));
+                                                                   (q->kind == ROLE_WORKER || a->to.index == q->index)));
         if (wanted && a->kind == CORE_SEND_PLAN)
             send_to(w, p, 0, 0, q->pid, MSG_PLAN, core_plan(p->coordinator.core), NULL);
         else if (wanted)
@@ -127,7 +127,7 @@ static void to_agents(struct world *w, struct proc *p, const struct core_action 
 {
     for (int i = 1; i <= w->proc_count && p->alive; i++) {
         struct proc *q = w->proc[i];
-        if (!linked(p, q) || q->kind != ROLE_AGENT)
+        if (!linked(p, q) || q->kind != ROLE_AGENT || q->index > 0)
             continue;
         if (a->kind == CORE_SEND_MANIFEST) {
             struct msg_manifest m = {.generation = a->u.checkpoint.generation, .step = a->u.checkpoint.step, .site_mask = a->u.checkpoint.site_mask};

@@ -87,6 +87,10 @@ static void choose(struct world *w)
     for (unsigned i = 0; i < k->fault_count && k->visiting; i++)
         if (hash2(w->seed, 8 + i) % 4 == 0)
             k->fault[i].kind = FAULT_DRAIN;
+    k->two_hosts = hash2(w->seed, 5151) % 4 == 0;
+    for (unsigned i = 0; i < k->fault_count && k->two_hosts; i++)
+        if (hash2(w->seed, 5160 + i) % 4 == 0)
+            k->fault[i].kind = FAULT_AGENT;
     lay_out(w);
     /* Last, and by a chance of its own: seeds of before this phase stay the runs that they were. */
     uint64_t own = hash2(w->seed, 4242);
@@ -105,6 +109,14 @@ static struct proc *any_of(struct world *w, uint8_t kind)
         if (w->proc[i]->alive && w->proc[i]->kind == kind && chance(w, ++n) == 0)
             found = w->proc[i];
     return found;
+}
+
+static struct proc *any_at(struct world *w, uint8_t kind, uint8_t site)
+{
+    for (int i = w->proc_count; i > 0; i--)
+        if (w->proc[i]->alive && w->proc[i]->kind == kind && w->proc[i]->site == site)
+            return w->proc[i];
+    return NULL;
 }
 
 static void kill_any(struct world *w, uint8_t kind)
@@ -203,7 +215,14 @@ void fault_strike(struct world *w, unsigned i)
             kill_any(w, f->kind == FAULT_GANG ? ROLE_WORKER : f->kind == FAULT_PS ? ROLE_PS : ROLE_COORDINATOR);
         }
         break;
-    case FAULT_AGENT: kill_any(w, ROLE_AGENT); break;
+    case FAULT_AGENT: {
+        struct proc *p = any_of(w, ROLE_AGENT), *gang = p && p->index > 0 && odds(w, 500) ? any_at(w, ROLE_WORKER, p->site) : NULL;
+        if (p)
+            proc_kill(w, p, "fault");
+        if (gang)                            /* the whole host: the others' ranks end with it */
+            proc_kill(w, gang, "fault");
+        break;
+    }
     case FAULT_HOST:
         log_lose_tail(w);
         kill_any(w, ROLE_COORDINATOR);
@@ -257,19 +276,23 @@ static void start_process(struct world *w, const struct event *e)
         struct site *s = &w->site[e->b];
         bool there = false;
         for (int i = 1; i <= w->proc_count; i++)
-            there = there || (w->proc[i]->alive && w->proc[i]->kind == ROLE_AGENT && w->proc[i]->site == e->b);
+            there = there || (w->proc[i]->alive && w->proc[i]->kind == ROLE_AGENT && w->proc[i]->site == e->b && w->proc[i]->index == e->c);
         if (s->gone_for_good || there || w->finished)
             return;
         if (!s->up && w->now_us < s->back_us) {
-            at(w, s->back_us - w->now_us, EV_START, 0, ROLE_AGENT, e->b, 0);
+            at(w, s->back_us - w->now_us, EV_START, 0, ROLE_AGENT, e->b, e->c);
             return;
         }
         s->up = true;
-        proc_new(w, ROLE_AGENT, (uint8_t)e->b, 0, 0);
+        proc_new(w, ROLE_AGENT, (uint8_t)e->b, (uint16_t)e->c, 0);
         return;
     }
     uint8_t site = w->proc[e->pid]->site;
     uint32_t newest = kind == ROLE_PS ? w->site[site].launched_slot[e->b] : w->site[site].launched_gang;
+    if (kind == ROLE_WORKER && on_two_hosts(w, site) && newest == e->c && w->site[site].launched_host1 < e->c && w->proc[e->pid]->alive) {
+        at(w, 50000, EV_START, e->pid, kind, e->b, e->c);   /* the ranks of this host wait for the others */
+        return;
+    }
     if (newest == e->c && kind == ROLE_PS)
         w->site[site].starting_slot[e->b] = false;
     else if (newest == e->c)
@@ -332,6 +355,8 @@ static void start_coordinator(struct world *w, const struct event *e)
     for (unsigned i = 0; i < w->k.sites; i++) {
         bool late = w->k.visiting && i + 1 == w->k.sites && !w->calm;
         at(w, chance(w, late ? 3000000 : 300000), EV_START, 0, ROLE_AGENT, i, 0);
+        if (on_two_hosts(w, i))
+            at(w, hash2(w->seed, 5152) % 3000000, EV_START, 0, ROLE_AGENT, i, 1);
     }
 }
 

@@ -95,7 +95,7 @@ struct proc {
 struct site {
     bool up, gone_for_good;
     uint64_t back_us;
-    uint32_t launched_slot[SLOTS_LIMIT], launched_gang;
+    uint32_t launched_slot[SLOTS_LIMIT], launched_gang, launched_host1;   /* host1: the newest gang of which the agent of the second host launched its ranks */
     bool starting_slot[SLOTS_LIMIT], starting_gang;
     uint32_t export_attempt, export_code;
     bool export_ended;
@@ -141,6 +141,7 @@ struct knobs {
     double sparsity;
     unsigned shard_first[SIM_SHARDS], shard_blocks[SIM_SHARDS];
     bool embedded, deterministic, has_export, fifo, visiting;   /* visiting: the last site comes and goes, and nobody can dial it */
+    bool two_hosts;                      /* the first site lies on two, each with an agent; a gang begins when both have launched their ranks */
     uint32_t batch, samples, checkpoint_every;
     uint64_t lease_ms, relaunch_ms, resend_ms, sync_us, delay_us, compute_us;
     unsigned loss, duplicate, late;      /* per 1000 */
@@ -194,6 +195,7 @@ struct msg_any { union { struct msg_join join; struct msg_plan plan; struct msg_
 
 /* world.c: time, chance, network, processes */
 uint64_t hash2(uint64_t a, uint64_t b);
+static inline bool on_two_hosts(const struct world *w, unsigned site) { return site == 0 && w->k.two_hosts; }
 uint64_t chance(struct world *w, uint64_t n);                   /* uniform in [0, n) */
 bool odds(struct world *w, unsigned per_thousand);
 void trace(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

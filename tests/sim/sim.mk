@@ -24,7 +24,7 @@ $(foreach r,$(SIM_RULES),$(eval $(call SIM_RULE,$r)))
 SIM_UNIT_shard := OUTRUN WHOLE INST WIPE LAG KEEP NEST STAB CHAIN DIFFER INFER2 INFERV LASTREC WINDOW SEEDCOPY
 SIM_UNIT_host := NEEDSEED
 SIM_UNIT_core := GENREC DIFFER AHEAD FINITE NEWVIEW NEWINST SAYFAIL JOINFREE
-SIM_UNIT_core_rules := CHAIN VIEWSYNC PROMOTE PLANFIRST BEHIND RAMEND ASLEEP REBEAT
+SIM_UNIT_core_rules := CHAIN VIEWSYNC PROMOTE PLANFIRST BEHIND RAMEND ASLEEP REBEAT HEAD
 SIM_UNIT_rounds := EPPULL GENPULL
 SIM_CORE := $(wildcard coordinator/core*.c) coordinator/rules.h coordinator/core_private.h tests/unit/coordinator/core_world.h
 SIM_UNIT_RULES := $(foreach t,shard host core core_rules rounds,$(SIM_UNIT_$t:%=$t-%))

@@ -164,7 +164,7 @@ void proc_kill(struct world *w, struct proc *p, const char *why)
     if (p->kind == ROLE_WORKER || p->kind == ROLE_PS)
         agent_child_died(w, p);
     if (p->kind == ROLE_AGENT)
-        at(w, 100000 + chance(w, 1000000), EV_START, 0, ROLE_AGENT, p->site, 0);
+        at(w, 100000 + chance(w, 1000000), EV_START, 0, ROLE_AGENT, p->site, p->index);
 }
 
 void procs_free(struct world *w)

@@ -271,12 +271,12 @@ static void memory_of_dead_gangs_goes_and_of_living_ones_stays(void **state)
         snprintf(name[i], sizeof name[i], "/viaduct-%s-%s", job, tails[i]);
         make_segment(name[i]);
     }
-    segments_sweep(job, "a", is_four, NULL);
+    segments_sweep(job, "a", -1, is_four, NULL);
     assert_false(segment_exists(name[0]));
     for (unsigned i = 1; i < 5; i++)
         assert_true(segment_exists(name[i]));
-    segments_end_gang(job, "a", 4);
-    segments_end_run(job, "a");
+    segments_end_gang(job, "a", -1, 4);
+    segments_end_run(job, "a", 0, LANES_MAX);
     assert_false(segment_exists(name[1]));
     assert_false(segment_exists(name[2]));
     assert_true(segment_exists(name[3]));            /* another site's */

@@ -43,7 +43,7 @@ static int tear_down(void **state)
 
 static int open_front(struct room *r, const char *host_port, struct err *err)
 {
-    return front_open(r->loop, &r->log, &r->run, "here", 3, host_port, &r->front, err);
+    return front_open(r->loop, &r->log, &r->run, "here", 3, (struct front_place){.host_port = host_port}, &r->front, err);
 }
 
 static struct sockaddr_in at_port(uint16_t port) { return (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)}; }
@@ -105,6 +105,26 @@ static void next_agent(void **state)
     assert_true(answers(port));
 }
 
+/* Behind a router: others are told its address, the next agent stands where the first stood. */
+static void another_address_for_others(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    char shown[160], stands[160];
+    const struct front_place place = {"127.0.0.1:0", "outside.example:443"};
+    for (unsigned turn = 0; turn < 2; turn++) {
+        assert_ok(front_open(r->loop, &r->log, &r->run, "here", 3, place, &r->front, &e));
+        assert_ok(rundir_door(&r->run, "here", shown, &e));
+        assert_string_equal(shown, "tls:outside.example:443");
+        assert_ok(rundir_door_stands(&r->run, "here", stands, &e));
+        uint16_t port = (uint16_t)strtoul(strrchr(stands, ':') + 1, NULL, 10);
+        assert_true(port > 0 && (turn == 0 || port == r->port) && answers(port));
+        r->port = port;
+        front_close(r->front);
+    }
+    assert_ok(front_open(r->loop, &r->log, &r->run, "there", 4, (struct front_place){"0.0.0.0:0", "outside.example:443"}, &r->front, &e));
+}
+
 static void on_check(void *arg)
 {
     struct room *r = arg;
@@ -152,7 +172,7 @@ static void refused(void **state)
     assert_int_equal(open_front(r, "0.0.0.0:0", &e), ERR_USAGE);
     assert_int_equal(open_front(r, "[::]:0", &e), ERR_USAGE);
     assert_int_equal(rundir_door(&r->run, "here", wanted, &e), ERR_NOT_FOUND);
-    assert_ok(rundir_set_door(&r->run, "here", "", &e));
+    assert_ok(rundir_set_door(&r->run, "here", "", "", &e));
     assert_int_equal(open_front(r, "127.0.0.1:0", &e), ERR_CORRUPT);
     assert_non_null(strstr(e.text, "state/door-here"));
 }
@@ -160,6 +180,6 @@ static void refused(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(none_wanted), T(next_agent), T(port_taken_meanwhile), T(refused)};
+    const struct CMUnitTest tests[] = {T(none_wanted), T(next_agent), T(another_address_for_others), T(port_taken_meanwhile), T(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,12 +42,18 @@ static void test_only_that_launch_ends(void **state)
     make(job, "here-3-2-h12");
     for (unsigned i = 0; i < ARRAY_LEN(others); i++)
         make(job, others[i]);
-    segments_end_gang(job, "here", 3);
+    segments_end_gang(job, "here", 1, 3);
+    assert_false(take(job, "here-3-0-h1"));
+    make(job, "here-3-0-h1");
+    segments_end_gang(job, "here", 0, 3);
+    assert_false(take(job, "here-3-0"));
+    make(job, "here-3-0");
+    segments_end_gang(job, "here", -1, 3);
     assert_false(take(job, "here-3-0"));
     assert_false(take(job, "here-3-0-h1"));
     assert_false(take(job, "here-3-2-h12"));
     make(job, "here-2-0-h1");
-    segments_sweep(job, "here", newest_lives, NULL);
+    segments_sweep(job, "here", -1, newest_lives, NULL);
     assert_false(take(job, "here-2-0-h1"));
     assert_false(take(job, "here-33-0"));
     make(job, "here-33-0");

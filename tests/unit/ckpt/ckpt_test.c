@@ -302,7 +302,17 @@ static int crash_link(void *s, const char *a, const char *b)
 }
 
 static int crash_unlink(void *s, const char *path) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.unlink(NULL, path); }
-static int crash_mkdir(void *s, const char *path, int mode) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.mkdir(NULL, path, mode); }
+static int crash_mkdir(void *s, const char *path, int mode)
+{
+    struct crash_fs *c = s;
+    if (down(c))
+        return -c->code;
+    int rc = fs_real.mkdir(NULL, path, mode);
+    if (rc == 0)
+        note(c, MADE, path, NULL);
+    return rc;
+}
+
 static int crash_rmdir(void *s, const char *path) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.rmdir(NULL, path); }
 static int64_t crash_size(void *s, const char *path) { return down(s) ? -((struct crash_fs *)s)->code : fs_real.size(NULL, path); }
 
@@ -332,8 +342,8 @@ static void lose(struct crash_fs *c, enum loss loss)
             rename(k->to, k->path);
         else if (k->kind == LINKED)
             unlink(k->to);
-        else if (k->kind == MADE && loss == LOSE_UNSYNCED)
-            unlink(k->path);
+        else if (k->kind == MADE && loss == LOSE_UNSYNCED && unlink(k->path) < 0 && errno == EISDIR)
+            shell("rm -rf %s", k->path);
     }
 }
 
@@ -461,11 +471,89 @@ static void test_prune_and_copy(void **state)
     sample_close(&s);
 }
 
+/* After a rollback below them: those of the older generation above the newer one's are void, and must not push out what the run can start from. */
+static void test_void_ones_are_neither_newest_nor_kept(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    char dir[128], site[128];
+    struct ckpt_found found[8];
+    uint32_t count;
+    snprintf(site, sizeof site, "%s/onprem", root);
+    for (uint64_t step = 100; step <= 500; step += 100) {
+        struct sample s;
+        snprintf(dir, sizeof dir, "%s/onprem/step-%08llu", root, (unsigned long long)step);
+        assert_ok(sample_open(&s, step, &e));
+        s.meta.generation = step == 200 ? 2 : 1;
+        assert_ok(sample_write(&s, &fs_real, dir, &e));
+        sample_close(&s);
+    }
+    struct ckpt_found newest;
+    struct ckpt_manifest m;
+    assert_ok(ckpt_newest(&fs_real, root, &newest, &m, NULL, NULL, NULL, &e));   /* what `viaduct export RUN` takes */
+    assert_int_equal(newest.step, 200);
+    ckpt_manifest_fini(&m);
+    assert_ok(ckpt_prune(&fs_real, site, 2, 0, &e));
+    assert_ok(ckpt_list(root, found, 8, &count, &e));
+    assert_true(count == 5 && found[3].step == 200 && found[3].published && found[4].step == 100);   /* parts of the new generation may lie beside a void manifest */
+    assert_ok(ckpt_prune(&fs_real, site, 1, 0, &e));
+    assert_ok(ckpt_list(root, found, 8, &count, &e));
+    assert_true(count == 4 && found[3].step == 200);
+}
+
+static void count_damaged(void *arg, const char *text)
+{
+    assert_non_null(strstr(text, "cloud"));
+    ++*(unsigned *)arg;
+}
+
+/* A disk that is not there, a folder of somebody else's: another site's older copy serves, but not without a word. */
+static void test_a_folder_that_cannot_be_read_is_told(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct ckpt_found found[4], newest;
+    struct ckpt_manifest m;
+    uint32_t count;
+    unsigned damaged = 0;
+    char dir[128];
+    struct sample s;
+    snprintf(dir, sizeof dir, "%s/onprem/step-00000100", root);
+    assert_ok(sample_open(&s, 100, &e));
+    assert_ok(sample_write(&s, &fs_real, dir, &e));
+    sample_close(&s);
+    shell("ln -s /nowhere %s/cloud && touch %s/README", root, root);
+    assert_int_equal(ckpt_list(root, found, 4, &count, &e), ERR_NOT_FOUND);
+    assert_true(count == 1 && found[0].published && strstr(e.text, "cloud"));
+    assert_ok(ckpt_newest(&fs_real, root, &newest, &m, NULL, count_damaged, &damaged, &e));
+    assert_true(newest.step == 100 && damaged == 1);
+    ckpt_manifest_fini(&m);
+}
+
+static void test_of_too_many_the_newest_are_listed(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct ckpt_found found[4];
+    uint32_t count;
+    for (unsigned i = 1; i <= 40; i++)
+        shell("mkdir -p %s/%s/step-%08u", root, i % 2 ? "onprem" : "cloud", i * 7 % 41);
+    assert_ok(ckpt_list(root, found, 4, &count, &e));
+    assert_int_equal(count, 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(found[i].step, 40 - i);
+    assert_ok(ckpt_list_step(root, 9, found, 4, &count, &e));
+    assert_true(count == 1 && found[0].step == 9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_write_and_read_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_damage_is_named_and_passed_over, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_folder_that_cannot_be_read_is_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_void_ones_are_neither_newest_nor_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_of_too_many_the_newest_are_listed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_manifest_decoder_refuses, set_up, tear_down),
         cmocka_unit_test(test_golden_manifest_version_1),
         cmocka_unit_test_setup_teardown(test_crash_at_every_call, set_up, tear_down),

@@ -217,6 +217,36 @@ static void what_a_run_leaves_behind_is_ended(void **state)
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
+/* `viaduct status`, a backup: it looks at the lock, and is none of the run's. */
+static void who_only_looks_is_left_alone(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct opened_run o;
+    char path[200], byte;
+    int ready[2];
+    assert_ok(rundirs_open(&o, r->run, &r->job, false, &e));
+    snprintf(path, sizeof path, "%s/state/lock", r->run);
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(o.supervisor_fd);
+        close(o.lock_fd);
+        if (open(path, O_RDONLY) < 0 || write(ready[1], "", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    rundirs_close(&o);
+    int status;
+    assert_int_equal(waitpid(child, &status, WNOHANG), 0);
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 static void a_resume_waits_for_those_of_an_earlier_start(void **state)
 {
     struct room *r = *state;
@@ -305,6 +335,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_completed_run_has_nothing_left_unless_more_is_asked, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resume_needs_what_the_run_left, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_a_run_leaves_behind_is_ended, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_only_looks_is_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resume_waits_for_those_of_an_earlier_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_start_of_a_slurm_job_is_fenced, set_up, tear_down),
         cmocka_unit_test_setup_teardown(certificates_for_every_role_of_every_site, set_up, tear_down),

@@ -181,6 +181,17 @@ static void test_an_agent_that_beats_again_is_joined_again(void **state)
     assert_int_equal(core_view(c)->slot[0].instance, 3);
 }
 
+/* HEAD: the agent of a site's second host knows nothing of the shards, which the first is launching. */
+static void test_only_the_first_agent_says_which_shards_live(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 2, ROLE_AGENT, 0, 1, 0);
+    assert_int_equal(core_view(c)->slot[0].instance, 1);
+    assert_non_null(find(CORE_SEND_VIEW));                /* it launches its ranks by it */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +203,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_generation_starts_at_the_last_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_slept_declares_nobody_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_agent_that_beats_again_is_joined_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_only_the_first_agent_says_which_shards_live, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

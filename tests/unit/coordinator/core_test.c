@@ -101,6 +101,45 @@ static void test_a_visitor_without_shards_is_launched_at_once(void **state)
     assert_true(core_view(c)->gang[1].wanted);
 }
 
+static void visitor_fails(struct core *c, uint64_t now, bool other_data)
+{
+    join(c, now, ROLE_AGENT, 1, 0, 0);
+    assert_true(core_view(c)->gang[1].wanted);
+    if (other_data) {
+        struct msg_join *m = calloc(1, sizeof *m);
+        m->who = (struct process_id){ROLE_WORKER, 1, 0, core_view(c)->gang[1].incarnation};
+        m->layout_hash = 5;
+        m->samples_per_pass = 21;
+        core_on_join(c, now + 1, m, out);
+        free(m);
+    } else {
+        struct msg_failed m = {.who = {ROLE_PS, 1, 1, core_view(c)->slot[1].instance}, .text = "its disk is full"};
+        core_on_failed(c, now + 1, &m, out);
+    }
+    keep_log();
+    assert_null(find(CORE_FAIL));
+    assert_int_equal(find(CORE_SEND_STOP)->to.site, 1);
+    assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_FAILED);
+    assert_false(core_view(c)->gang[1].wanted);
+}
+
+/* A full disk or another data set at a site that visits is that site's own trouble. */
+static void test_a_visitor_that_fails_is_sent_away(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = 1;
+    struct core *c = start();
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    visitor_fails(c, 2, false);
+    visitor_fails(c, 4, true);
+    struct msg_failed m = {.who = {ROLE_PS, 0, 0, 1}, .text = "its disk is full"};
+    core_on_failed(c, 6, &m, out);
+    assert_non_null(strstr(find(CORE_FAIL)->u.text, "disk is full"));
+}
+
 static void test_start_places_each_shard_at_both_sites(void **state)
 {
     (void)state;
@@ -488,6 +527,34 @@ static void test_restart_keeps_instances_and_completes_the_log(void **state)
     free(m);
 }
 
+/* Its manifest is in place, with the words of the start that decided it: a coordinator that dies after a resume must not have it written again with this one's. */
+static void test_a_restart_after_a_resume_publishes_nothing_of_before(void **state)
+{
+    (void)state;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++)
+            part(c, site, shard, shard);
+    commit_round(c, 3, 1);
+    assert_int_equal(log_entries[log_count - 1].kind, LOG_CHECKPOINT);
+    config.checkpoint.have = true;
+    config.checkpoint.step = 2;
+    config.checkpoint.generation = 1;
+    for (unsigned turn = 0; turn < 2; turn++) {           /* the resume, then its coordinator again */
+        config.fresh = turn == 0;
+        c = core_init(memory, &config);
+        for (size_t i = 0; i < log_count; i++)
+            core_replay(c, &log_entries[i]);
+        core_start(c, 100, out);
+        keep_log();
+        assert_int_equal(core_view(c)->base, 2);
+        join(c, 101, ROLE_AGENT, 0, 0, 0);
+        assert_null(find(CORE_SEND_MANIFEST));
+    }
+}
+
 static void test_commits_stay_near_the_synced_log(void **state)
 {
     (void)state;
@@ -653,6 +720,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_visitor_contributes_before_it_holds_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_behind_a_slow_link_holds_no_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_without_shards_is_launched_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_that_fails_is_sent_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_worker_fills_the_plan_and_others_must_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_round_commits_when_every_shard_is_prepared, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_not_finite_or_not_whole_fails_the_job, setup, teardown),
@@ -668,6 +736,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_restart_after_a_resume_publishes_nothing_of_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_saves_first, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no_export, setup, teardown),

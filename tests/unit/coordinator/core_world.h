@@ -94,7 +94,7 @@ static inline struct process_id primary(const struct core *c, unsigned shard)
     for (unsigned i = 0; i < v->shard[shard].copy_count; i++)
         if (v->shard[shard].copy[i].role == COPY_PRIMARY) {
             uint8_t slot = v->shard[shard].copy[i].slot;
-            return (struct process_id){ROLE_PS, v->slot[slot].site, slot, v->slot[slot].instance};
+            return (struct process_id){core_plan(c)->embedded ? ROLE_WORKER : ROLE_PS, v->slot[slot].site, slot, v->slot[slot].instance};
         }
     return (struct process_id){0};
 }

@@ -85,8 +85,38 @@ static void uneven(void **state)
     job_fini(&job);
 }
 
+/* What a node sends is the maximal nodes of its lanes; whoever is contiguous and as even must send as much or more. */
+static void ranks_over_nodes(void **state)
+{
+    static const struct { unsigned lanes, lo, hi, ranks, nodes; uint16_t first[5]; } cases[] = {
+        {8, 0, 8, 8, 2, {0, 4, 8}}, {8, 0, 8, 4, 4, {0, 1, 2, 3, 4}}, {8, 0, 8, 1, 1, {0, 1}},
+        {8, 0, 8, 3, 2, {0, 1, 3}},            /* lanes 0-1 | 2-7 are 1 and 2 sums, 0-4 | 5-7 would be 2 and 2 */
+        {8, 0, 8, 7, 2, {0, 4, 7}},            /* lanes 0-3 | 4-7 */
+        {12, 0, 12, 6, 4, {0, 2, 3, 5, 6}},    /* lanes 0-3 | 4-5 | 6-9 | 10-11: 4-5 and 10-11 are nodes, 0-1 and 6-7 are none */
+    };
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        uint16_t first[HOSTS_LIMIT + 1];
+        const struct view_gang gang = {.lanes = {(uint16_t)cases[i].lo, (uint16_t)cases[i].hi}, .ranks = (uint16_t)cases[i].ranks};
+        placement_nodes(cases[i].lanes, &gang, cases[i].nodes, first);
+        for (unsigned n = 0; n <= cases[i].nodes; n++)
+            if (first[n] != cases[i].first[n])
+                fail_msg("case %u: node %u begins at rank %u instead of %u", i, n, first[n], cases[i].first[n]);
+    }
+    for (unsigned ranks = 1; ranks <= RANKS_MAX; ranks++)
+        for (unsigned nodes = 1; nodes <= ranks; nodes++) {
+            uint16_t first[HOSTS_LIMIT + 1];
+            placement_nodes(64, &(struct view_gang){.lanes = {0, 64}, .ranks = (uint16_t)ranks}, nodes, first);
+            assert_true(first[0] == 0 && first[nodes] == ranks);
+            for (unsigned n = 0; n < nodes; n++) {
+                unsigned count = (unsigned)(first[n + 1] - first[n]);
+                assert_true(count == ranks / nodes || count == ranks / nodes + 1);
+            }
+        }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(two_sites), cmocka_unit_test(embedded), cmocka_unit_test(uneven)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(two_sites), cmocka_unit_test(embedded), cmocka_unit_test(uneven), cmocka_unit_test(ranks_over_nodes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

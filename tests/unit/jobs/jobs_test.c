@@ -166,10 +166,11 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_true(!b.spec.sites[1].door && !b.spec.coordinator_door);
     job_fini(&a);
     job_fini(&b);
-    load(&a, good, "sites=[{name: a, door: 'host.example:0'}, {name: b, door: null}]", "coordinator.door=a");
+    load(&a, good, "sites=[{name: a, door: 'host.example:0'}, {name: b, door: null}]", "coordinator={door: a, metrics: '[::1]:0'}");
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     assert_string_equal(b.spec.coordinator_door, "a");
+    assert_string_equal(b.spec.metrics, "[::1]:0");
     assert_string_equal(b.spec.sites[0].door, "host.example:0");
     assert_null(b.spec.sites[1].door);
     job_fini(&a);
@@ -213,6 +214,32 @@ static void test_slurm_sites(void **state)
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     job_fini(&a);
     job_fini(&b);
+}
+
+static void test_nodes(void **state)
+{
+    (void)state;
+    static struct job a, b;
+    load(&a, good, "sites=[{name: a, via: slurm, ranks: 3, nodes: 2}, {name: b, via: local}]", NULL);
+    assert_int_equal(a.spec.sites[0].nodes, 2);
+    assert_int_equal(a.spec.sites[1].nodes, 1);
+    assert_string_equal(a.spec.listen, "0.0.0.0:0");       /* other hosts dial it */
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_int_equal(b.spec.sites[0].nodes, 2);
+    job_fini(&b);
+    job_fini(&a);
+    load(&a, good, "sites=[{name: a, via: local, ranks: 1}, {name: b, via: join, time: 3h, partition: p, slurm: {drain: 5m, retries: {preemption: 7}, mem: 1G}}]",
+         "coordinator={listen: 0.0.0.0:7300, address: host:7300}");
+    load(&b, a.resolved_yaml, NULL, NULL);                 /* a site that joins out of a job of another cluster */
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_int_equal(b.spec.sites[1].slurm.drain_s, 300);
+    assert_int_equal(b.spec.sites[1].slurm.retries[RETRY_PREEMPTION], 7);
+    job_fini(&b);
+    job_fini(&a);
+    load(&a, good, "sites=[{name: a, via: slurm, nodes: 1}]", NULL);
+    assert_string_equal(a.spec.listen, "127.0.0.1:0");
+    job_fini(&a);
 }
 
 static void test_resume_keeps_what_it_must(void **state)
@@ -288,7 +315,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_export), cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
+        cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_nodes), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
         cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests_name("jobs", tests, NULL, NULL);

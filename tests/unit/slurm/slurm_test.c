@@ -55,6 +55,36 @@ static void test_script(void **state)
     job_fini(&job);
 }
 
+static void test_script_of_a_site_that_joins(void **state)
+{
+    (void)state;
+    static struct job job;
+    static const char *const overrides[] = {"data.train.images=/d/a b"};
+    static const char *const lines[] = {
+        "\n#SBATCH --job-name=edge\n", "\n#SBATCH --signal=B:USR1@300\n", "\n#SBATCH --requeue\n", "\n#SBATCH --partition=p\n", "\n#SBATCH --nodes=1\n",
+        "\ntoken='/x'\\''y'\n", "exec \"$viaduct\" join 'host:7300' --site edge --token \"$token\" --dir \"$run\" 'data.train.images=/d/a b'\n",
+    };
+    load(&job, "viaduct: v1\nname: job\nmodel: {family: mlp, classes: 10, input: [1, 28, 28]}\ndata:\n  train: {images: a, labels: b}\n"
+               "coordinator: {listen: \"0.0.0.0:7300\", address: \"host:7300\"}\n"
+               "sites: [{name: home, ranks: 1}, {name: edge, via: join, partition: p, time: 2h, slurm: {drain: 5m}}]\n");
+    struct slurm_script what = {.program = "/bin/viaduct", .spec = "", .run_dir = "/edge", .token = "/x'y", .overrides = overrides, .override_count = 1};
+    struct err e = ERR_INIT;
+    char *script = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&script, &size);
+    assert_ok(slurm_render_join(&job.spec, 1, &what, f, &e));
+    fclose(f);
+    for (unsigned i = 0; i < ARRAY_LEN(lines); i++)
+        if (!strstr(script, lines[i]))
+            fail_msg("not in the script: %s\n%s", lines[i], script);
+    free(script);
+    what.token = "a\nb";
+    f = fopen("/dev/null", "w");
+    assert_int_equal(slurm_render_join(&job.spec, 1, &what, f, &e), ERR_USAGE);
+    fclose(f);
+    job_fini(&job);
+}
+
 static void expect_refused(const struct job *job, const struct slurm_script *what)
 {
     struct err e = ERR_INIT;
@@ -92,7 +122,7 @@ static void test_steps(void **state)
     static struct job job;
     struct slurm_step step;
     load(&job, text);
-    slurm_step_of(&job.spec, 2, true, "/bin/viaduct", "/runs/job", &step);
+    slurm_step_of(&job.spec, 2, 0, true, "/bin/viaduct", "/runs/job", &step);
     assert_string_equal(step.argv[0], "--het-group=1");      /* the local site between them is no component */
     bool mpi = false, cores = false;
     unsigned n = 0;
@@ -101,10 +131,15 @@ static void test_steps(void **state)
         cores = cores || strcmp(step.argv[n], "--cpus-per-task=7") == 0;
     }
     assert_true(mpi && cores);
-    assert_string_equal(step.argv[n - 1], "cloud");
-    assert_string_equal(step.argv[n - 5], "agent");
-    slurm_step_of(&job.spec, 0, false, "/bin/viaduct", "/runs/job", &step);
+    assert_string_equal(step.argv[n - 3], "cloud");
+    assert_string_equal(step.argv[n - 7], "agent");
+    slurm_step_of(&job.spec, 0, 3, false, "/bin/viaduct", "/runs/job", &step);
     assert_true(strncmp(step.argv[0], "--het-group", 11) != 0);
+    bool there = false;
+    for (n = 0; step.argv[n]; n++)
+        there = there || strcmp(step.argv[n], "--relative=3") == 0;
+    assert_true(there);
+    assert_string_equal(step.argv[n - 1], "3");              /* --node */
     job_fini(&job);
 }
 
@@ -142,6 +177,11 @@ static void test_show_job(void **state)
     /* 23.11: an end that is not known; two records of a heterogeneous job */
     slurm_job_parse("JobId=8 HetJobId=8 HetJobOffset=0 JobState=PENDING Reason=BeginTime EndTime=Unknown\nJobId=9 JobState=RUNNING EndTime=2026-11-25T01:34:21", &j);
     assert_true(j.state == SLURM_PENDING && j.end_s == 0);
+    char address[64];
+    slurm_node_address("NodeName=n1 Arch=x86_64 CoresPerSocket=4 Gres=(null) NodeAddr=10.1.2.3 NodeHostName=n1 Port=6818", address, sizeof address);
+    assert_string_equal(address, "10.1.2.3");
+    slurm_node_address("Node n9 not found", address, sizeof address);
+    assert_string_equal(address, "");
     slurm_job_parse("slurm_load_jobs error: Invalid job id specified", &j);
     assert_false(j.known);
 }
@@ -232,7 +272,7 @@ static void test_commands(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_script), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_output), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
+        cmocka_unit_test(test_script), cmocka_unit_test(test_script_of_a_site_that_joins), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_output), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
         cmocka_unit_test(test_show_job), cmocka_unit_test(test_why_term), cmocka_unit_test(test_budgets), cmocka_unit_test(test_damaged_book),
         cmocka_unit_test(test_commands),
     };
