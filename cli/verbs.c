@@ -35,11 +35,16 @@ const struct verb verbs[] = {
      .more = "Ctrl-C saves a checkpoint and stops, also while it exports; twice ends at once. A run that did not complete says the line that resumes it.",
      .options = {{"--dir", "RUN", "the run directory, default runs/NAME; it must be empty, or continued with --resume", TAKES_RUN},
                  {"--resume", .help = "goes on from the newest checkpoint that verifies; sites, ranks, threads, checkpoint, export and later steps may change"},
-                 {"--site", "NAME", "under mpirun: the site whose gang that world is, default the first", TAKES_SITE},
+                 {"--site", "NAME", "under mpirun: the site whose gang that world is, default the first; with --coordinator: a site of `via: join`", TAKES_SITE},
+                 {"--coordinator", "HOST:PORT", "this is a site of a run that lives there; with --site and --token, under mpirun or without", TAKES_TEXT},
+                 {"--token", "FILE", "what that run or `viaduct token` wrote for the site, good once; the same folder again needs no other", TAKES_FILE},
                  {"--external-gang", "NAME", "the ranks of this site were started by mpirun", .hidden = true},
+                 {"--ranks", "N", "... so many, of a site that joins", .hidden = true},
                  {"--worker", "PROGRAM", "a trainer of your own as the ranks of every site (client/viaduct.h)", TAKES_FILE}},
-     .exits = "2 invalid spec|3 the job failed|4 the only checkpoint is lost|6 the directory is in use or not empty|75 the coordinator was unreachable, or a rank of an MPI world died",
-     .examples = {"viaduct run job.yaml", "viaduct run job.yaml --resume train.epochs=10"}, .main = verb_run},
+     .exits = "2 invalid spec|3 the job failed|4 the only checkpoint is lost, or no such site|5 the token was refused|6 the directory is in use or not empty|"
+              "75 the coordinator was unreachable, or a rank of an MPI world died",
+     .examples = {"viaduct run job.yaml", "viaduct run job.yaml --resume train.epochs=10",
+                  "viaduct run job.yaml --site edge --coordinator trainer.example.org:7000 --token edge.token"}, .main = verb_run},
 
     {"submit", "SPEC", "submits a job to Slurm: the spec's sites that are `via: slurm`", .takes = TAKES_SPEC, .overrides = true,
      .options = {{"--dir", "RUN", "the run directory, on a file system that all nodes see; default runs/NAME", TAKES_RUN}, JSON_OPTION("job number, script and run directory")},
@@ -119,6 +124,22 @@ const struct verb verbs[] = {
              "RUN/ckpt/SITE/step-00000200.",
      .options = {JSON_OPTION("ls: one list; show: the manifest; verify: one object a line")}, .exits = "3 damaged, the part is named|4 no such checkpoint",
      .examples = {"viaduct ckpt ls runs/fashion-mnist", "viaduct ckpt verify runs/fashion-mnist/ckpt/onprem/step-00000200"}, .main = verb_ckpt},
+
+    {"models", "ls [MODEL] | show MODEL [VERSION] | register RUN | promote MODEL VERSION | rollback MODEL | verify", "the registry: versions of models, and which of them is served",
+     .nouns = "ls|show|register|promote|rollback|verify", .takes = TAKES_TEXT,
+     .more = "ls: versions with accuracy, aliases and where they come from. show: a model's aliases and versions; with VERSION all that is known of one. register: what RUN/export holds "
+             "becomes the next version, once, however often it is said. promote: moves an alias to a version, once its file verifies, and renders what servers read. rollback: moves it back "
+             "to where it stood before. verify: every file against the database. All of them look at the audit log. docs/manual/serving.md has the rest.",
+     .options = {{"--registry", "DIR", "default models; of register: export.registry of the run's spec", .takes = TAKES_DIR},
+                 {"--model", "NAME", "register: its name, default export.model of the run's spec, else the job's", .takes = TAKES_TEXT},
+                 {"--alias", "NAME", "default champion; another one is served as MODEL.NAME", .takes = TAKES_TEXT},
+                 {"--expect", "N", "promote, rollback: only if the alias stands at version N (0: nowhere)", .takes = TAKES_NUMBER},
+                 {"--reason", "TEXT", "promote, rollback: kept in the audit log", .takes = TAKES_TEXT},
+                 {"--audit", .help = "show: who moved what, when and why"},
+                 JSON_OPTION("the same as JSON")},
+     .exits = "3 damaged, or the gate failed|4 no such registry, model or version|5 not yours to change|6 the alias stands elsewhere, the verb says where",
+     .examples = {"viaduct models register runs/fashion-mnist && viaduct models promote fashion-mnist 1 --reason 'first one'", "viaduct models rollback fashion-mnist --expect 2"},
+     .main = verb_models},
 
     {"doctor", "", "what this machine has, what is missing, and how to get it", .options = {JSON_OPTION("the same, and the names of failpoints")},
      .exits = "0 nothing that every run needs is missing|1 something is",

@@ -114,6 +114,7 @@ void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct c
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out);
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out);                              /* a person asked: checkpoint, then stop */
 void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);            /* another machine is that site from now on */
+void core_on_brings(struct core *c, uint64_t now_ms, uint8_t site, uint16_t ranks, struct core_out *out);   /* before its agent joins; 0: as planned */
 void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);               /* a visiting site leaves: lanes and copies first */
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);                              /* every 100 ms or so */
 

@@ -112,6 +112,7 @@ struct core {
     bool export_running, export_done;
     uint64_t end_ms;
     uint64_t ticked_ms;                   /* the last tick */
+    bool stood;                           /* and it came late */
     uint64_t committed_ms;                /* the last commit of this process; 0: none */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
@@ -137,7 +138,8 @@ void slot_joined(struct core *c, struct core_out *out, unsigned slot);
 bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
 void gang_unpark(struct core *c, unsigned site);
-void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is warm */
+void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks);   /* a visiting one: another number of ranks than it had; 0: as planned */
+void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is ready */
 void visitors_work(struct core *c, struct core_out *out, const struct record *record);   /* a round was committed: first lanes, then copies */
 void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
 void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);

@@ -7,6 +7,8 @@
 
 #include "base/base.h"
 
+#define SHARE_BITS 16                 /* of a lane: shares of sites that have not their planned number of ranks */
+
 bool view_in_sync(uint8_t role) { return role == COPY_PRIMARY || role == COPY_SYNC; }
 
 struct process_id view_slot_process(const struct core *c, unsigned slot)
@@ -414,6 +416,27 @@ void view_promote(struct core *c, unsigned shard, uint8_t complete_mask)
 }
 
 /* ---- visitors ---- */
+/* How many ranks a visiting site has is as who comes says. More than there are lanes for are no gang of this job: they get none, and its agent is told to go. */
+void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks)
+{
+    uint32_t all = 0;
+    if (!visiting(c, site))
+        return;
+    ranks = ranks ? ranks : c->config.gang[site].ranks;
+    if (ranks == c->next.gang[site].ranks)
+        return;
+    site_left(c, out, site, "comes with another number of ranks");
+    for (unsigned i = 0; i < c->next.site_count; i++)
+        all += i == site ? ranks : c->next.gang[i].ranks;
+    c->next.gang[site].ranks = all > c->plan.lanes ? 0 : ranks;
+    if (all > c->plan.lanes) {
+        struct core_action *stop = core_act(out, CORE_SEND_STOP);
+        stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
+        stop->u.stop.why = STOP_FAILED;
+    }
+    c->dirty = true;
+}
+
 /* Whoever launches now was never told to before: another machine may have been this site. */
 void site_arrived(struct core *c, struct core_out *out, unsigned site)
 {
@@ -573,28 +596,38 @@ void view_leases(struct core *c, struct core_out *out)
 }
 
 /* ---- lanes ---- */
+/* A site's share, as it was planned for as many ranks as it has now. */
+static uint64_t share_of(const struct core *c, unsigned site)
+{
+    const struct view_gang *planned = &c->config.gang[site];
+    uint64_t width = planned->lanes.hi - planned->lanes.lo;
+    return planned->ranks ? (width << SHARE_BITS) * c->next.gang[site].ranks / planned->ranks : 0;
+}
+
 static void plan_lanes(struct core *c)
 {
     struct view *v = &c->next;
-    unsigned parked = 0, works = 0;
-    uint32_t width = 0, done = 0;
+    unsigned works = 0;
+    bool as_planned = true;
+    uint64_t width = 0, done = 0;
     for (unsigned i = 0; i < v->site_count; i++) {
         if (!v->gang[i].wanted && !visiting(c, i))
             continue;
-        if (!v->gang[i].wanted || c->gang[i].parked)
-            parked++;
-        else {
+        if (!v->gang[i].wanted || c->gang[i].parked) {
+            as_planned = false;
+        } else {
             works++;
-            width += c->config.gang[i].lanes.hi - c->config.gang[i].lanes.lo;
+            width += share_of(c, i);
+            as_planned = as_planned && v->gang[i].ranks == c->config.gang[i].ranks;
         }
     }
     for (unsigned i = 0; i < v->site_count; i++) {
-        struct lane_range range = c->config.gang[i].lanes, own = range;
-        if (parked && works && width) {
+        struct lane_range range = c->config.gang[i].lanes;
+        if (!as_planned && works && width) {
             range = (struct lane_range){0, 0};
             if (v->gang[i].wanted && !c->gang[i].parked) {
                 range.lo = (uint16_t)(done * c->plan.lanes / width);
-                done += (uint32_t)(own.hi - own.lo);
+                done += share_of(c, i);
                 range.hi = (uint16_t)(done * c->plan.lanes / width);
             }
         }

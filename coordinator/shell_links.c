@@ -154,6 +154,10 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
         return err.code == ERR_JOB;
     }
     admit(s, me, m);
+    if (m->who.role == ROLE_AGENT) {
+        core_on_brings(s->core, loop_now_ms(s->loop), m->who.site, me->brings, s->out);
+        shell_run(s);
+    }
     core_on_join(s->core, loop_now_ms(s->loop), m, s->out);
     return true;
 }
@@ -404,6 +408,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         shell_stop_asked(s);
     else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
         enrol(s, link, m);
+    else if (type == MSG_BRINGS && me->who.role == ROLE_AGENT)
+        me->brings = ((const struct msg_brings *)m)->ranks;
     else if (type == MSG_DRAIN && !s->ending)
         drain(s, me, m);
     else if (!s->ending)

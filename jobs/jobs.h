@@ -102,6 +102,8 @@ struct job_spec {
     bool has_export;
     unsigned export_to;              /* enum job_export bits */
     struct job_quantize quantize;
+    const char *registry;            /* folder, or NULL: what is exported is not registered */
+    const char *registry_model;      /* its name there */
 };
 
 enum problem_level { PROBLEM_ERROR, PROBLEM_WARNING };
@@ -163,6 +165,10 @@ void job_init_print(FILE *out, const struct job_init *what);
 /* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
  * key with old and new value. */
 int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
+
+/* Whether a spec given at a site that joins says what the run's says: ERR_USAGE naming the key with both values. Where the data lies, how the coordinator is
+ * reached and how many ranks that site has may differ. */
+int job_agree(const struct job *run, const struct job *here, const char *site, struct err *err);
 
 /* Steps of phase train and of phase prune (0: none), and learning rates of a step of each (0-based in its phase; schedule and warm-up as in the contract), for
  * a training set of `samples`. Pure. */

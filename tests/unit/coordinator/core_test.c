@@ -140,6 +140,64 @@ static void test_a_visitor_that_fails_is_sent_away(void **state)
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "disk is full"));
 }
 
+/* The agent of a visiting site, with so many ranks. */
+static void arrive(struct core *c, uint64_t now, uint16_t ranks)
+{
+    core_on_brings(c, now, 1, ranks, out);
+    keep_log();
+    join(c, now, ROLE_AGENT, 1, 0, 0);
+}
+
+/* Its ranks join and reach the shards, and a round is committed. */
+static void get_ready(struct core *c, uint64_t now, uint64_t round)
+{
+    const struct view_gang *g = &core_view(c)->gang[1];
+    for (uint16_t r = 0; r < g->ranks; r++) {
+        struct msg_ready ready = {.who = {ROLE_WORKER, 1, r, g->incarnation}};
+        join(c, now, ROLE_WORKER, 1, r, g->incarnation);
+        core_on_ready(c, now, &ready, out);
+        keep_log();
+    }
+    round_with(c, now, round, 1);
+}
+
+static void test_a_visitor_brings_its_own_number_of_ranks(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = 1;
+    config.plan.lanes = 8;
+    config.gang[0].lanes = (struct lane_range){0, 4};
+    config.gang[1].lanes = (struct lane_range){4, 8};
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    arrive(c, 2, 3);
+    assert_int_equal(v->gang[1].ranks, 3);
+    get_ready(c, 3, 0);
+    assert_int_equal(v->gang[0].lanes.hi, 2);             /* one rank of four */
+    assert_int_equal(v->gang[1].lanes.lo, 2);
+    uint32_t incarnation = v->gang[1].incarnation;
+    arrive(c, 4, 3);                                      /* its agent was started again */
+    assert_int_equal(v->gang[1].incarnation, incarnation);
+    arrive(c, 5, 1);                                      /* another world, before anybody missed the first */
+    assert_true(v->gang[1].wanted && v->gang[1].incarnation > incarnation);
+    assert_int_equal(v->gang[1].ranks, 1);
+    get_ready(c, 6, 1);
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    core_on_brings(c, 7, 1, 8, out);                      /* nine ranks, eight lanes */
+    keep_log();
+    assert_non_null(find(CORE_SEND_STOP));
+    join(c, 7, ROLE_AGENT, 1, 0, 0);
+    assert_false(v->gang[1].wanted);
+    assert_int_equal(v->gang[0].lanes.hi, 8);
+    arrive(c, 8, 0);                                      /* as the spec says */
+    assert_true(v->gang[1].wanted);
+    assert_int_equal(v->gang[1].ranks, 1);
+}
+
 static void test_start_places_each_shard_at_both_sites(void **state)
 {
     (void)state;
@@ -291,6 +349,30 @@ static void test_silence_is_death_and_lanes_move(void **state)
     join(c, 5100, ROLE_WORKER, 1, 0, 2);
     assert_int_equal(core_view(c)->gang[1].lanes.lo, 2);
     assert_int_equal(core_view(c)->gang[0].lanes.hi, 2);
+}
+
+/* A coordinator whose disk takes longer than a second for each sync is slow, not asleep: who is silent is noticed all the same. */
+static void test_a_slow_coordinator_notices_silence(void **state)
+{
+    (void)state;
+    config.lease_ms = 10000;
+    config.relaunch_ms = 30000;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    bool noticed = false;
+    for (uint64_t now = 1200; now < 40000 && !noticed; now += 1200) {
+        for (uint8_t i = 0; i < 2; i++) {
+            beat(c, now - 1, ROLE_AGENT, i, 0, 0);
+            beat(c, now - 1, ROLE_WORKER, i, 0, 1);
+        }
+        beat(c, now - 1, ROLE_PS, 0, 0, 1);
+        core_on_tick(c, now, out);
+        keep_log();
+        const struct core_action *a = find(CORE_EVENT);
+        noticed = a && strcmp(a->u.event.kind, "dead") == 0;
+        assert_true(!noticed || (a->u.event.who.role == ROLE_PS && a->u.event.who.index == 1 && now > 10000));
+    }
+    assert_true(noticed);
 }
 
 static void test_a_gang_that_keeps_dying_fails_the_job(void **state)
@@ -716,6 +798,7 @@ static void test_a_record_of_an_older_generation_completes_no_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_visitor_brings_its_own_number_of_ranks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown), cmocka_unit_test_setup_teardown(test_who_arrives_again_holds_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_contributes_before_it_holds_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_behind_a_slow_link_holds_no_copies, setup, teardown),
@@ -727,6 +810,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_dead_primary_is_replaced_and_copied_afresh, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_copies_dead_is_a_rollback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_death_and_lanes_move, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_slow_coordinator_notices_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_gang_that_keeps_dying_fails_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_agent_that_keeps_joining_fails_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pruning_waits_for_the_checkpoint_of_what_was_trained, setup, teardown),
