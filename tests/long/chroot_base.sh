@@ -33,7 +33,7 @@ in_chroot() {
         ln -s pts/ptmx "$ROOT/dev/ptmx"
         for i in 0 1 2; do ln -s "/proc/self/fd/$i" "$ROOT/dev/$(echo stdin stdout stderr | cut -d" " -f$((i + 1)))"; done
         ln -s /proc/self/fd "$ROOT/dev/fd"
-        mount -t sysfs -o ro sysfs "$ROOT/sys" 2>/dev/null
+        mount --rbind /sys "$ROOT/sys"   # with its control groups
         [ "$SOURCE" = - ] || mount --bind "$SOURCE" "$ROOT/mnt" || exit 1
         exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb ${CI:+CI="$CI"} bash -c "$COMMAND"'
 }
