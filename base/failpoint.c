@@ -15,6 +15,7 @@ static const char *const names[FAILPOINTS] = {
     "coordinator-start", "coordinator-append", "coordinator-commit", "coordinator-view", "coordinator-checkpoint",
     "agent-start", "agent-launch", "agent-manifest", "agent-export",
     "export-start", "export-write", "export-rename",
+    "registry-stored", "registry-verified", "registry-moved", "registry-render",
 };
 
 /* The one process-wide state of the program: a failpoint must be reachable from any depth without a parameter in every signature,

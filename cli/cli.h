@@ -55,6 +55,7 @@ int verb_logs(int argc, char **argv);
 int verb_report(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_export(int argc, char **argv);
+int verb_models(int argc, char **argv);
 int verb_completion(int argc, char **argv);
 int verb_complete(int argc, char **argv);
 int verb_help(int argc, char **argv);

@@ -393,6 +393,7 @@ void live_summary(const char *run_dir, FILE *out)
     const json_t *final = json_object_get(r, "final"), *ledger = json_object_get(r, "ledger"), *ckpt = json_object_get(r, "checkpoint");
     const json_t *wan = json_object_get(r, "wan"), *export = json_object_get(r, "export"), *floats = json_object_get(export, "float");
     const json_t *quantized = json_object_get(export, "quantized"), *gate = json_object_get(export, "gate");
+    const json_t *registered = json_object_get(export, "registered");
     const char *status = string(r, "status");
     fprintf(out, "%s: %s\n", string(r, "name"), strcmp(status, "running") == 0 ? "interrupted" : status);
     if (*string(r, "error"))
@@ -418,6 +419,8 @@ void live_summary(const char *run_dir, FILE *out)
     if (*string(quantized, "path"))
         fprintf(out, "  %-18s %s\n", "quantized", string(quantized, "path"));
     print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");
+    if (*string(registered, "model"))
+        fprintf(out, "  %-18s %s version %.0f in %s\n", "registered", string(registered, "model"), number(registered, "version"), string(registered, "registry"));
     if (*string(r, "weights_sha256"))
         fprintf(out, "  %-18s %s\n", "weights_sha256", string(r, "weights_sha256"));
     snprintf(path, sizeof path, "%s/report.html", run_dir);

@@ -125,6 +125,22 @@ const struct verb verbs[] = {
      .options = {JSON_OPTION("ls: one list; show: the manifest; verify: one object a line")}, .exits = "3 damaged, the part is named|4 no such checkpoint",
      .examples = {"viaduct ckpt ls runs/fashion-mnist", "viaduct ckpt verify runs/fashion-mnist/ckpt/onprem/step-00000200"}, .main = verb_ckpt},
 
+    {"models", "ls [MODEL] | show MODEL [VERSION] | register RUN | promote MODEL VERSION | rollback MODEL | verify", "the registry: versions of models, and which of them is served",
+     .nouns = "ls|show|register|promote|rollback|verify", .takes = TAKES_TEXT,
+     .more = "ls: versions with accuracy, aliases and where they come from. show: a model's aliases and versions; with VERSION all that is known of one. register: what RUN/export holds "
+             "becomes the next version, once, however often it is said. promote: moves an alias to a version, once its file verifies, and renders what servers read. rollback: moves it back "
+             "to where it stood before. verify: every file against the database. All of them look at the audit log. docs/manual/serving.md has the rest.",
+     .options = {{"--registry", "DIR", "default models; of register: export.registry of the run's spec", .takes = TAKES_DIR},
+                 {"--model", "NAME", "register: its name, default export.model of the run's spec, else the job's", .takes = TAKES_TEXT},
+                 {"--alias", "NAME", "default champion; another one is served as MODEL.NAME", .takes = TAKES_TEXT},
+                 {"--expect", "N", "promote, rollback: only if the alias stands at version N (0: nowhere)", .takes = TAKES_NUMBER},
+                 {"--reason", "TEXT", "promote, rollback: kept in the audit log", .takes = TAKES_TEXT},
+                 {"--audit", .help = "show: who moved what, when and why"},
+                 JSON_OPTION("the same as JSON")},
+     .exits = "3 damaged, or the gate failed|4 no such registry, model or version|5 not yours to change|6 the alias stands elsewhere, the verb says where",
+     .examples = {"viaduct models register runs/fashion-mnist && viaduct models promote fashion-mnist 1 --reason 'first one'", "viaduct models rollback fashion-mnist --expect 2"},
+     .main = verb_models},
+
     {"doctor", "", "what this machine has, what is missing, and how to get it", .options = {JSON_OPTION("the same, and the names of failpoints")},
      .exits = "0 nothing that every run needs is missing|1 something is",
      .examples = {"viaduct doctor", "viaduct doctor --json"}, .main = verb_doctor},

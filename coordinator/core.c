@@ -564,11 +564,13 @@ void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_ou
 
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out)
 {
-    uint64_t asleep = RULE_ASLEEP && c->ticked_ms && now_ms - c->ticked_ms > ASLEEP_MS ? now_ms - c->ticked_ms : 0;
+    uint64_t since = c->ticked_ms ? now_ms - c->ticked_ms : 0;
+    bool stood = RULE_ASLEEP && since > ASLEEP_MS, slow = stood && c->stood && since < c->config.lease_ms / 2;   /* slow: it read what the others said between two ticks */
     begin(c, now_ms, out);
     c->ticked_ms = now_ms;
-    if (c->started && !core_over(c) && asleep)
-        view_slept(c, asleep);
+    c->stood = stood;
+    if (c->started && !core_over(c) && stood && !slow)
+        view_slept(c, since);
     else if (c->started && !core_over(c)) {
         view_leases(c, out);
         ckpt_tick(c, out);

@@ -110,6 +110,7 @@ struct core {
     bool export_running, export_done;
     uint64_t end_ms;
     uint64_t ticked_ms;                   /* the last tick */
+    bool stood;                           /* and it came late */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
     double norm2[LAYOUT_BLOCKS_MAX];      /* from here on: not cleared at init */

@@ -48,10 +48,11 @@ static void print_lanes(const struct plan_site *s, FILE *out)
 
 static void print_nodes(const struct plan_site *s, FILE *out)
 {
-    char memory[32];
+    char memory[32], lanes[40];
     for (uint32_t n = 0; n < s->nodes && s->nodes > 1; n++) {
         unsigned from = s->first_rank[n], end = s->first_rank[n + 1], lo = s->rank_lanes[from].lo, hi = s->rank_lanes[end - 1].hi;
-        fprintf(out, "    node %-4u ranks %u-%u, lanes %u-%u, %s%s\n", n, from, end - 1, lo, hi - 1, bytes_text(s->node_memory_bytes[n], memory),
+        snprintf(lanes, sizeof lanes, lo < hi ? "lanes %u-%u" : "no lanes", lo, hi - 1);
+        fprintf(out, "    node %-4u ranks %u-%u, %s, %s%s\n", n, from, end - 1, lanes, bytes_text(s->node_memory_bytes[n], memory),
                 n == 0 ? "; launches the shards, publishes and exports" : "");
     }
 }

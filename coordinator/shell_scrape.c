@@ -54,6 +54,15 @@ static void fill_checkpoint(struct shell *s, struct scrape *out)
         out->durable[i] = have ? (double)(s->report.checkpoint_sites >> i & 1) : NAN;
 }
 
+/* One on each of the site's nodes. */
+static bool agents_there(struct shell *s, unsigned site)
+{
+    for (uint16_t node = 0; node < s->job.spec.sites[site].nodes; node++)
+        if (!shell_member(s, (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site, .index = node}))
+            return false;
+    return true;
+}
+
 static void fill_sites(struct shell *s, struct scrape *out)
 {
     const struct view *v = core_view(s->core);
@@ -66,7 +75,7 @@ static void fill_sites(struct shell *s, struct scrape *out)
         out->shards[i] = is.shards_up;
         out->shards_wanted[i] = is.shards;
         out->lanes[i] = v->gang[i].lanes.hi - v->gang[i].lanes.lo;
-        out->site_up[i] = !wanted ? NAN : shell_member(s, (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)i}) != NULL;
+        out->site_up[i] = wanted ? agents_there(s, i) : NAN;
         out->wan_sent[i] = shell_wan_sent(s, i);
     }
 }

@@ -48,13 +48,13 @@ static int remove_below(const char *dir, unsigned depth, struct err *err)
     return rmdir(dir) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot remove %s, what an earlier attempt left", dir) : 0;
 }
 
-static int remove_folder(const char *dir, struct err *err) { return remove_below(dir, DEPTH_MAX, err); }
+int folder_remove(const char *dir, struct err *err) { return remove_below(dir, DEPTH_MAX, err); }
 
 static int set_aside(const char *dir, char trash[PATH_MAX], struct err *err)
 {
     if (snprintf(trash, PATH_MAX, "%s.trash", dir) >= PATH_MAX)
         return err_set(err, ERR_FAILED, "the path %s is too long", dir);
-    TRY(remove_folder(trash, err));
+    TRY(folder_remove(trash, err));
     return rename(dir, trash) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot set %s aside", dir) : 0;
 }
 
@@ -64,10 +64,10 @@ static int sweep_entry(const char *export_dir, const char *name, struct err *err
     TRY(path_in(export_dir, name, path, err));
     if (is_between(name, "attempt-", ".tmp")) {
         TRY(set_aside(path, trash, err));   /* in one step: whoever still writes into it can no longer rename it into place */
-        return remove_folder(trash, err);
+        return folder_remove(trash, err);
     }
     if (is_between(name, "", ".trash"))
-        return remove_folder(path, err);
+        return folder_remove(path, err);
     if (is_between(name, "result.json.tmp-", ""))
         unlink(path);
     return 0;
@@ -128,5 +128,5 @@ int attempt_withdraw(const char *export_dir, const char *name, struct err *err)
     TRY(path_in(export_dir, name, final, err));
     TRY(set_aside(final, trash, err));
     TRY(fs_fsync_dir(&fs_real, export_dir, err));
-    return remove_folder(trash, err);
+    return folder_remove(trash, err);
 }

@@ -51,9 +51,9 @@ static void add_lineage(const struct stage *s, struct page *p)
     char eval[SHA256_HEX], train[SHA256_HEX];
     hex_of(s->eval_data.sha256, SHA256_BYTES, eval);
     hex_of(s->train_sha256, SHA256_BYTES, train);
-    page_add(p, "{\"batch\":%u,\"commit\":" COMMIT ",\"eval_sha256\":%s%s%s,\"exported_sha256\":\"%s\",\"generation\":%u,\"lanes\":%u,\"seed\":%llu,\"spec_sha256\":\"%s\",\"state_sha256\":\"%s\",\"step\":%llu,"
+    page_add(p, "{\"batch\":%u,\"commit\":" COMMIT ",\"data_sha256\":%s%s%s,\"eval_sha256\":%s%s%s,\"exported_sha256\":\"%s\",\"generation\":%u,\"job\":\"%s\",\"lanes\":%u,\"seed\":%llu,\"spec_sha256\":\"%s\",\"state_sha256\":\"%s\",\"step\":%llu,"
                 "\"train_sha256\":%s%s%s,\"viaduct\":\"" VIADUCT_VERSION "\",\"weights_sha256\":\"%s\"}",
-             s->job.spec.batch, s->evaluated ? "\"" : "", s->evaluated ? eval : "null", s->evaluated ? "\"" : "", s->exported_sha256, s->generation, s->job.spec.lanes,
+             s->job.spec.batch, *s->data_sha256 ? "\"" : "", *s->data_sha256 ? s->data_sha256 : "null", *s->data_sha256 ? "\"" : "", s->evaluated ? "\"" : "", s->evaluated ? eval : "null", s->evaluated ? "\"" : "", s->exported_sha256, s->generation, s->job_id, s->job.spec.lanes,
              (unsigned long long)s->job.spec.seed, s->spec_sha256, s->state_sha256, (unsigned long long)s->step, s->quantized ? "\"" : "",
              s->quantized ? train : "null", s->quantized ? "\"" : "", s->weights_sha256);
 }

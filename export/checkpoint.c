@@ -1,4 +1,5 @@
 /* Which checkpoints the stage works on: the last step's, and what phase train ended with when pruning followed. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@ static int open_found(struct stage *s, const struct ckpt_found *f, uint64_t step
                  ? checkpoint_load(f->dir, &m, out, err)
                  : err_set(err, ERR_NOT_FOUND, "%s is of generation %u", f->dir, m.meta.generation);
     s->samples_per_pass = m.meta.samples_per_pass;
+    snprintf(s->job_id, sizeof s->job_id, "%s", m.meta.job_id);
+    snprintf(s->data_sha256, sizeof s->data_sha256, "%s", m.meta.data_sha256);
     ckpt_manifest_fini(&m);
     return rc;
 }

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/layout.h"
 #include "jobs/jobs.h"
+#include "export/registry.h"
 #include "model/model.h"
 
 /* `viaduct export --run DIR --site NAME --step N --generation G --attempt A [--always 1]`: the process that an agent launches after the last round.

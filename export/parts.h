@@ -17,6 +17,9 @@ int exported_model_predict(const struct exported_model *m, const struct dataset 
                            struct err *err);
 int open_eval_data(const struct job_spec *spec, const struct model_config *c, struct dataset *out, struct err *err);
 
+/* Of a whole file, in hex, and its size. */
+int file_sha256(const char *path, char out[SHA256_HEX], int64_t *bytes, struct err *err);
+
 /* Time of one inference of one sample on one thread by our own engine, in milliseconds. */
 struct latency { double p50, p99; };
 int measure_latency(const struct exported_model *m, struct latency *out, struct err *err);
@@ -64,5 +67,7 @@ int attempt_sweep(const char *export_dir, struct err *err);
 int attempt_publish(const char *export_dir, const char *attempt_dir, const char *name, struct err *err);
 /* Takes away what an earlier attempt published under that name and this one does not have. */
 int attempt_withdraw(const char *export_dir, const char *name, struct err *err);
+/* A folder and all below it, as deep as an attempt makes them; 0 also when there is none. */
+int folder_remove(const char *dir, struct err *err);
 
 #endif

@@ -18,7 +18,7 @@ static void add_files(const char *name, const struct published *f, bool evaluate
         page_add(p, "{\"batch\":1,\"p50\":%.6g,\"p99\":%.6g,\"threads\":1}", f->latency.p50, f->latency.p99);
     else
         page_add(p, "null");   /* a model without a graph does not run */
-    page_add(p, ",\"path\":\"export/%s/%s\"", name, f->file);
+    page_add(p, ",\"path\":\"export/%s/%s\",\"sha256\":\"%s\"", name, f->file, f->sha256);
 }
 
 static void add_gate(const struct stage *s, struct page *p)
@@ -64,10 +64,16 @@ void result_export(const struct stage *s, struct page *p)
         add_files("quantized", &s->integers, true, stage_rung(s)->eval.accuracy, p);
         page_add(p, ",\"rung\":");
         page_quote(p, stage_rung(s)->name);
-        page_add(p, "}}");
+        page_add(p, "}");
     } else {
-        page_add(p, "null}");
+        page_add(p, "null");
     }
+    if (s->registered) {
+        page_add(p, ",\"registered\":{\"model\":\"%s\",\"registry\":", s->job.spec.registry_model);
+        page_quote(p, s->job.spec.registry);
+        page_add(p, ",\"version\":%lld}", (long long)s->registered);
+    }
+    page_add(p, "}");
 }
 
 /* What a failed gate was decided on. */

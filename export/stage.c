@@ -93,6 +93,10 @@ static int quantize(struct stage *s, struct err *err)
 }
 
 /* ---- files ---- */
+static bool has_files(const struct stage *s) { return s->job.spec.has_export && s->job.spec.export_to; }
+static bool has_export(const struct stage *s) { return has_files(s) && s->model.graph; }
+static bool has_triton(const struct stage *s) { return has_export(s) && s->job.spec.export_to & EXPORT_TRITON; }
+
 static int write_model(struct stage *s, const struct exported_model *m, const char *name, struct published *out, struct err *err)
 {
     char dir[PATH_MAX], file[PATH_MAX];
@@ -103,9 +107,7 @@ static int write_model(struct stage *s, const struct exported_model *m, const ch
     TRY(exported_model_write(m, dir, to, err));
     out->file = to & (EXPORT_ONNX | EXPORT_TRITON) ? "model.onnx" : "model.safetensors";
     TRY(stage_path(dir, out->file, file, err));
-    out->bytes = fs_real.size(fs_real.state, file);
-    if (out->bytes < 0)
-        return err_errno(err, (int)-out->bytes, "cannot read %s", file);
+    TRY(file_sha256(file, out->sha256, &out->bytes, err));
     out->done = true;
     return 0;
 }
@@ -118,10 +120,28 @@ static int write_card(struct stage *s, struct err *err) { return card_write(s, e
 static int publish(struct stage *s, struct err *err)
 {
     const struct { const char *name; bool made; } folder[] = {
-        {"float", s->floats.done}, {"quantized", s->integers.done}, {"triton", s->floats.done && s->job.spec.export_to & EXPORT_TRITON}, {"card", s->floats.done && s->model.graph}};
+        {"float", s->floats.done}, {"quantized", s->integers.done}, {"triton", has_triton(s) && s->floats.done},
+        {"serving", has_triton(s) && s->floats.done}, {"card", s->floats.done && s->model.graph}};
     for (unsigned i = 0; i < ARRAY_LEN(folder); i++)
         TRY(folder[i].made ? attempt_publish(s->export_dir, s->attempt_dir, folder[i].name, err) : attempt_withdraw(s->export_dir, folder[i].name, err));
     return 0;
+}
+
+/* After the result, which stands also when the registry cannot be reached; then the result again, with the version. */
+static int enter(struct stage *s, struct err *err)
+{
+    struct registry *r;
+    struct registry_version *v = calloc(1, sizeof *v);
+    CHECK(v != NULL);
+    int rc = registry_open(s->job.spec.registry, true, &r, err);
+    if (rc == 0) {
+        rc = registry_register(r, s->run, s->job.spec.registry_model, v, err);
+        registry_close(r);
+    }
+    s->registered = v->version;
+    free(v);
+    return rc < 0 ? err_wrap(err, "the model is in %s but could not be registered; `viaduct models register %s` does it later", s->export_dir, s->run)
+                  : result_publish(s, err);
 }
 
 static int publish_result(struct stage *s, struct err *err) { return result_publish(s, err); }
@@ -143,10 +163,8 @@ static int finish(struct stage *s, struct err *err)
 /* ---- the table ---- */
 static bool always(const struct stage *s) { return s != NULL; }
 static bool has_eval(const struct stage *s) { return s->job.spec.has_eval && s->model.graph; }
-static bool has_files(const struct stage *s) { return s->job.spec.has_export && s->job.spec.export_to; }
-static bool has_export(const struct stage *s) { return has_files(s) && s->model.graph; }
+static bool has_registry(const struct stage *s) { return has_export(s) && s->job.spec.registry && (!s->job.spec.quantize.on || stage_passed(s)); }
 static bool has_quantize(const struct stage *s) { return has_export(s) && s->job.spec.quantize.on; }
-static bool has_triton(const struct stage *s) { return has_export(s) && s->job.spec.export_to & EXPORT_TRITON; }
 
 static const struct step { const char *name; bool (*wanted)(const struct stage *s); int (*run)(struct stage *s, struct err *err); } steps[] = {
     {"spec", always, load_spec},
@@ -159,6 +177,7 @@ static const struct step { const char *name; bool (*wanted)(const struct stage *
     {"card", has_export, write_card},
     {"publish", always, publish},
     {"result", always, publish_result},
+    {"registry", has_registry, enter},
     {"finish", always, finish},
 };
 

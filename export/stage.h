@@ -7,7 +7,7 @@
 #include "export/page.h"
 #include "export/parts.h"
 
-struct published { bool done; const char *file; int64_t bytes; struct latency latency; };   /* file: "model.onnx" */
+struct published { bool done; const char *file; int64_t bytes; char sha256[SHA256_HEX]; struct latency latency; };   /* file: "model.onnx" */
 
 struct stage {
     const char *run, *site;
@@ -22,6 +22,7 @@ struct stage {
     char spec_sha256[SHA256_HEX];
     char weights_sha256[SHA256_HEX], state_sha256[SHA256_HEX];   /* of what training ended with */
     char exported_sha256[SHA256_HEX];                            /* parameters of `model` */
+    char job_id[40], data_sha256[SHA256_HEX];                    /* as the checkpoint has them; "" in one of another trainer */
     struct job job;
     struct exported_model model;     /* of the last step, in float: what is exported */
     struct exported_model trained;   /* what phase train ended with, when a phase followed; else `model` is */
@@ -34,6 +35,7 @@ struct stage {
     struct ladder ladder;
     uint8_t train_sha256[SHA256_BYTES];
     struct published floats, integers;
+    int64_t registered;              /* the version that it became; 0: none */
 };
 
 static inline const struct exported_model *stage_trained(const struct stage *s) { return s->trained.weights ? &s->trained : &s->model; }
@@ -54,7 +56,7 @@ int result_publish(const struct stage *s, struct err *err);
 bool result_is_of_failed_gate(const struct stage *s);
 void result_export(const struct stage *s, struct page *p);
 
-/* Folders in the attempt's: triton/NAME with the best model, card with model-card.{json,md,html}. */
+/* Folders in the attempt's: triton/NAME with the best model and serving/, card with model-card.{json,md,html}. */
 int triton_write(const struct stage *s, struct err *err);
 int card_write(const struct stage *s, struct err *err);
 

@@ -1,4 +1,5 @@
 /* Model files into a folder: each by a temporary name, synced, renamed. */
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,5 +49,33 @@ int exported_model_write(const struct exported_model *m, const char *dir, unsign
             return rc;
         failpoint(FAIL_EXPORT_WRITE);
     }
+    return 0;
+}
+
+#define CHUNK (1u << 20)
+
+int file_sha256(const char *path, char out[SHA256_HEX], int64_t *bytes, struct err *err)
+{
+    uint8_t sha256[SHA256_BYTES], *chunk = malloc(CHUNK);
+    CHECK(chunk != NULL);
+    int fd = fs_real.open(fs_real.state, path, O_RDONLY, 0);
+    if (fd < 0) {
+        free(chunk);
+        return err_errno(err, -fd, "cannot open %s", path);
+    }
+    struct sha256 *sum = sha256_new();
+    int64_t done = 0;
+    ssize_t k;
+    while ((k = fs_real.pread(fs_real.state, fd, chunk, CHUNK, done)) > 0) {
+        sha256_add(sum, chunk, (size_t)k);
+        done += k;
+    }
+    fs_real.close(fs_real.state, fd);
+    sha256_end(sum, sha256);
+    free(chunk);
+    if (k < 0)
+        return err_errno(err, (int)-k, "cannot read %s", path);
+    hex_of(sha256, sizeof sha256, out);
+    *bytes = done;
     return 0;
 }

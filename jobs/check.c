@@ -388,6 +388,11 @@ static void read_export(struct job *job, const struct tree *root)
             s->export_to |= strcmp(to->item[i]->text, "onnx") == 0 ? EXPORT_ONNX : strcmp(to->item[i]->text, "triton") == 0 ? EXPORT_TRITON : EXPORT_SAFETENSORS;
     if (s->has_export && !s->export_to)
         s->export_to = EXPORT_ONNX | EXPORT_SAFETENSORS;
+    s->registry = text_at(root, "export.registry");
+    s->registry_model = text_at(root, "export.model") ? text_at(root, "export.model") : s->name;
+    if (s->registry && !(s->export_to & (EXPORT_ONNX | EXPORT_TRITON)))
+        problem_at(job, at(root, "export.registry"), "export.registry", NULL, "the registry (%s) takes ONNX files, and export.to (%s) asks for none",
+                   line_of(job, at(root, "export.registry")), line_of(job, to));
     if (at(root, "export.prune")) {
         s->prune.sparsity = number_at(root, "export.prune.sparsity");
         s->prune.epochs = number_at(root, "export.prune.epochs");

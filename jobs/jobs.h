@@ -102,6 +102,8 @@ struct job_spec {
     bool has_export;
     unsigned export_to;              /* enum job_export bits */
     struct job_quantize quantize;
+    const char *registry;            /* folder, or NULL: what is exported is not registered */
+    const char *registry_model;      /* its name there */
 };
 
 enum problem_level { PROBLEM_ERROR, PROBLEM_WARNING };

@@ -164,6 +164,8 @@ const struct key keys[] = {
     {"export", KEY_MAP, .nullable = true, .doc = "what is made of the trained model; null: nothing"},
     {"export.to", KEY_LIST, 1, 3, .doc = "formats, default [onnx, safetensors]"},
     {"export.to[]", KEY_ENUM, .choices = "onnx|safetensors|triton", .doc = "format; triton: a model repository with the best published model"},
+    {"export.registry", KEY_PATH, .doc = "folder of the registry that the published model becomes a version in, seen from the first site; default: not registered"},
+    {"export.model", KEY_NAME, .doc = "its name there, default the job's"},
     {"export.prune", KEY_MAP, .doc = "magnitude pruning with fine-tuning, a phase of its own after training; without it: none"},
     {"export.prune.sparsity", KEY_NUMBER, 0, 0.99, .exclusive_min = true, .fallback = "0.8", .doc = "share of the weights of convolutions and dense layers that become zero"},
     {"export.prune.epochs", KEY_NUMBER, 0, 1e6, .exclusive_min = true, .fallback = "1", .doc = "passes over the training set while pruning and after it"},

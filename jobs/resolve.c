@@ -133,6 +133,11 @@ static void add_export(struct text *t, const struct job_spec *s)
             comma = ", ";
         }
     add(t, "]\n");
+    if (s->registry) {
+        add(t, "  registry: ");
+        add_quoted(t, s->registry);
+        add(t, "\n  model: %s%s%s\n", quote_of(s->registry_model), s->registry_model, quote_of(s->registry_model));
+    }
 }
 
 void resolve_text(struct job *job)

@@ -43,7 +43,7 @@ static const struct family { const char *name; enum type type; enum of of; size_
     {"viaduct_step_duration_seconds", HISTOGRAM, OF_RUN, AT(timing[TIMING_STEP]), "Time from one commit to the next."},
     {"viaduct_step_part_seconds_total", COUNTER, OF_PART, AT(part), "Where the steps' time went, mean over ranks."},
     {"viaduct_step_part_slowest_seconds_total", COUNTER, OF_PART, AT(part_max), "Where the steps' time went, at each step's slowest rank."},
-    {"viaduct_site_up", GAUGE, OF_SITE, AT(site_up), "1 when the site's agent is connected; no sample for a site that is not wanted now."},
+    {"viaduct_site_up", GAUGE, OF_SITE, AT(site_up), "1 when an agent on each of the site's nodes is connected; no sample for a site that is not wanted now."},
     {"viaduct_ranks", GAUGE, OF_SITE, AT(ranks), "Ranks that are connected."},
     {"viaduct_ranks_wanted", GAUGE, OF_SITE, AT(ranks_wanted), "Ranks that should be."},
     {"viaduct_shards", GAUGE, OF_SITE, AT(shards), "Parameter-server processes that are connected."},

@@ -53,7 +53,7 @@ confined() {   # pattern, most files allowed, name
 }
 confined 'yaml\.h' 1 libyaml
 confined 'hdf5\.h' 1 HDF5
-confined 'sqlite3\.h' 1 SQLite
+confined 'sqlite3\.h' 2 SQLite
 confined '(oneapi/)?(dnnl/)?dnnl' 1 oneDNN
 confined 'hwloc' 1 hwloc
 confined 'mpi\.h' 1 MPI

@@ -222,6 +222,19 @@ def rolled_back(p, run_dir):
     test("steps count on over it", bool(on) and p.value('resets(viaduct_steps_total{job="plain"}[5m])') == 1, (before, p.query("viaduct_steps_total"), logs(run_dir)))
 
 
+def agent_gone(process, run_dir, url):
+    """With `viaduct run` stopped, nobody starts the agent again."""
+    def up():
+        return re.findall(r'^viaduct_site_up\{run="small",site="(\w+)"\} (\d)', get(url)[2], re.M)
+    pid = next(pid for pid, words in processes(run_dir, "agent") if "cloud" in words)
+    process.send_signal(signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    gone = wait_for(lambda: up() == [("onprem", "1"), ("cloud", "0")])
+    process.send_signal(signal.SIGCONT)
+    back = wait_for(lambda: up() == [("onprem", "1"), ("cloud", "1")])
+    test("a site whose agent is gone is down, and up when it is back", bool(gone) and bool(back), (gone, back, up(), logs(run_dir)))
+
+
 # ---- TLS ----
 def viewer(run_dir, name="viewer-scraper", verify=True):
     tls = run_dir / "state" / "tls"
@@ -325,6 +338,7 @@ def main():
             scraped(p)
             killed(p, run_dir, url)
             rolled_back(p, run_dir)
+            agent_gone(process, run_dir, url)
             held(run_dir, url)
             test("Prometheus scrapes over TLS", bool(wait_for(lambda: p.value('up{job="tls"}') == 1 and p.value('viaduct_step{job="tls"}') > 0, 60)),
                  (p.query("up"), p.api("targets")))

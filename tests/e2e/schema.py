@@ -26,7 +26,7 @@ full = {
     "sites": [{"name": "a", "via": "local", "ranks": 1, "threads": 1, "ps_shards": 1, "door": "127.0.0.1:0"}, {"name": "b", "via": "local", "ranks": 1, "threads": 1, "ps_shards": 1}],
     "parallel": "auto", "sync": {"inside": "allreduce", "between": {"mode": "sync", "codec": "none"}},
     "checkpoint": {"every": "200 steps", "keep": 3, "replicas": 2, "ram_every": 1}, 
-    "export": {"quantize": {"scheme": "static", "images": 64, "calibration": "mse"}, "gate": {"max_drop": 0.01}, "to": ["onnx", "triton"]}}
+    "export": {"quantize": {"scheme": "static", "images": 64, "calibration": "mse"}, "gate": {"max_drop": 0.01}, "to": ["onnx", "triton"], "registry": "models", "model": "served"}}
 slurm = dict(full, coordinator=None, sites=[
     {"name": "a", "via": "slurm", "ranks": 1, "time": "12h", "partition": "gpu", "account": "x",
      "slurm": {"drain": "3m", "mem": "16G", "nice": 5, "exclusive": True, "qos": "high", "retries": {"time_limit": 3, "node_failure": 2}}},

@@ -10,6 +10,7 @@ for f in build/fuzz/*; do
     # Good inputs to start from.
     case "$f" in
         */spec) cp jobs/examples/*.yaml tests/fixtures/specs/*.yaml "$work"/ ;;
+        */card) cp tests/fixtures/model-card.json "$work"/ ;;
         */manifest) cp tests/fixtures/manifest-v1.json "$work"/ ;;
         */client_hello) grep -v '^#' tests/fixtures/client_hello.txt | while IFS='|' read -r name _ _ hex; do
                             printf '%b' "$(tr -d ' ' <<<"$hex" | sed 's/../\\x&/g')" >"$work/$(tr -d ' ' <<<"$name")"; done ;;

@@ -34,5 +34,5 @@ in_chroot() {
         ln -s /proc/self/fd "$ROOT/dev/fd"
         mount -t sysfs -o ro sysfs "$ROOT/sys" 2>/dev/null
         [ "$SOURCE" = - ] || mount --bind "$SOURCE" "$ROOT/mnt" || exit 1
-        exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb ${CI:+CI="$CI"} bash -c "$COMMAND"'
+        exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb ${CI:+CI="$CI"} bash -c "$COMMAND"'
 }

@@ -68,6 +68,6 @@ inside "viaduct run /job.yaml --dir /out --worker /trainer export=null && grep -
 ok $? "... and runs"
 rm -rf "$root/out" "$root/trainer" "$root/job.yaml"
 inside "$apt purge --auto-remove viaduct viaduct-mpi libviaduct1 libviaduct-dev gcc libc6-dev pkg-config >/dev/null && dpkg-query -W -f='\${Package}\n' | sort | diff /before - &&
-    ! find / -xdev -path /proc -prune -o -path /mnt -prune -o -iname '*viaduct*' -print | grep ."
+    ! find / -xdev -path /proc -prune -o -path /mnt -prune -o -path /tmp -prune -o -iname '*viaduct*' -print | grep ."
 ok $? "purged, nothing of it is left"
 echo "1..$n"

@@ -281,6 +281,30 @@ static void test_silence_is_death_and_lanes_move(void **state)
     assert_int_equal(core_view(c)->gang[0].lanes.hi, 2);
 }
 
+/* A coordinator whose disk takes longer than a second for each sync is slow, not asleep: who is silent is noticed all the same. */
+static void test_a_slow_coordinator_notices_silence(void **state)
+{
+    (void)state;
+    config.lease_ms = 10000;
+    config.relaunch_ms = 30000;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    bool noticed = false;
+    for (uint64_t now = 1200; now < 40000 && !noticed; now += 1200) {
+        for (uint8_t i = 0; i < 2; i++) {
+            beat(c, now - 1, ROLE_AGENT, i, 0, 0);
+            beat(c, now - 1, ROLE_WORKER, i, 0, 1);
+        }
+        beat(c, now - 1, ROLE_PS, 0, 0, 1);
+        core_on_tick(c, now, out);
+        keep_log();
+        const struct core_action *a = find(CORE_EVENT);
+        noticed = a && strcmp(a->u.event.kind, "dead") == 0;
+        assert_true(!noticed || (a->u.event.who.role == ROLE_PS && a->u.event.who.index == 1 && now > 10000));
+    }
+    assert_true(noticed);
+}
+
 static void test_a_gang_that_keeps_dying_fails_the_job(void **state)
 {
     (void)state;
@@ -713,6 +737,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_dead_primary_is_replaced_and_copied_afresh, setup, teardown),
         cmocka_unit_test_setup_teardown(test_both_copies_dead_is_a_rollback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence_is_death_and_lanes_move, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_slow_coordinator_notices_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_gang_that_keeps_dying_fails_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_agent_that_keeps_joining_fails_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pruning_waits_for_the_checkpoint_of_what_was_trained, setup, teardown),

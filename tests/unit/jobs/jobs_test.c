@@ -181,6 +181,16 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_true(b.spec.prune.sparsity == 0.3 && b.spec.prune.epochs == 2.5);
     job_fini(&a);
     job_fini(&b);
+    load(&a, good, "export.registry=/srv/$$models", "export.model=\"1e5\"");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_string_equal(b.spec.registry, "/srv/$models");
+    assert_string_equal(b.spec.registry_model, "1e5");
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, "export.registry=models", NULL);
+    assert_string_equal(a.spec.registry_model, a.spec.name);
+    job_fini(&a);
     load(&a, good, "name=\"2024\"", "sites=[{name: \"1e5\"}, {name: \"true\"}, {name: plain}]");
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(b.spec.name, "2024");
