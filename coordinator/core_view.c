@@ -34,8 +34,6 @@ bool gang_whole(const struct core *c, unsigned site)
     return ranks > 0 && (uint64_t)__builtin_popcountll(c->gang[site].joined) >= ranks;
 }
 
-static bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
-
 /* Lanes go to a gang that is whole; to one of a visiting site when its ranks hold weights too, so that nobody waits for their first transfer. */
 void gang_unpark(struct core *c, unsigned site)
 {
