@@ -76,7 +76,7 @@ void core_refuse(struct core *c, struct core_out *out, unsigned site, const char
     va_end(args);
     if (core_over(c))
         return;
-    if (site < c->next.site_count && c->config.visiting >> site & 1)
+    if (site < c->next.site_count && visiting(c, site))
         send_away(c, out, site, STOP_FAILED, text);
     else
         core_give_up(c, out, "%s", text);
@@ -209,7 +209,7 @@ static void launch_export(struct core *c, struct core_out *out)
 {
     const struct checkpoint_entry *e = &c->decided[c->decided_count - 1];
     uint8_t site = 0;
-    while (c->config.visiting >> site & 1)     /* a visitor may leave, and has no run directory that others read */
+    while (visiting(c, site))     /* a visitor may leave, and has no run directory that others read */
         site++;
     if (!c->agent[site].joined)
         return;
@@ -566,7 +566,7 @@ void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core
 void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out)
 {
     begin(c, now_ms, out);
-    if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
+    if (core_over(c) || site >= c->next.site_count || !visiting(c, site))
         return;
     send_away(c, out, site, STOP_DRAINED, "drained on request");
     settle(c, out);

@@ -125,6 +125,7 @@ void core_event(struct core *c, struct core_out *out, const char *kind, struct p
 void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...) __attribute__((format(printf, 4, 5)));   /* what a process of that site is or says */
 void core_append(struct core *c, struct core_out *out, const struct log_entry *entry, bool sync);
+static inline bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
 bool core_over(const struct core *c);
 
 /* core_view.c */

@@ -36,8 +36,6 @@ bool gang_whole(const struct core *c, unsigned site)
     return ranks > 0 && (uint64_t)__builtin_popcountll(c->gang[site].joined) >= ranks;
 }
 
-static bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
-
 /* Lanes go to a gang that is whole. To one of a visiting site when its ranks reach all primaries too, so that a round waits for one transfer of the weights,
  * as each later one does over that link, and for no dialling; and with a commit, so that no gang is computing with others and what it pulls stays the newest. */
 void gang_unpark(struct core *c, unsigned site)

@@ -569,6 +569,56 @@ static void test_parts_that_differ_fail_the_job(void **state)
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "different parts of shard 1"));
 }
 
+/* Both of its orders: what the visitor wrote came before what the site that stays wrote, or after. */
+static void test_a_part_that_differs_at_a_visitor_costs_the_visitor_only(void **state)
+{
+    for (unsigned first = 0; first < 2; first++) {
+        struct core_config keep = config;
+        config.visiting = 2;
+        struct core *c = start();
+        everyone_joins(c, 1);
+        commit_round(c, 2, 0);
+        commit_round(c, 3, 1);
+        part(c, 1, 0, 6);
+        part(c, (uint8_t)first, 1, first ? 8 : 7);
+        part(c, (uint8_t)!first, 1, first ? 7 : 8);
+        assert_null(find(CORE_FAIL));
+        assert_int_equal(find(CORE_SEND_STOP)->to.site, 1);
+        assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_FAILED);
+        part(c, 0, 0, 6);
+        const struct log_entry *e = &log_entries[log_count - 1];
+        while (e->kind != LOG_CHECKPOINT)
+            assert_true(e-- > log_entries);
+        assert_int_equal(e->u.checkpoint.site_mask, 1);
+        assert_int_equal(e->u.checkpoint.part[1].sha256[0], 7);
+        config = keep;
+        log_count = 0;
+    }
+    (void)state;
+}
+
+static void test_a_checkpoint_that_only_a_visitor_has_is_none(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    commit_round(c, 3, 1);
+    for (uint8_t shard = 0; shard < 2; shard++)
+        part(c, 1, shard, shard);
+    for (uint64_t now = 500; now < 60000; now += 500) {
+        for (uint8_t site = 0; site < 2; site++) {
+            beat(c, now, ROLE_AGENT, site, 0, 0);
+            beat(c, now, ROLE_PS, site, site, 1);
+            beat(c, now, ROLE_WORKER, site, 0, 1);
+        }
+        core_on_tick(c, now, out);
+        keep_log();
+        assert_null(find(CORE_SEND_MANIFEST));
+    }
+}
+
 static void test_restart_keeps_instances_and_completes_the_log(void **state)
 {
     (void)state;
@@ -819,6 +869,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_resume_begins_where_a_phase_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_part_that_differs_at_a_visitor_costs_the_visitor_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_checkpoint_that_only_a_visitor_has_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_restart_after_a_resume_publishes_nothing_of_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
