@@ -273,6 +273,11 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
             return "tells the times of steps it has no part in";
         shell_metrics_times(s, m);
         return NULL;
+    case MSG_READY:
+        if (!shell_same(((struct msg_ready *)m)->who, me->who))
+            return "is ready for another";
+        core_on_ready(s->core, now, m, s->out);
+        return NULL;
     case MSG_FAILED: on_failed(s, me, m); return NULL;
     case MSG_EXITED:
     case MSG_PUBLISHED: return from_agent(s, me, type, m);
