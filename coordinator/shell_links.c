@@ -22,8 +22,10 @@ static void refuse(struct shell *s, struct link *link, const char *what)
     link_close(link);
 }
 
+static bool visits(const struct shell *s, unsigned site) { return s->config.visiting >> site & 1; }
+
 /* ---- joining ---- */
-/* The first rank's declaration is everyone's; those of the others must describe the same data, and after a resume so must the first. */
+/* The first declaration of a rank at a site that stays is everyone's; those of the others must describe the same data. */
 static int take_declaration(struct shell *s, const struct msg_join *m, const uint8_t *payload, size_t size, struct err *err)
 {
     char who[120];
@@ -144,6 +146,11 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     }
     if (m->who.role == ROLE_AGENT && m->who.index >= s->job.spec.sites[m->who.site].nodes) {
         refuse(s, me->link, "is of a node that its site does not have");
+        return false;
+    }
+    if (m->who.role == ROLE_WORKER && !s->declaration_bytes && visits(s, m->who.site)) {
+        log_info(&s->log, "a rank of site %s comes before any of a site that stays: it may join after one", s->job.spec.sites[m->who.site].name);
+        link_close(me->link);             /* it dials again */
         return false;
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
