@@ -350,6 +350,15 @@ static void drain(struct shell *s, const struct member *me, const struct msg_dra
     shell_run(s);
 }
 
+/* Slurm takes the nodes of a site that stays: its agent asks in the run's name. A visitor only leaves. */
+static void stop(struct shell *s, const struct member *me)
+{
+    if (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined && !visits(s, me->who.site)))
+        shell_stop_asked(s);
+    else
+        refuse(s, me->link, "may not stop the run");
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct shell *s = arg;
@@ -402,8 +411,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         refuse(s, link, "has a token, which is good for enrolling only");
     else if (type == MSG_STATUS)
         answer_status(s, link);
-    else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
-        shell_stop_asked(s);
+    else if (type == MSG_STOP)
+        stop(s, me);
     else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
         enrol(s, link, m);
     else if (type == MSG_DRAIN && !s->ending)

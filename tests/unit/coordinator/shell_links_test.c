@@ -222,10 +222,37 @@ static void a_visitor_declares_nothing(void **state)
     assert_int_equal(guest->heard[MSG_STOP], 1);
 }
 
+/* A visitor may only leave; under Slurm it is a home site's agent that learns first that the nodes are taken. */
+static void a_visitor_does_not_stop_the_run(void **state)
+{
+    struct room *r = *state;
+    struct msg_stop stop = {.why = STOP_REQUESTED};
+    struct msg_drain drain = {.site = GUEST};
+    char path[700];
+    shell_stop_path(r->s, path);
+    struct peer *home = agent(r, HOME);
+    rank(r, HOME, "aaaa");
+    struct peer *guest = agent(r, GUEST);
+    say(guest, MSG_STOP, &stop);
+    settled(r, guest);
+    assert_true(guest->closed);
+    assert_int_not_equal(access(path, F_OK), 0);
+    guest = agent(r, GUEST);
+    say(guest, MSG_DRAIN, &drain);
+    settled(r, guest);
+    assert_false(guest->closed);
+    assert_false(wanted(r, GUEST));
+    assert_int_not_equal(access(path, F_OK), 0);
+    say(home, MSG_STOP, &stop);
+    settled(r, home);
+    assert_int_equal(access(path, F_OK), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_visitor_declares_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_visitor_does_not_stop_the_run, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("shell_links", tests, NULL, NULL);
 }
