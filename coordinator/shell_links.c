@@ -82,6 +82,7 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         link_close(stale);
     }
     me->joined = true;
+    me->left = false;
     if (!is_current(s, m->who))           /* the core puts it out */
         return;
     if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
@@ -389,13 +390,17 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
         }
         return;
     }
+    if (me->left)                         /* what was on its way when it left */
+        return;
     const char *wrong = me->joined ? from_member(s, me, type, m, payload, size) : "has not joined and sends work";
     if (wrong) {
         refuse(s, me->link, wrong);
         return;
     }
-    if (type == MSG_LEAVE)
+    if (type == MSG_LEAVE) {
         me->joined = false;               /* the end of its link is no loss */
+        me->left = true;
+    }
     if (type == MSG_HEARTBEAT)
         keep_wan(s, me->who, ((struct msg_heartbeat *)m)->wan_sent_bytes);
     shell_run(s);

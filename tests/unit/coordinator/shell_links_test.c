@@ -248,11 +248,30 @@ static void a_visitor_does_not_stop_the_run(void **state)
     assert_int_equal(access(path, F_OK), 0);
 }
 
+/* A rank tells its last times in a thread that knows nothing of its leaving. */
+static void what_comes_after_a_leave_is_no_fault(void **state)
+{
+    struct room *r = *state;
+    agent(r, HOME);
+    struct peer *p = rank(r, HOME, "aaaa");
+    struct msg_leave leave = {.who = p->who};
+    struct msg_times times = {.generation = 1, .count = 1};
+    say(p, MSG_LEAVE, &leave);
+    say(p, MSG_TIMES, &times);
+    settled(r, p);
+    assert_false(p->closed);
+    join(r, p, "aaaa");
+    say(p, MSG_PREPARED, &(struct msg_prepared){.norm_count = 1});   /* it is a member again, and judged as one */
+    settled(r, p);
+    assert_true(p->closed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_visitor_declares_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_visitor_does_not_stop_the_run, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_comes_after_a_leave_is_no_fault, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("shell_links", tests, NULL, NULL);
 }
