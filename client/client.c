@@ -394,7 +394,7 @@ static int open_port(struct viaduct *v, struct err *err)
 static int start_loop(struct viaduct *v, struct err *err)
 {
     TRY(loop_new(&v->loop, err));
-    struct ps_peers_config peers = {.loop = v->loop, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .other_host = v->host_index > 0, .opened = peer_opened,
+    struct ps_peers_config peers = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .other_host = v->host_index > 0, .opened = peer_opened,
                                     .message = peer_message, .arg = v};
     TRY(ps_peers_open(&peers, &v->peers, err));
     struct ps_member_config member = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .fill_join = fill_join,

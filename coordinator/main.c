@@ -372,7 +372,7 @@ static int keep_room(const struct shell *s, struct err *err)
 {
     char path[700];
     room_path(s, path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), why = fd < 0 ? errno : posix_fallocate(fd, 0, ROOM_BYTES);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), why = fd < 0 ? errno : fs_reserve(fd, ROOM_BYTES);
     if (fd >= 0)
         close(fd);
     return why ? err_errno(err, why, "cannot keep room for the report in %s", path) : 0;

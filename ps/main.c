@@ -363,7 +363,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     TRY(net_listen(p->loop, path, p->identity, &p->hello, &guest_ops, p, &p->listen_unix, err));
     TRY(listen_outside(p, site_index, err));
     TRY(ps_disk_open(p->loop, &p->disk, err));
-    struct ps_peers_config peers = {.loop = p->loop, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
+    struct ps_peers_config peers = {.loop = p->loop, .run = &p->run, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
                                     .opened = peer_opened, .message = peer_message, .arg = p};
     TRY(ps_peers_open(&peers, &p->peers, err));
     failpoint(FAIL_PS_JOIN);

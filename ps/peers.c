@@ -10,7 +10,7 @@
 
 struct peer {
     struct ps_peers *owner;
-    uint8_t slot;
+    uint8_t slot, site;
     bool known, open, away, theirs;       /* away: at another site; theirs: the link is one that they dialled, because nobody can dial them */
     uint32_t instance;
     char address[ADDRESS_LIMIT];
@@ -36,6 +36,11 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *hell
     struct peer *p = arg;
     if (link != p->link)
         return;
+    if (link_is_tls(link) && rundir_site(p->owner->config.run, link_peer_site(link)) != p->site) {
+        log_warn(p->owner->config.log, "a process with a certificate of site '%s' answers where slot %u of another should: link closed", link_peer_site(link), p->slot);
+        link_close(link);
+        return;
+    }
     if (hello->who.role != ROLE_PS || hello->who.index != p->slot || hello->who.instance != p->instance) {
         link_close(link);                 /* its address was taken over by another launch: the next view tells */
         return;
@@ -136,6 +141,7 @@ void ps_peers_view(struct ps_peers *p, const struct msg_view *m)
         }
         q->known = slot->up;
         q->instance = slot->instance;
+        q->site = slot->site;
         q->away = slot->site != p->config.hello->who.site;
         snprintf(q->address, sizeof q->address, "%s", address);
         dial(p, q);

@@ -91,6 +91,7 @@ void ps_member_send(struct ps_member *m, enum msg_type type, uint32_t view, cons
 struct ps_peers;
 struct ps_peers_config {
     struct loop *loop;
+    const struct rundir *run;                            /* knows the sites' names */
     const struct identity *identity;
     const struct msg_hello *hello;
     struct log *log;
