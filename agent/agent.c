@@ -13,6 +13,7 @@
 #include "agent/front.h"
 #include "agent/publish.h"
 #include "agent/segments.h"
+#include "agent/world.h"
 #include "base/base.h"
 #include "coordinator/coordinator.h"
 #include "jobs/jobs.h"
@@ -34,12 +35,14 @@ struct agent {
     char name[80];               /* in file names: the site's, ".NODE" behind it when this is not its first host */
     uint8_t site_index;
     uint16_t node, nodes, first_rank, end_rank;   /* this host of the site, and the ranks that lie on it; host 0 has shards, checkpoints and export as well */
-    bool external_gang, invited; /* mpirun started the ranks; they were told to begin */
+    bool external_gang;          /* mpirun started the ranks */
+    struct world *world;         /* ... this one; else NULL */
+    char mpirun[512];            /* which launches this site's gang */
     bool embedded;               /* shards live in the ranks: slots are no processes */
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan, drain, sent_away;   /* drain: the coordinator is asked to save and stop */
+    bool joined, stopping, leaving, orphan, drain, sent_away, goes_without_world;   /* drain: the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     struct children children;
@@ -181,27 +184,14 @@ static bool may_launch(const struct agent *a, enum role role, uint16_t index, ui
 static int launch_gang(struct agent *a, const struct view_gang *gang, struct err *err)
 {
     TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
+    if (a->children.mpirun)
+        return children_launch_world(&a->children, (struct process_id){.role = ROLE_WORKER, .site = a->site_index, .instance = gang->incarnation}, gang->ranks, err);
     for (unsigned r = a->first_rank; r < a->end_rank; r++) {
         struct process_id who = {.role = ROLE_WORKER, .site = a->site_index, .index = (uint16_t)r, .instance = gang->incarnation};
         TRY(children_launch(&a->children, who, NULL, err));
         failpoint(FAIL_AGENT_LAUNCH);
     }
     return 0;
-}
-
-/* Ranks that mpirun started wait for this line; WORLD names their MPI job. Nobody can launch a second incarnation of them. */
-static int invite_gang(struct agent *a, const struct view_gang *gang, struct err *err)
-{
-    char path[700], line[200];
-    const char *world = getenv("VIADUCT_WORLD");
-    if (a->invited || a->children.gang_launched)
-        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
-                       a->site, gang->ranks, a->run.path, a->run.path, a->site);
-    a->invited = true;
-    TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
-    snprintf(path, sizeof path, "%s/state/gang-%s", a->run.path, a->site);
-    snprintf(line, sizeof line, "%u %.150s\n", gang->incarnation, world ? world : "-");
-    return fs_publish_file(&fs_real, path, line, strlen(line), err);
 }
 
 /* Launched once, not alive, and nobody saw it end: the agent before this one was dead, or died while launching. */
@@ -215,36 +205,86 @@ static void note_unseen_death(struct agent *a, enum role role, unsigned index, u
 
 static void check_gang(struct agent *a, const struct view_gang *gang)
 {
-    unsigned missing = a->end_rank;
-    for (unsigned r = a->first_rank; r < a->end_rank; r++) {
+    unsigned end = a->children.mpirun ? a->first_rank + 1u : a->end_rank, missing = end;
+    for (unsigned r = a->first_rank; r < end; r++) {
         struct process_id who = {.role = ROLE_WORKER, .index = (uint16_t)r, .instance = gang->incarnation};
         if (children_death(&a->children, who))
             return;
         if (!children_find(&a->children, ROLE_WORKER, who.index, who.instance))
             missing = MIN(missing, r);
     }
-    if (missing == a->end_rank)
+    if (missing == end)
         return;
     note_unseen_death(a, ROLE_WORKER, missing, gang->incarnation);
     kill_gang(a, gang->incarnation);
 }
 
+/* Nobody can launch an MPI world again: a visiting site goes without it, a run at home ends. */
+static int end_without_world(struct agent *a, unsigned ranks, struct err *err)
+{
+    struct msg_drain m = {.site = a->site_index};
+    if (!is_visiting())
+        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
+                       a->site, ranks, a->run.path, a->run.path, a->site);
+    log_error(&a->log, "the MPI world of this site is gone: it leaves the run");
+    a->goes_without_world = true;
+    if (a->joined)
+        tell(a, MSG_DRAIN, &m);           /* answered by STOP */
+    else
+        begin_stop(a, err_exit_code(ERR_TEMPORARY));
+    return 0;
+}
+
+static int follow_world(struct agent *a, const struct view_gang *gang, struct err *err)
+{
+    uint32_t invited = world_invited(a->world);
+    struct process_id earlier = {.role = ROLE_WORKER, .instance = gang->incarnation};
+    if (!gang->wanted || gang->incarnation <= invited || a->goes_without_world)
+        return 0;
+    if (invited || world_is_gone(a->world))
+        return end_without_world(a, gang->ranks, err);
+    if (gang->incarnation <= a->children.gang_launched) {   /* an earlier world, which nobody saw end */
+        if (!children_death(&a->children, earlier))
+            note_unseen_death(a, ROLE_WORKER, 0, gang->incarnation);
+        return 0;
+    }
+    TRY(children_mark(&a->children, ROLE_WORKER, 0, gang->incarnation, err));
+    return world_invite(a->world, gang->incarnation, err);
+}
+
+static void on_world_gone(void *arg)
+{
+    struct agent *a = arg;
+    struct msg_exited m = {.who = {.role = ROLE_WORKER, .site = a->site_index, .instance = world_invited(a->world)}};
+    if (a->stopping)
+        return;
+    world_last_words(a->world, &m);
+    log_warn(&a->log, "the MPI world of this site ended: rank %u, code %d, signal %d", m.who.index, m.code, m.signal);
+    if (m.who.instance) {
+        children_remember_death(&a->children, &m);
+        tell(a, MSG_EXITED, &m);
+    }
+    if (is_visiting()) {
+        struct err none = ERR_INIT;
+        end_without_world(a, 0, &none);
+    }
+    follow_view(a);
+}
+
 static int follow_gang(struct agent *a, const struct view_gang *gang, struct err *err)
 {
-    if (!a->external_gang)
-        for (unsigned i = 0; i < CHILDREN_MAX; i++) {
-            const struct child *k = &a->children.child[i];
-            if (k->used && k->who.role == ROLE_WORKER && !k->killed && (!gang->wanted || k->who.instance < gang->incarnation))
-                kill_gang(a, k->who.instance);
-        }
+    if (a->world)
+        return follow_world(a, gang, err);
+    for (unsigned i = 0; i < CHILDREN_MAX; i++) {
+        const struct child *k = &a->children.child[i];
+        if (k->used && k->who.role == ROLE_WORKER && !k->killed && (!gang->wanted || k->who.instance < gang->incarnation))
+            kill_gang(a, k->who.instance);
+    }
     if (!gang->wanted || gang->incarnation < a->children.gang_launched)
         return 0;
-    if (gang->incarnation > a->children.gang_launched && a->external_gang)
-        return invite_gang(a, gang, err);
     if (gang->incarnation > a->children.gang_launched)
         return may_launch(a, ROLE_WORKER, 0, gang->incarnation) ? launch_gang(a, gang, err) : 0;
-    if (!a->external_gang)
-        check_gang(a, gang);
+    check_gang(a, gang);
     return 0;
 }
 
@@ -342,6 +382,14 @@ static bool superseded(struct agent *a)
     return true;
 }
 
+/* A visiting MPI world has its own size. A coordinator of an older build takes the spec's, and MPI refuses another. */
+static int say_ranks(struct agent *a, struct link *link, const struct msg_hello *peer, struct err *err)
+{
+    const char *ranks = getenv("VIADUCT_WORLD_RANKS");
+    struct msg_brings m = {.ranks = ranks ? (uint16_t)strtoul(ranks, NULL, 10) : 0};
+    return a->world && m.ranks && peer->features & FEATURE_BRINGS ? link_send(link, MSG_BRINGS, 0, &m, NULL, 0, err) : 0;
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct agent *a = arg;
@@ -359,7 +407,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
             m->alive[m->alive_count++] = k->who;
     }
     struct err err = ERR_INIT;
-    if (link_send(link, MSG_JOIN, 0, m, NULL, 0, &err) < 0)
+    if (say_ranks(a, link, peer, &err) < 0 || link_send(link, MSG_JOIN, 0, m, NULL, 0, &err) < 0)
         log_warn(&a->log, "%s", err.text);
     free(m);
     a->joined = true;
@@ -388,6 +436,7 @@ static void stop_asked(struct agent *a, enum stop_why why)
 {
     bool waits = is_visiting() && why == STOP_REQUESTED && slurm_environment_read().inside;
     a->sent_away = is_visiting() && why == STOP_FAILED;
+    waits = waits || a->goes_without_world;
     begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : waits ? err_exit_code(ERR_TEMPORARY) : 0);
 }
 
@@ -423,6 +472,8 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
         a->lost_since_ms = loop_now_ms(a->loop);
         log_info(&a->log, "coordinator: %s", why->text);
     }
+    if (a->goes_without_world)
+        begin_stop(a, err_exit_code(ERR_TEMPORARY));
     if (why->code == ERR_DENIED && !a->stopping) {
         log_error(&a->log, "%s", why->text);
         kill_children(a);
@@ -560,6 +611,10 @@ static int take_over(struct agent *a, struct err *err)
     const char *own = getenv("VIADUCT_WORKER");
     *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
                            .ignore_term = in_slurm_job(a), .host = a->node, .hosts = a->nodes, .ended = on_child_end, .arg = a};
+    if (a->job.spec.sites[a->site_index].via == VIA_MPIRUN && !a->external_gang) {
+        TRY(slurm_find("mpirun", a->mpirun, sizeof a->mpirun, err));
+        c->mpirun = a->mpirun;
+    }
     snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->name);
     snprintf(c->socket_path, sizeof c->socket_path, a->node ? "%s/a-%u.%u" : "%s/a-%u", a->run.sockets, a->site_index, a->node);
     TRY(door_open(c->socket_path, &a->door, err));
@@ -567,6 +622,8 @@ static int take_over(struct agent *a, struct err *err)
     const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : site->door;   /* nobody dials a visiting site */
     TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, (struct front_place){wanted, site->door_address}, &a->front, err));   /* before anybody who may stand behind it is launched */
     TRY(children_init(c, err));
+    if (a->external_gang)
+        TRY(world_open(a->loop, a->run.path, a->site, on_world_gone, a, &a->world, err));
     segments_sweep(a->run.job, a->site, own_host(a), gang_lives, a);
     return 0;
 }
@@ -662,6 +719,7 @@ int agent_main(int argc, char **argv)
     publisher_close(a->publisher);
     door_close(a->door);
     front_close(a->front);
+    world_close(a->world);
     if (a->loop)
         loop_free(a->loop);
     identity_free(a->identity);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,9 @@
 #include <unistd.h>
 
 #include "slurm/slurm.h"
+
+#define WORDS_BYTES 8192
+#define WORLD_MS 5000                 /* mpirun ends its ranks within 2 s */
 
 static const char *role_word(uint8_t role)
 {
@@ -124,6 +128,28 @@ void children_forget(struct children *c, bool (*over)(void *arg, const struct pr
 }
 
 /* ---- ends ---- */
+static bool is_world(const struct child *k) { return k->owner->mpirun && k->who.role == ROLE_WORKER; }
+
+/* mpirun ends with rules and blank lines; what happened stands above them: a worker's own words, or which rank was killed. */
+static void last_words_of_world(const char *path, char *out, size_t size)
+{
+    char *text = NULL, *rest;
+    size_t length = 0;
+    out[0] = '\0';
+    FILE *f = fopen(path, "re");
+    if (f && fseek(f, -(long)WORDS_BYTES, SEEK_END) < 0)
+        rewind(f);
+    if (f && getdelim(&text, &length, '\0', f) > 0) {
+        rest = text;
+        for (char *line; (line = strsep(&rest, "\n"));)
+            if (strncmp(line, "viaduct: worker: ", 17) == 0 || strncmp(line, "mpirun noticed ", 15) == 0)
+                snprintf(out, size, "%s", line);
+    }
+    free(text);
+    if (f)
+        fclose(f);
+}
+
 static void on_end(void *arg, pid_t pid, int code, int signo)
 {
     struct child *k = arg;
@@ -133,8 +159,11 @@ static void on_end(void *arg, pid_t pid, int code, int signo)
     output_path_of(c, k->who, path, sizeof path);
     if (signo > 0)
         snprintf(m.text, sizeof m.text, "killed by signal %d", signo);
+    else if (is_world(k))
+        last_words_of_world(path, m.text, sizeof m.text);
     else
         last_line_of(path, m.text, sizeof m.text);
+    timer_stop(k->patience);
     bool killed = k->killed;
     log_at(c->log, killed || code == 0 ? LOG_INFO : LOG_WARN, "%s %s/%u (pid %d, instance %u) ended: %s %d", role_word(k->who.role), c->site,
            k->who.index, (int)pid, k->who.instance, signo > 0 ? "signal" : "code", signo > 0 ? signo : code);
@@ -217,6 +246,16 @@ int children_init(struct children *c, struct err *err)
 }
 
 /* ---- launching ---- */
+static int launch(struct children *c, struct child *k, struct process_id who, const struct launch *what, struct err *err)
+{
+    pid_t pid;
+    TRY(launch_local(what, &pid, err));
+    *k = (struct child){.used = true, .who = who, .pid = pid, .start_ticks = process_start_ticks(pid)};
+    remember(c);
+    log_info(c->log, "launched %s %s/%u (pid %d, instance %u)", role_word(who.role), c->site, who.index, (int)pid, who.instance);
+    return watch(c, k, err);
+}
+
 int children_launch(struct children *c, struct process_id who, const char *const *extra_argv, struct err *err)
 {
     struct child *k = free_place(c);
@@ -249,18 +288,45 @@ int children_launch(struct children *c, struct process_id who, const char *const
     const char *const env[] = {socket, run, site, rank, incarnation, "VIADUCT_PARENT_FD=", host, c->host_address[0] ? address : NULL, NULL};
     struct launch what = {.program = own ? c->worker_program : NULL, .argv = own ? no_arguments : argv, .env = env, .output_path = path, .keep_fd = -1,
                           .ignore_term = c->ignore_term};
-    pid_t pid;
-    TRY(launch_local(&what, &pid, err));
-    *k = (struct child){.used = true, .who = who, .pid = pid, .start_ticks = process_start_ticks(pid)};
-    remember(c);
-    log_info(c->log, "launched %s %s/%u (pid %d, instance %u)", role_word(who.role), c->site, who.index, (int)pid, who.instance);
-    return watch(c, k, err);
+    return launch(c, k, who, &what, err);
+}
+
+/* The spec says how many ranks this host has, whatever mpirun takes for its slots; threads of a rank run where they like. */
+int children_launch_world(struct children *c, struct process_id who, unsigned ranks, struct err *err)
+{
+    struct child *k = free_place(c);
+    if (!k)
+        return err_set(err, ERR_CONFLICT, "site %s already runs %d processes", c->site, CHILDREN_MAX);
+    char count[16], instance[16], own[PATH_MAX], path[700], socket[160];
+    ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
+    if (n < 0)
+        return err_errno(err, errno, "cannot find our own program");
+    own[n] = '\0';
+    snprintf(count, sizeof count, "%u", ranks);
+    snprintf(instance, sizeof instance, "%u", who.instance);
+    snprintf(socket, sizeof socket, "VIADUCT_AGENT_SOCKET=%s", c->socket_path);
+    output_path_of(c, who, path, sizeof path);
+    const char *const argv[] = {"-n", count, "--oversubscribe", "--bind-to", "none", own, "worker", "--run", c->run_dir, "--site", c->site, "--incarnation", instance, NULL};
+    bool root = geteuid() == 0;           /* who starts a run as root has decided that */
+    const char *const env[] = {socket, "VIADUCT_COLLECTIVES=mpi", "VIADUCT_PARENT_FD=", root ? "OMPI_ALLOW_RUN_AS_ROOT=1" : NULL, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", NULL};
+    struct launch what = {.program = c->mpirun, .argv = argv, .env = env, .output_path = path, .keep_fd = -1};
+    return launch(c, k, who, &what, err);
+}
+
+static void kill_hard(void *arg)
+{
+    struct child *k = arg;
+    k->patience = NULL;
+    kill(k->pid, SIGKILL);                /* its ranks die with it */
 }
 
 void children_kill(struct child *child)
 {
+    bool gently = is_world(child) && !child->killed;
     child->killed = true;
-    kill(child->pid, SIGKILL);
+    kill(child->pid, gently ? SIGTERM : SIGKILL);
+    if (gently)
+        child->patience = timer_start(child->owner->loop, WORLD_MS, 0, kill_hard, child);
 }
 
 unsigned children_count(const struct children *c)

@@ -14,6 +14,7 @@ struct child {
     pid_t pid;
     uint64_t start_ticks;
     struct process_watch *watch;
+    struct timer *patience;           /* an MPI world was asked to end, and gets a moment */
     struct children *owner;
 };
 
@@ -22,6 +23,7 @@ struct children {
     struct log *log;
     const char *run_dir, *site;
     const char *worker_program;       /* a trainer of one's own for the ranks; NULL: `viaduct worker` */
+    const char *mpirun;               /* where mpirun lies, when it starts the ranks: a gang is one process here, index 0; NULL: ranks are processes */
     bool ignore_term;                 /* a SIGTERM to all that runs here is for us: they end when we say so */
     char record_path[640], socket_path[108];   /* record_path empty: another start owns it, nothing is written */
     unsigned host, hosts;             /* this one's number, and how many the site has */
@@ -40,6 +42,9 @@ int children_init(struct children *c, struct err *err);
 /* Before the launch of an instance (of a whole gang: once): whatever happens next, nobody launches it again. */
 int children_mark(struct children *c, enum role role, uint16_t index, uint32_t instance, struct err *err);
 int children_launch(struct children *c, struct process_id who, const char *const *extra_argv, struct err *err);
+/* The gang of a site that is `via: mpirun`. */
+int children_launch_world(struct children *c, struct process_id who, unsigned ranks, struct err *err);
+/* By SIGKILL; mpirun gets SIGTERM first, to remove what it made. */
 void children_kill(struct child *child);
 unsigned children_count(const struct children *c);
 struct child *children_find(struct children *c, enum role role, uint16_t index, uint32_t instance);

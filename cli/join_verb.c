@@ -1,4 +1,4 @@
-/* `viaduct join`: this machine becomes a site of a running job. A token gets it the files of a run directory; then an agent does the rest, is started
+/* `viaduct join`, `viaduct run --coordinator`: this machine becomes a site of a running job. A token gets it the files of a run directory; then an agent does the rest, is started
  * again when it dies and dials again when the coordinator was out of reach. `token` makes another token, `drain` sends a site away. */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +14,9 @@
 #include <unistd.h>
 
 #include "base/base.h"
-#include "cli/cli.h"
+#include "cli/join.h"
 #include "cli/live.h"
+#include "cli/mpi_world.h"
 #include "cli/rundirs.h"
 #include "cli/slurm_run.h"
 #include "coordinator/coordinator.h"
@@ -29,7 +30,8 @@
 #define QUICK_MAX 5
 
 struct joining {
-    const char *verb_dir, *address, *site;
+    const struct join_request *q;
+    const char *address, *site;
     char dir[PATH_MAX], tls_address[ADDRESS_LIMIT];
     struct enrol_token token;
     /* the question */
@@ -38,7 +40,7 @@ struct joining {
     char job_name[128];
     struct err err;
     /* the agent */
-    struct rundir run;
+    struct opened_run run;
     pid_t agent;
     int parent_pipe[2];
     unsigned interrupts, quick;
@@ -118,20 +120,48 @@ static int write_address(const struct joining *j, struct err *err)
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
 }
 
-/* Where this machine has the data: overrides of the spec's data.* keys, nothing else. */
-static int own_data(const struct joining *j, const struct args *a, struct err *err)
+static int check_overrides(const struct args *a, struct err *err)
 {
-    char path[PATH_MAX + 64];
+    for (unsigned i = 0; i < a->override_count; i++)
+        if (strncmp(a->override[i], "data.train.", 11) != 0 && strncmp(a->override[i], "data.eval.", 10) != 0)
+            return err_set(err, ERR_USAGE, "%s: only data.train.* and data.eval.* can differ on this machine", a->override[i]);
+    return 0;
+}
+
+/* "key='path'", as YAML has it. */
+static void add_path(struct args *a, char out[PATH_MAX + 40], const char *key, const char *path)
+{
+    size_t n = (size_t)snprintf(out, PATH_MAX + 40, "%s='", key);
+    for (; *path && n + 4 < PATH_MAX + 40; path++) {
+        out[n++] = *path;
+        if (*path == '\'')
+            out[n++] = '\'';
+    }
+    snprintf(out + n, 2, "'");
+    a->override[a->override_count++] = out;
+}
+
+/* The run's spec, with where this machine has the data: as its own spec or the command line says. Nothing else may differ. */
+static int own_data(const struct joining *j, const struct job *given, struct err *err)
+{
+    char path[PATH_MAX + 64], text[4][PATH_MAX + 40];
+    struct args from_spec = {0};
+    const struct args *a = given ? &from_spec : j->q->args;
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
-    for (unsigned i = 0; i < a->override_count; i++)
-        if (strncmp(a->override[i], "data.train.", 11) != 0 && strncmp(a->override[i], "data.eval.", 10) != 0) {
-            free(job);
-            return err_set(err, ERR_USAGE, "%s: only data.train.* and data.eval.* can differ on this machine", a->override[i]);
-        }
     snprintf(path, sizeof path, "%s/spec.yaml", j->dir);
-    int rc = job_load(job, path, a->override, a->override_count, true, err);
-    if (rc == ERR_USAGE) {
+    if (given) {
+        add_path(&from_spec, text[0], "data.train.images", given->spec.train.images);
+        add_path(&from_spec, text[1], "data.train.labels", given->spec.train.labels);
+    }
+    if (given && given->spec.has_eval) {
+        add_path(&from_spec, text[2], "data.eval.images", given->spec.eval.images);
+        add_path(&from_spec, text[3], "data.eval.labels", given->spec.eval.labels);
+    }
+    int rc = check_overrides(a, err);
+    if (rc == 0)
+        rc = job_load(job, path, a->override, a->override_count, true, err);
+    if (rc == ERR_USAGE && job->problems.count) {
         problems_print(&job->problems, stderr);
         err_set(err, rc, "this machine cannot read the job's data where the spec has it; name its place: data.train.images=FILE data.train.labels=FILE");
     }
@@ -142,14 +172,30 @@ static int own_data(const struct joining *j, const struct args *a, struct err *e
     return rc;
 }
 
+/* What this machine was given says nothing that the run's spec does not. */
+static int check_spec(const struct joining *j, const struct job *given, struct err *err)
+{
+    char path[PATH_MAX + 64];
+    struct job *theirs = calloc(1, sizeof *theirs);
+    CHECK(theirs != NULL);
+    snprintf(path, sizeof path, "%s/spec.yaml", j->dir);
+    int rc = job_load(theirs, path, NULL, 0, false, err);
+    if (rc == 0)
+        rc = job_agree(theirs, given, j->site, err);
+    job_fini(theirs);
+    free(theirs);
+    return rc;
+}
+
 static int make_folders(struct joining *j, struct err *err)
 {
     static const char *const folders[] = {"log", "state", "state/tls", "ckpt"};
     char path[PATH_MAX + 80], *real;
-    TRY(fs_mkdirs(&fs_real, j->verb_dir, err));
-    real = realpath(j->verb_dir, NULL);
+    join_default_dir(j->site, j->q->dir, path, sizeof path);
+    TRY(fs_mkdirs(&fs_real, path, err));
+    real = realpath(path, NULL);
     if (!real)
-        return err_errno(err, errno, "cannot resolve %s", j->verb_dir);
+        return err_errno(err, errno, "cannot resolve %s", path);
     snprintf(j->dir, sizeof j->dir, "%s", real);
     free(real);
     for (unsigned i = 0; i < ARRAY_LEN(folders); i++) {
@@ -197,7 +243,10 @@ static int enrolled_already(const struct joining *j, bool *already, struct err *
 static int start_agent(struct joining *j, struct err *err)
 {
     char parent[40], log[PATH_MAX + 160];
-    const char *argv[] = {"agent", "--run", j->dir, "--site", j->site, NULL}, *env[] = {parent, "VIADUCT_VISITING=1", NULL};
+    char ranks[40];
+    const char *argv[] = {"agent", "--run", j->dir, "--site", j->site, j->q->ranks ? "--external-gang" : NULL, NULL};
+    const char *env[] = {parent, "VIADUCT_VISITING=1", ranks, NULL};
+    snprintf(ranks, sizeof ranks, "VIADUCT_WORLD_RANKS=%.0u", j->q->ranks);
     snprintf(parent, sizeof parent, "VIADUCT_PARENT_FD=%d", j->parent_pipe[0]);
     snprintf(log, sizeof log, "%s/log/agent-%s.out", j->dir, j->site);
     struct launch what = {.argv = argv, .env = env, .output_path = log, .keep_fd = j->parent_pipe[0], .own_session = true};
@@ -227,7 +276,7 @@ static int open_slurm(struct joining *j, struct err *err)
     snprintf(path, sizeof path, "%s/state/start", j->dir);
     snprintf(start, sizeof start, "%llu.%u\n", (unsigned long long)env.job, env.restart);
     TRY(fs_publish_file(&fs_real, path, start, strlen(start), err));
-    return slurm_run_open(&j->job->spec, site, &j->run, &j->slurm, err);
+    return slurm_run_open(&j->job->spec, site, &j->run.run, &j->slurm, err);
 }
 
 /* Its signals come to everyone and more than once: the first makes the site leave, and what takes too long Slurm kills itself. */
@@ -274,6 +323,8 @@ static bool agent_ended(struct joining *j, int status)
     j->code = code;
     if (code == 0 || j->interrupts || slurm_run_signalled(j->slurm) || code == 2 || code == 3 || code == 5)   /* 3: sent away, and would be again */
         return false;
+    if (code == 75 && j->q->ranks)        /* an MPI world is for once */
+        return false;
     j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
     if (code == 75 && !j->lost_since_ms)
         j->lost_since_ms = now;
@@ -310,52 +361,100 @@ static int supervise(struct joining *j, struct err *err)
 
 static int verb_fail_with_words(const struct joining *j)
 {
-    char path[PATH_MAX + 160], line[600];
+    char path[PATH_MAX + 160], line[600], command[RESUME_COMMAND_BYTES];
+    bool world_ended = j->q->ranks && j->code == 75;
+    snprintf(path, sizeof path, "%s/state/gang-told", j->dir);
+    if (world_ended && access(path, F_OK) == 0) {   /* a rank has said the rest */
+        fprintf(stderr, "viaduct %s: site %s has left: its MPI world ended\n", j->q->verb, j->site);
+        return j->code;
+    }
     snprintf(path, sizeof path, "%s/log/agent-%s.out", j->dir, j->site);
     last_line_of(path, line, sizeof line);
-    fprintf(stderr, "viaduct join: the agent ended with code %d%s%s; see %s/log\n", j->code, line[0] ? ": " : "", line, j->dir);
+    fprintf(stderr, "viaduct %s: the agent ended with code %d%s%s; see %s/log\n", j->q->verb, j->code, line[0] ? ": " : "", line, j->dir);
+    rundirs_resume_command(j->dir, command, sizeof command);
+    if (world_ended)
+        fprintf(stderr, "come again with: %s\n", command);
     return j->code;
 }
 
-int verb_join(int argc, char **argv)
+/* ---- the request ---- */
+void join_default_dir(const char *site, const char *dir, char *out, size_t size)
 {
-    struct args a;
-    struct err err = ERR_INIT;
-    char fallback[160];
-    bool already = false;
-    if (args_parse(&a, argc, argv, &err) < 0)
-        return cli_fail("join", &err);
-    if (a.positional_count != 1 || !args_value(&a, "--site") || !args_value(&a, "--token")) {
-        args_usage(&a, &err);
-        return cli_fail("join", &err);
+    snprintf(out, size, "%s%s", dir ? "" : "runs/join-", dir ? dir : site);
+}
+
+int join_find_site(const struct job_spec *spec, const char *site, unsigned *index, struct err *err)
+{
+    const char *names[SITES_MAX];
+    for (*index = 0; *index < spec->site_count; (*index)++) {
+        names[*index] = spec->sites[*index].name;
+        if (strcmp(names[*index], site) == 0)
+            return 0;
     }
-    struct joining j = {.address = a.positional[0], .site = args_value(&a, "--site"), .verb_dir = args_value(&a, "--dir"), .parent_pipe = {-1, -1}};
-    snprintf(fallback, sizeof fallback, "runs/join-%.100s", j.site);
-    j.verb_dir = j.verb_dir ? j.verb_dir : fallback;
+    const char *near = nearest_name(site, names, spec->site_count);
+    return err_set(err, ERR_NOT_FOUND, "the run has no site named '%s'%s%s%s", site, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+static int check_site(const struct join_request *q, struct err *err)
+{
+    unsigned index;
+    if (!q->job)
+        return 0;
+    TRY(join_find_site(&q->job->spec, q->site, &index, err));
+    return q->job->spec.sites[index].via == VIA_JOIN ? 0 : err_set(err, ERR_USAGE, "site '%s' is `via: %s`: the run starts it itself; a site that comes by token is "
+                                                                  "`via: join`", q->site, job_via_word(q->job->spec.sites[index].via));
+}
+
+/* All that the agent finds in the site's folder. */
+static int settle_in(struct joining *j, struct err *err)
+{
+    const struct join_request *q = j->q;
+    bool already = false;
+    char before[40];
+    TRY(check_site(q, err));
+    TRY(make_folders(j, err));
+    j->run = (struct opened_run){.supervisor_fd = -1, .lock_fd = -1};
+    if (!slurm_environment_read().inside)   /* there a start that Slurm has lost may live on: RUN/state/start ends it */
+        TRY(rundirs_lock_visit(&j->run, j->dir, err));
+    TRY(enrolled_already(j, &already, err));
+    if (!already)
+        TRY(enrol(j, q->token, err));
+    TRY(write_address(j, err));
+    if (q->job)
+        TRY(check_spec(j, q->job, err));
+    TRY(own_data(j, q->job, err));   /* again: it may have been wrong when the token was used */
+    snprintf(before, sizeof before, "mpirun -n %u", q->ranks);
+    TRY(rundirs_keep_command(j->dir, q->ranks ? before : "", q->argc, q->argv, err));
+    TRY(rundir_open(&j->run.run, j->dir, err));
+    return open_slurm(j, err);
+}
+
+/* What a person is told at the end, and the exit code. */
+static int tell_end(const struct joining *j)
+{
+    char command[RESUME_COMMAND_BYTES];
+    if (j->code != 0 && !j->interrupts && !slurm_run_signalled(j->slurm))
+        return verb_fail_with_words(j);
+    rundirs_resume_command(j->dir, command, sizeof command);
+    bool again = j->interrupts && !j->slurm;
+    fprintf(stderr, "site %s has left%s%s\n", j->site, again ? "; come again with: " : "", again ? command : "");
+    return 0;
+}
+
+int join_site(const struct join_request *q)
+{
+    struct err err = ERR_INIT;
+    struct joining j = {.q = q, .address = q->address, .site = q->site, .parent_pipe = {-1, -1}};
     snprintf(j.tls_address, sizeof j.tls_address, "tls:%.150s", j.address);
-    int rc = make_folders(&j, &err);
-    if (rc == 0)
-        rc = enrolled_already(&j, &already, &err);
-    if (rc == 0)
-        rc = already ? 0 : enrol(&j, args_value(&a, "--token"), &err);
-    if (rc == 0)
-        rc = write_address(&j, &err);
-    if (rc == 0)
-        rc = own_data(&j, &a, &err);   /* again: it may have been wrong when the token was used */
-    if (rc == 0)
-        rc = rundir_open(&j.run, j.dir, &err);
-    if (rc == 0)
-        rc = open_slurm(&j, &err);
+    if (settle_in(&j, &err) < 0)
+        return cli_fail(q->verb, &err);
+    fprintf(stderr, "site %s of job %s%s%s: this machine works for it now; Ctrl-C leaves in good order\n", j.site, j.run.run.job, j.job_name[0] ? ", " : "", j.job_name);
+    int rc = supervise(&j, &err);
+    rundirs_end_all(&j.run);
     if (rc < 0)
-        return cli_fail("join", &err);
-    fprintf(stderr, "site %s of job %s%s%s: this machine works for it now; Ctrl-C leaves in good order\n", j.site, j.run.job, j.job_name[0] ? ", " : "", j.job_name);
-    if (supervise(&j, &err) < 0)
-        return cli_fail("join", &err);
-    int code = 0;
-    if (j.code != 0 && !j.interrupts && !slurm_run_signalled(j.slurm))
-        code = verb_fail_with_words(&j);
-    else
-        fprintf(stderr, "site %s has left\n", j.site);
+        return cli_fail(q->verb, &err);
+    mpi_world_take_terminal();
+    int code = tell_end(&j);
     if (j.slurm)
         code = slurm_run_end(j.slurm, code == 0 && !slurm_run_signalled(j.slurm) ? "completed" : "", code);
     slurm_run_free(j.slurm);
@@ -365,20 +464,55 @@ int verb_join(int argc, char **argv)
     return code;
 }
 
+int verb_join(int argc, char **argv)
+{
+    struct args a;
+    struct err err = ERR_INIT;
+    if (args_parse(&a, argc, argv, &err) < 0)
+        return cli_fail("join", &err);
+    if (a.positional_count != 1 || !args_value(&a, "--site") || !args_value(&a, "--token")) {
+        args_usage(&a, &err);
+        return cli_fail("join", &err);
+    }
+    struct join_request q = {.verb = "join", .address = a.positional[0], .site = args_value(&a, "--site"), .token = args_value(&a, "--token"),
+                             .dir = args_value(&a, "--dir"), .args = &a, .argc = argc, .argv = argv};
+    return join_site(&q);
+}
+
+/* ---- the same by `viaduct run` ---- */
+int join_check_run(const struct args *a, struct err *err)
+{
+    if (!args_value(a, "--coordinator") && !args_value(a, "--token"))
+        return 0;
+    if (!args_value(a, "--coordinator") || !args_value(a, "--token") || !args_value(a, "--site"))
+        return err_set(err, ERR_USAGE, "a site of a run that lives elsewhere is named by all of --site NAME --coordinator HOST:PORT --token FILE");
+    if (args_value(a, "--resume") || args_value(a, "--worker"))
+        return err_set(err, ERR_USAGE, "%s is for the run itself; a site that comes again needs no other words than the first time",
+                       args_value(a, "--resume") ? "--resume" : "--worker");
+    return 0;
+}
+
+int join_run(const struct args *a, int argc, char **argv)
+{
+    const char *ranks = args_value(a, "--ranks");
+    struct job job;
+    memset(&job, 0, sizeof job);
+    struct join_request q = {.verb = "run", .address = args_value(a, "--coordinator"), .site = args_value(a, "--site"), .token = args_value(a, "--token"),
+                             .dir = args_value(a, "--dir"), .args = a, .job = &job, .ranks = ranks ? (unsigned)strtoul(ranks, NULL, 10) : 0, .argc = argc, .argv = argv};
+    int rc = cli_load_spec("run", &job, a->positional[0], a, true);
+    int code = rc < 0 ? err_exit_code(rc) : join_site(&q);
+    job_fini(&job);
+    return code;
+}
+
 /* ---- token, drain ---- */
 static int find_site(const char *run_dir, const char *site, struct job *job, unsigned *index, struct err *err)
 {
     char path[PATH_MAX];
-    const char *names[SITES_MAX];
     snprintf(path, sizeof path, "%s/spec.yaml", run_dir);
     TRY(job_load(job, path, NULL, 0, false, err));
-    for (*index = 0; *index < job->spec.site_count; (*index)++) {
-        names[*index] = job->spec.sites[*index].name;
-        if (strcmp(names[*index], site) == 0)
-            return job->spec.sites[*index].via == VIA_JOIN ? 0 : err_set(err, ERR_USAGE, "site '%s' is not `via: join`: it belongs to the run from its start", site);
-    }
-    const char *near = nearest_name(site, names, job->spec.site_count);
-    return err_set(err, ERR_NOT_FOUND, "the run has no site named '%s'%s%s%s", site, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    TRY(join_find_site(&job->spec, site, index, err));
+    return job->spec.sites[*index].via == VIA_JOIN ? 0 : err_set(err, ERR_USAGE, "site '%s' is not `via: join`: it belongs to the run from its start", site);
 }
 
 static int with_site(const char *verb, int argc, char **argv, int (*act)(const struct rundir *run, const struct job *job, unsigned site, struct err *err))

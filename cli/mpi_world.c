@@ -5,22 +5,19 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
-#include "cli/live.h"
+#include "cli/join.h"
+#include "cli/mpi_rank.h"
 #include "cli/rundirs.h"
-#include "worker/worker.h"
 
 #define GANG_WAIT_MS 90000            /* a resume may wait for the processes of the start before it */
-#define REPORT_WAIT_MS 600000
 #define ENV_MAX 256
 #define TERMINAL "VIADUCT_TERMINAL_FD"
 
@@ -37,9 +34,20 @@ struct world {
     pid_t supervisor;                 /* rank 0 only */
 };
 
-static void pause_ms(long ms)
+/* The world's size counts instead of the spec's `ranks`. */
+static int set_up_visit(struct world *w, struct err *err)
 {
-    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+    const struct job_spec *spec = &w->job.spec;
+    uint32_t ranks = w->mpi.ranks;
+    for (unsigned i = 0; i < spec->site_count; i++)
+        ranks += i == w->site_index ? 0 : spec->sites[i].ranks;
+    if (!w->run->site)
+        return err_set(err, ERR_USAGE, "which site of the run this world is, --site NAME says");
+    if (ranks > spec->lanes)
+        return err_set(err, ERR_USAGE, "%u ranks over all sites (%u in this MPI world) need at least as many lanes, and train.lanes is %u; start fewer ranks", ranks,
+                       w->mpi.ranks, spec->lanes);
+    join_default_dir(w->site, w->run->dir, w->dir, sizeof w->dir);
+    return 0;
 }
 
 static int set_up(struct world *w, struct err *err)
@@ -51,11 +59,14 @@ static int set_up(struct world *w, struct err *err)
         return err_set(err, ERR_USAGE, "mpirun gave this process no name of its world (PMIX_NAMESPACE)");
     if (w->run->own_worker)
         return err_set(err, ERR_USAGE, "--worker under mpirun is not done yet: start the run without mpirun, or train with the built-in worker");
-    while (w->site_index < spec->site_count && w->run->site && strcmp(spec->sites[w->site_index].name, w->run->site) != 0)
-        w->site_index++;
-    if (w->site_index == spec->site_count)
-        return err_set(err, ERR_USAGE, "the spec has no site named '%s'", w->run->site);
+    if (w->run->site)
+        TRY(join_find_site(spec, w->run->site, &w->site_index, err));
     w->site = spec->sites[w->site_index].name;
+    if (w->run->visiting)
+        return set_up_visit(w, err);
+    if (spec->sites[w->site_index].via == VIA_JOIN)
+        return err_set(err, ERR_USAGE, "site '%s' is `via: join`: it comes to a run that is there already, with --coordinator HOST:PORT --token FILE; "
+                       "name another site with --site", w->site);
     snprintf(w->dir, sizeof w->dir, "%s%s", w->run->dir ? "" : "runs/", w->run->dir ? w->run->dir : spec->name);
     return 0;
 }
@@ -103,12 +114,16 @@ void mpi_world_keep_terminal(void)
 
 static int start_supervisor(struct world *w, struct err *err)
 {
-    const char *args[72], *env[ENV_MAX + 3];
-    char sites[SITES_MAX * 256 + 16], external[160], world_name[200], terminal_fd[48], *emptied[ENV_MAX];
+    const char *args[72], *env[ENV_MAX + 4];
+    char sites[SITES_MAX * 256 + 16], external[160], world_name[200], world_process[80], terminal_fd[48], *emptied[ENV_MAX];
     unsigned n = 0, e = 0;
-    print_sites(w, sites, sizeof sites);
+    if (w->run->visiting)
+        snprintf(sites, sizeof sites, "--ranks=%u", w->mpi.ranks);
+    else
+        print_sites(w, sites, sizeof sites);
     snprintf(external, sizeof external, "--external-gang=%s", w->site);
     snprintf(world_name, sizeof world_name, "VIADUCT_WORLD=%s", w->name);
+    snprintf(world_process, sizeof world_process, "VIADUCT_WORLD_PROCESS=%d %llu", (int)getpid(), (unsigned long long)process_start_ticks(getpid()));
     for (int i = 0; i < w->run->argc && n < ARRAY_LEN(args) - 3; i++)
         args[n++] = w->run->argv[i];
     args[n++] = sites;
@@ -125,6 +140,7 @@ static int start_supervisor(struct world *w, struct err *err)
     int terminal = open_terminal();
     snprintf(terminal_fd, sizeof terminal_fd, TERMINAL "=%.0d", terminal > STDERR_FILENO ? terminal : 0);
     env[e++] = world_name;
+    env[e++] = world_process;
     env[e++] = terminal_fd;
     env[e] = NULL;
     struct launch what = {.argv = args, .env = env, .keep_fd = terminal, .own_session = true};
@@ -156,104 +172,44 @@ static int exit_code_of(int status)
 }
 
 /* *code: of a run that ended before the gang could begin, else -1. */
-static int wait_for_gang(struct world *w, unsigned *incarnation, int *code, struct err *err)
+static int wait_for_gang(const struct world *w, struct mpi_rank *r, int *code, struct err *err)
 {
+    int status, signo = -1;
     *code = -1;
-    for (uint64_t until = clock_now_ms() + GANG_WAIT_MS; clock_now_ms() < until; pause_ms(20)) {
-        int status;
-        if (invited(w, incarnation))
+    for (uint64_t until = clock_now_ms() + GANG_WAIT_MS; clock_now_ms() < until && signo != SIGTERM; signo = mpi_rank_wait(20)) {
+        if (invited(w, &r->incarnation) || mpi_rank_is_over(r, code))
             return 0;
         if (w->supervisor > 0 && waitpid(w->supervisor, &status, WNOHANG) == w->supervisor) {
             *code = exit_code_of(status);   /* it said why */
+            mpi_rank_say_over(r, *code);
             return 0;
         }
     }
+    if (w->supervisor > 0)
+        kill(w->supervisor, SIGINT);
+    if (signo == SIGTERM)
+        return err_set(err, ERR_TEMPORARY, "mpirun was told to end, or a rank died, before site '%s' was ready", w->site);
     return err_set(err, ERR_TEMPORARY, "site '%s' did not get ready within %d s; see %s/log", w->site, GANG_WAIT_MS / 1000, w->dir);
-}
-
-static int stay_for_report(const struct world *w)
-{
-    char status[32] = "";
-    int wait_status;
-    if (w->supervisor > 0)   /* it prints summary and report line itself */
-        return waitpid(w->supervisor, &wait_status, 0) == w->supervisor ? exit_code_of(wait_status) : 1;
-    for (uint64_t until = clock_now_ms() + REPORT_WAIT_MS; clock_now_ms() < until; pause_ms(100)) {
-        rundirs_status(w->dir, status, sizeof status);
-        if (*status && strcmp(status, "running") != 0)
-            break;
-    }
-    return strcmp(status, "completed") == 0 || strcmp(status, "stopped") == 0 ? 0 : 3;
-}
-
-/* mpirun ends the ranks that are left by SIGTERM, and a second later by SIGKILL: the first of them says what goes on with the run. */
-static void *await_term(void *arg)
-{
-    const struct world *w = arg;
-    char path[700], command[RESUME_COMMAND_BYTES];
-    sigset_t term;
-    int signo;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    while (sigwait(&term, &signo) != 0)
-        ;
-    snprintf(path, sizeof path, "%s/state/gang-told", w->dir);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    rundirs_resume_command(w->dir, command, sizeof command);
-    if (fd >= 0)
-        fprintf(stderr, "viaduct run: mpirun ends this world, as it does when a rank dies; go on with: %s\n", command);
-    signal(SIGTERM, SIG_DFL);
-    pthread_sigmask(SIG_UNBLOCK, &term, NULL);
-    raise(SIGTERM);
-    return NULL;
-}
-
-static void watch_term(struct world *w)
-{
-    pthread_t thread;
-    sigset_t term;
-    sigemptyset(&term);
-    sigaddset(&term, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &term, NULL);   /* before the library's threads are made: none of them takes it */
-    if (pthread_create(&thread, NULL, await_term, w) == 0)
-        pthread_detach(thread);
-    else
-        pthread_sigmask(SIG_UNBLOCK, &term, NULL);
-}
-
-static int be_a_rank(struct world *w, unsigned incarnation)
-{
-    watch_term(w);
-    char rank[16], number[16];
-    snprintf(rank, sizeof rank, "%u", w->mpi.rank);
-    snprintf(number, sizeof number, "%u", incarnation);
-    char *worker[] = {"worker", "--run", w->dir, "--site", (char *)w->site, "--rank", rank, "--incarnation", number, NULL};
-    setenv("VIADUCT_COLLECTIVES", "mpi", 1);
-    int code = worker_main(9, worker);
-    if (code == 0)
-        return stay_for_report(w);
-    if (code == err_exit_code(ERR_TEMPORARY)) {
-        char command[RESUME_COMMAND_BYTES];
-        rundirs_resume_command(w->dir, command, sizeof command);
-        fprintf(stderr, "viaduct run: the gang ended early; go on with: %s\n", command);
-    }
-    return code;
 }
 
 static int take_part(struct world *w, int *code, struct err *err)
 {
     bool completed = false;
-    unsigned incarnation = 0;
     TRY(set_up(w, err));
+    struct mpi_rank r = {.dir = w->dir, .site = w->site, .world = w->name, .rank = w->mpi.rank, .visiting = w->run->visiting};
     if (w->run->resume)
         TRY(rundirs_completed(w->dir, &w->job, &completed, err));
     *code = 0;
     if (completed && w->mpi.rank != 0)
         return 0;
-    if (w->mpi.rank == 0)
+    if (w->mpi.rank == 0) {
+        mpi_rank_clear(&r);
         TRY(start_supervisor(w, err));
-    TRY(wait_for_gang(w, &incarnation, code, err));
+    }
+    TRY(wait_for_gang(w, &r, code, err));
+    r.supervisor = w->supervisor;
     if (*code < 0)
-        *code = be_a_rank(w, incarnation);
+        *code = mpi_rank_run(&r);
     return 0;
 }
 
@@ -265,6 +221,7 @@ int mpi_world_run(struct mpi_environment mpi, const struct mpi_run *run)
     w->mpi = mpi;
     w->run = run;
     int code = 0, rc;
+    mpi_rank_prepare();
     if (mpi.rank == 0)   /* problems are told once */
         rc = cli_load_spec("run", &w->job, run->spec, run->args, true);
     else

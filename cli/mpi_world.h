@@ -1,4 +1,5 @@
-/* `mpirun -n N viaduct run SPEC`: each rank becomes a worker of one site's gang in place; rank 0 first starts a supervisor outside the MPI job. */
+/* `mpirun -n N viaduct run SPEC`: each rank becomes a worker of one site's gang; rank 0 first starts a supervisor outside the MPI job: of the whole run, or,
+ * with --coordinator, of this site of a run that lives elsewhere. */
 #ifndef VIADUCT_CLI_MPI_WORLD_H
 #define VIADUCT_CLI_MPI_WORLD_H
 
@@ -7,6 +8,7 @@
 
 struct mpi_run {                      /* what the command line said */
     const char *spec, *dir, *site;    /* dir, site: NULL when not given */
+    bool visiting;                    /* --coordinator: the run lives elsewhere, and this world joins it */
     bool resume, own_worker;
     const struct args *args;
     int argc;

@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "cli/cli.h"
+#include "cli/join.h"
 #include "cli/live.h"
 #include "cli/mpi_world.h"
 #include "cli/rundirs.h"
@@ -324,14 +325,19 @@ static int start_all(struct supervisor *s, const char *external_site, struct err
 }
 
 /* ---- before the start ---- */
-/* A site of `via: mpirun` has no ranks unless mpirun brings them. */
-static int check_sites(const struct job_spec *spec, const char *external_site, struct err *err)
+/* The gang of a site that is `via: mpirun` is launched by its agent with mpirun, unless mpirun started this run as that gang. */
+static int check_sites(const struct job_spec *spec, const struct args *a, struct err *err)
 {
+    const char *external = args_value(a, "--external-gang");
+    char path[512];
     for (unsigned i = 0; i < spec->site_count; i++) {
         const struct job_site *site = &spec->sites[i];
-        if (site->via == VIA_MPIRUN && !(external_site && strcmp(site->name, external_site) == 0))
-            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`: start the run with mpirun -n %u viaduct run SPEC --site %s, or make it `via: local`",
-                           site->name, site->ranks, site->name);
+        if (site->via != VIA_MPIRUN || (external && strcmp(site->name, external) == 0))
+            continue;
+        if (args_value(a, "--worker"))
+            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`: --worker with mpirun is not done yet; make it `via: local`", site->name);
+        if (slurm_find("mpirun", path, sizeof path, err) < 0)
+            return err_set(err, ERR_USAGE, "site '%s' is `via: mpirun`, and there is no mpirun on this host: apt-get install openmpi-bin, or make it `via: local`", site->name);
     }
     return 0;
 }
@@ -498,7 +504,7 @@ static int prepare(struct supervisor *s, const struct args *a, int *code, struct
     *code = -1;
     if (!args_value(a, "--external-gang"))   /* else the supervisor of an MPI world, which has used --site */
         TRY(check_site_option(&s->job.spec, args_value(a, "--site"), err));
-    TRY(check_sites(&s->job.spec, args_value(a, "--external-gang"), err));
+    TRY(check_sites(&s->job.spec, a, err));
     TRY(slurm_run_check(&s->job.spec, err));
     TRY(own_worker(args_value(a, "--worker"), err));
     if (resume)
@@ -566,12 +572,18 @@ int verb_run(int argc, char **argv)
         return cli_fail("run", &err);
     }
     struct mpi_environment world = mpi_environment_read();
+    if (join_check_run(&a, &err) < 0)
+        return world.rank == 0 ? cli_fail("run", &err) : err_exit_code(err.code);
+    bool visiting = args_value(&a, "--coordinator") != NULL;
     if (world.ranks) {
-        struct mpi_run run = {.spec = a.positional[0], .dir = args_value(&a, "--dir"), .site = args_value(&a, "--site"), .resume = args_value(&a, "--resume") != NULL,
-                              .own_worker = args_value(&a, "--worker") != NULL, .args = &a, .argc = argc, .argv = argv};
+        struct mpi_run run = {.spec = a.positional[0], .dir = args_value(&a, "--dir"), .site = args_value(&a, "--site"), .visiting = visiting,
+                              .resume = args_value(&a, "--resume") != NULL, .own_worker = args_value(&a, "--worker") != NULL, .args = &a, .argc = argc, .argv = argv};
         return mpi_world_run(world, &run);
     }
+    mpi_environment_forget();             /* of the world that a supervisor was started by */
     mpi_world_keep_terminal();
+    if (visiting)
+        return join_run(&a, argc, argv);
     struct supervisor *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int code = 0, rc = cli_load_spec("run", &s->job, a.positional[0], &a, true);

@@ -17,11 +17,11 @@
 
 #include "base/base.h"
 #include "ckpt/ckpt.h"
-#include "coordinator/coordinator.h"
 #include "net/net.h"
 
 #define DIR_MAX 480
 #define SUPERVISOR_MS 30000           /* one whose mpirun world died needs this long to see it and end */
+#define VISITOR_MS 8000               /* of a visiting site, that lost its world or was told to leave */
 #define LEFTOVER_MS 12000             /* children of a dead `viaduct run` end within 10 s by themselves */
 #define KILLED_MS 3000
 #define WATCH_MS 6000                 /* an owner beats each second */
@@ -170,6 +170,19 @@ static int take_locks(struct opened_run *o, const char *dir, bool resume, struct
         return in_use(dir, err);
     end_holders(o->lock_fd);
     return lock_within(o->lock_fd, KILLED_MS) ? 0 : in_use(dir, err);
+}
+
+int rundirs_lock_visit(struct opened_run *o, const char *dir, struct err *err)
+{
+    *o = (struct opened_run){.supervisor_fd = -1, .lock_fd = -1};
+    TRY(open_lock(dir, "supervisor", O_CLOEXEC, &o->supervisor_fd, err));
+    if (!lock_within(o->supervisor_fd, VISITOR_MS))
+        return err_set(err, ERR_CONFLICT, "%s is in use: this site has been started already; stop that first, or choose another --dir and another token", dir);
+    TRY(open_lock(dir, "lock", 0, &o->lock_fd, err));
+    if (lock_within(o->lock_fd, LEFTOVER_MS))
+        return 0;
+    end_holders(o->lock_fd);
+    return lock_within(o->lock_fd, KILLED_MS) ? 0 : err_set(err, ERR_CONFLICT, "%s is in use by processes that do not end", dir);
 }
 
 static void give_locks_back(struct opened_run *o)
@@ -494,88 +507,6 @@ int rundirs_hold(const char *dir, int *lock, struct err *err)
 }
 
 void rundirs_let_go(int lock) { close(lock); }
-
-/* ---- the line that resumes ---- */
-int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err)
-{
-    char text[PATH_MAX + 400];
-    snprintf(text, sizeof text, "%s\n%s\n", before, after);
-    return write_text(run->path, "state/resume", text, err);
-}
-
-/* One word of a shell's command line. */
-static size_t quote(char *out, size_t size, const char *word)
-{
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-+=:,@%";
-    size_t n = 0;
-    if (word[strspn(word, plain)] == '\0' && *word)
-        return (size_t)snprintf(out, size, "%s", word);
-    n += (size_t)snprintf(out, size, "'");
-    for (const char *p = word; *p && n + 6 < size; p++)
-        n += (size_t)snprintf(out + n, size - n, *p == '\'' ? "'\\''" : "%c", *p);
-    return n + (size_t)snprintf(out + n, size - n, "'");
-}
-
-static bool is_same_file(const char *path, const struct stat *st)
-{
-    struct stat found;
-    return stat(path, &found) == 0 && found.st_ino == st->st_ino && found.st_dev == st->st_dev && access(path, X_OK) == 0;
-}
-
-/* This program as a shell finds it: "viaduct" when PATH leads to it, else where it lies. */
-static void own_name(char out[PATH_MAX])
-{
-    char path[2 * PATH_MAX], *rest = getenv("PATH") ? strdup(getenv("PATH")) : NULL, *all = rest;
-    struct stat own;
-    ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 1);
-    out[MAX(n, (ssize_t)0)] = '\0';
-    bool known = n > 0 && stat("/proc/self/exe", &own) == 0, found = false;
-    for (char *part; known && !found && (part = strsep(&rest, ":"));) {
-        snprintf(path, sizeof path, "%s/viaduct", part);
-        found = is_same_file(path, &own);
-    }
-    free(all);
-    char *deleted = strstr(out, " (deleted)");   /* it was built anew meanwhile */
-    if (deleted)
-        *deleted = '\0';
-    if (!known || found)
-        snprintf(out, PATH_MAX, "viaduct");
-}
-
-void rundirs_resume_command(const char *dir, char *out, size_t size)
-{
-    char path[PATH_MAX + 64], word[2 * PATH_MAX], spec[2 * PATH_MAX + 64], own[PATH_MAX], program[2 * PATH_MAX], before[256] = "", after[PATH_MAX] = "";
-    snprintf(path, sizeof path, "%s/state/resume", dir);
-    FILE *f = fopen(path, "re");
-    if (f && fgets(before, sizeof before, f) && fgets(after, sizeof after, f))
-        before[strcspn(before, "\n")] = after[strcspn(after, "\n")] = '\0';
-    else
-        before[0] = after[0] = '\0';
-    if (f)
-        fclose(f);
-    snprintf(path, sizeof path, "%s/spec.yaml", dir);
-    quote(spec, sizeof spec, path);
-    quote(word, sizeof word, dir);
-    own_name(own);
-    quote(program, sizeof program, own);
-    snprintf(out, size, "%s%s%s run %s --resume --dir %s%s%s", before, *before ? " " : "", program, spec, word, *after ? " " : "", after);
-}
-
-void rundirs_print_resume(const char *dir, FILE *out)
-{
-    char command[RESUME_COMMAND_BYTES];
-    struct err err = ERR_INIT;
-    struct ckpt_found found;
-    rundirs_resume_command(dir, command, sizeof command);
-    fprintf(out, "go on with: %s\n", command);
-    int rc = coordinator_base(dir, &found, &err);
-    if (rc == 0)
-        fprintf(out, "  it begins after step %llu, from ckpt/%s/step-%08llu\n", (unsigned long long)found.step, found.site, (unsigned long long)found.step);
-    else if (rc == ERR_NOT_FOUND)
-        fprintf(out, "  it begins at step 1: no checkpoint was saved\n");
-    else
-        fprintf(out, "  it cannot begin yet: %s\n", err.text);
-}
 
 /* A server's certificate that names the host, and one for who scrapes it. */
 static int issue_for_metrics(const char *dir, const char *job, const char *listen, struct err *err)

@@ -31,6 +31,10 @@ int rundirs_hold(const char *dir, int *lock, struct err *err);
 void rundirs_let_go(int lock);
 /* What `run` leaves for the line that resumes it: words before and after `viaduct run ...`, "" for none. */
 int rundirs_keep_words(const struct rundir *run, const char *before, const char *after, struct err *err);
+/* The same for a site of a run that lives elsewhere: its line is the one that it was started with. */
+int rundirs_keep_command(const char *dir, const char *before, int argc, char **argv, struct err *err);
+/* Locks the folder of such a site for one process at a time (ERR_CONFLICT), once the processes of an earlier one are gone; nothing in it changes. */
+int rundirs_lock_visit(struct opened_run *o, const char *dir, struct err *err);
 /* The command that goes on with DIR, and below it where that begins: one line each. Nothing when no resume can help. */
 void rundirs_print_resume(const char *dir, FILE *out);
 /* The command alone. It names this program as a shell finds it, and the run's own spec.yaml: overrides of the first start are in it. */

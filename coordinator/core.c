@@ -187,7 +187,8 @@ static bool gangs_finished(const struct core *c)
 {
     for (unsigned i = 0; i < c->view.site_count; i++) {
         uint64_t linked = c->gang[i].linked & ~c->gang[i].finished;
-        if (c->view.gang[i].wanted && linked)
+        bool works = c->view.gang[i].lanes.lo < c->view.gang[i].lanes.hi;   /* one without lanes may pull nothing */
+        if (c->view.gang[i].wanted && works && linked)
             return false;
     }
     return true;
@@ -445,14 +446,23 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         g->heard_ms[m->who.index] = now_ms;
         if (c->plan.rounds && m->version >= c->plan.rounds)
             g->finished |= 1ull << m->who.index;
-        if (m->version + WARM_ROUNDS >= c->round)
-            g->warm |= 1ull << m->who.index;
-        gang_unpark(c, m->who.site);
     } else if (is_head(&m->who)) {
         c->agent[m->who.site].heard_ms = now_ms;
         c->agent[m->who.site].joined |= RULE_REBEAT;      /* silent for longer than its lease, but its link held */
         if (!c->agent[m->who.site].sent_away)
             site_arrived(c, out, m->who.site);
+    }
+    settle(c, out);
+}
+
+void core_on_ready(struct core *c, uint64_t now_ms, const struct msg_ready *m, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (rank_is(c, &m->who)) {
+        struct gang_state *g = &c->gang[m->who.site];
+        g->ready |= 1ull << m->who.index;
+        if (!g->ready_ms && __builtin_popcountll(g->ready) >= (int)c->next.gang[m->who.site].ranks)
+            g->ready_ms = c->now_ms;
     }
     settle(c, out);
 }
@@ -534,6 +544,14 @@ void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out)
     bool saved = c->round > c->ring_first && c->ring[(c->round - 1) % RING_ROUNDS].record.flags & RECORD_CHECKPOINT;
     c->stop_step = saved ? c->round : UINT64_MAX;
     rounds_commit(c, out);
+    settle(c, out);
+}
+
+void core_on_brings(struct core *c, uint64_t now_ms, uint8_t site, uint16_t ranks, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (!core_over(c) && site < c->next.site_count)
+        site_brings(c, out, site, ranks);
     settle(c, out);
 }
 

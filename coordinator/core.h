@@ -104,6 +104,7 @@ void core_on_gone(struct core *c, uint64_t now_ms, struct process_id who, struct
 void core_on_exited(struct core *c, uint64_t now_ms, const struct msg_exited *m, struct core_out *out); /* from the agent: dead at once */
 void core_on_leave(struct core *c, uint64_t now_ms, const struct msg_leave *m, struct core_out *out);   /* an orderly end: a worker after the last version */
 void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbeat *m, struct core_out *out);
+void core_on_ready(struct core *c, uint64_t now_ms, const struct msg_ready *m, struct core_out *out);         /* a rank without lanes reaches all primaries */
 /* norms2: m->norm_count doubles of the shard's blocks in block-id order; block_first is implied by the shard map. bins: m->bin_count counts. */
 void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, const uint32_t *bins,
                       struct core_out *out);
@@ -113,6 +114,7 @@ void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct c
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out);
 void core_on_stop(struct core *c, uint64_t now_ms, struct core_out *out);                              /* a person asked: checkpoint, then stop */
 void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);            /* another machine is that site from now on */
+void core_on_brings(struct core *c, uint64_t now_ms, uint8_t site, uint16_t ranks, struct core_out *out);   /* before its agent joins; 0: as planned */
 void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out);               /* a visiting site leaves: lanes and copies first */
 void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);                              /* every 100 ms or so */
 

@@ -161,7 +161,7 @@ static int has_begun(struct shell *s, struct err *err)
 static int listen_all(struct shell *s, struct err *err)
 {
     char address[ADDRESS_LIMIT], path[700];
-    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_TIMES, .who = {.role = ROLE_COORDINATOR}};
+    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_TIMES | FEATURE_BRINGS | FEATURE_READY, .who = {.role = ROLE_COORDINATOR}};
     snprintf(s->hello.job, sizeof s->hello.job, "%s", s->run.job);
     snprintf(s->hello.build, sizeof s->hello.build, "%s", VIADUCT_VERSION);
     snprintf(address, sizeof address, "unix:%s/c", s->run.sockets);

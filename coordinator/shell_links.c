@@ -162,6 +162,10 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
         return err.code == ERR_JOB;
     }
     admit(s, me, m);
+    if (m->who.role == ROLE_AGENT) {
+        core_on_brings(s->core, loop_now_ms(s->loop), m->who.site, me->brings, s->out);
+        shell_run(s);
+    }
     core_on_join(s->core, loop_now_ms(s->loop), m, s->out);
     return true;
 }
@@ -276,6 +280,11 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
         if (me->who.role != ROLE_WORKER && me->who.role != ROLE_PS)
             return "tells the times of steps it has no part in";
         shell_metrics_times(s, m);
+        return NULL;
+    case MSG_READY:
+        if (!shell_same(((struct msg_ready *)m)->who, me->who))
+            return "is ready for another";
+        core_on_ready(s->core, now, m, s->out);
         return NULL;
     case MSG_FAILED: on_failed(s, me, m); return NULL;
     case MSG_EXITED:
@@ -420,6 +429,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         stop(s, me);
     else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
         enrol(s, link, m);
+    else if (type == MSG_BRINGS && me->who.role == ROLE_AGENT)
+        me->brings = ((const struct msg_brings *)m)->ranks;
     else if (type == MSG_DRAIN && !s->ending)
         drain(s, me, m);
     else if (!s->ending)

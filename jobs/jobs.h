@@ -166,6 +166,10 @@ void job_init_print(FILE *out, const struct job_init *what);
  * key with old and new value. */
 int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
 
+/* Whether a spec given at a site that joins says what the run's says: ERR_USAGE naming the key with both values. Where the data lies, how the coordinator is
+ * reached and how many ranks that site has may differ. */
+int job_agree(const struct job *run, const struct job *here, const char *site, struct err *err);
+
 /* Steps of phase train and of phase prune (0: none), and learning rates of a step of each (0-based in its phase; schedule and warm-up as in the contract), for
  * a training set of `samples`. Pure. */
 uint64_t job_steps(const struct job_spec *spec, uint64_t samples);

@@ -10,7 +10,6 @@
 #include "jobs/keys.h"
 #include "jobs/tree.h"
 
-#define SPEC_ARENA_BYTES ((size_t)24 << 20)
 
 /* ---- scalars (YAML 1.2 core schema) ---- */
 bool scalar_number(const struct tree *t, double *out)

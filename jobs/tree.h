@@ -5,6 +5,7 @@
 #include "jobs/jobs.h"
 
 #define TREE_BYTES_MAX (1u << 20)
+#define SPEC_ARENA_BYTES ((size_t)24 << 20)
 #define TREE_NODES_MAX 10000
 #define TREE_DEPTH_MAX 32
 #define TREE_ITEMS_MAX 512

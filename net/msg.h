@@ -113,6 +113,8 @@ enum msg_type {
     MSG_ENROL, MSG_ENROLLED, MSG_DRAIN,
     MSG_GANG, MSG_INSITE,
     MSG_TIMES,
+    MSG_BRINGS,
+    MSG_READY,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -256,6 +258,7 @@ struct msg_leave { struct process_id who; };      /* an orderly end: not a death
 struct msg_status { uint8_t what; };              /* cli -> coordinator: 0 */
 struct msg_enrol { char site[64], secret[80]; };  /* role join -> coordinator: a token's secret, good once */
 struct msg_enrolled { char name[128]; };          /* the job's name; payload: the files of a run directory for that site, see coordinator/enrol.c */
+struct msg_brings { uint16_t ranks; };           /* agent of a visiting site -> coordinator, before JOIN: its gang is an MPI world of this size (FEATURE_BRINGS) */
 struct msg_drain { uint8_t site; };               /* agent of a visiting site, or cli -> coordinator: it leaves */
 struct msg_statusreply { uint8_t phase; };        /* payload: one JSON object, see report/ */
 
@@ -285,7 +288,10 @@ enum time_part { TIME_COMPUTE, TIME_INSIDE, TIME_BETWEEN, TIME_DATA, TIME_CHECKP
 struct step_times { uint64_t round; float seconds[TIME_PARTS]; };      /* -1: not measured here */
 struct msg_times { uint32_t generation; uint8_t count; struct step_times step[TIMES_LIMIT]; };
 
-enum feature { FEATURE_TIMES = 1 };
+/* A rank without lanes says that its links to all primaries are open. Likewise only to a coordinator that has FEATURE_READY. */
+struct msg_ready { struct process_id who; };
+
+enum feature { FEATURE_TIMES = 1, FEATURE_BRINGS = 2, FEATURE_READY = 4 };
 struct msg_hello {
     uint16_t version_min, version_max;
     uint64_t features;         /* bits of enum feature that this end understands */
@@ -323,11 +329,13 @@ void code_leave(struct codec *c, struct msg_leave *m);
 void code_enrol(struct codec *c, struct msg_enrol *m);
 void code_enrolled(struct codec *c, struct msg_enrolled *m);
 void code_drain(struct codec *c, struct msg_drain *m);
+void code_brings(struct codec *c, struct msg_brings *m);
 void code_status(struct codec *c, struct msg_status *m);
 void code_statusreply(struct codec *c, struct msg_statusreply *m);
 void code_gang(struct codec *c, struct msg_gang *m);
 void code_insite(struct codec *c, struct msg_insite *m);
 void code_times(struct codec *c, struct msg_times *m);
+void code_ready(struct codec *c, struct msg_ready *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

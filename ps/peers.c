@@ -160,9 +160,19 @@ bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_
     return false;
 }
 
+bool ps_peers_linked(const struct ps_peers *p, uint8_t slot) { return slot < SLOTS_LIMIT && p->peer[slot].open; }
+
+uint64_t ps_peers_received(const struct ps_peers *p, uint8_t slot)
+{
+    uint64_t sent, received = 0;
+    if (ps_peers_linked(p, slot))
+        link_traffic(p->peer[slot].link, &sent, &received);
+    return received;
+}
+
 size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot)
 {
-    return slot < SLOTS_LIMIT && p->peer[slot].open ? link_queued(p->peer[slot].link) : 0;
+    return slot < SLOTS_LIMIT && p->peer[slot].open ? link_under_way(p->peer[slot].link) : 0;
 }
 
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p)

@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+extern char **environ;
 
 static void child(const struct launch *what, const char *program, int report_fd)
 {
@@ -20,6 +23,8 @@ static void child(const struct launch *what, const char *program, int report_fd)
         signal(SIGTERM, SIG_IGN);
     if (what->own_session)
         setsid();
+    if (what->dies_with_us)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     int in = open("/dev/null", O_RDONLY);
     int out = what->output_path ? open(what->output_path, O_WRONLY | O_CREAT | O_APPEND, 0644) : -1;
     bool ready = in >= 0 && dup2(in, STDIN_FILENO) >= 0 && (!what->output_path || (out >= 0 && dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0));
@@ -135,4 +140,20 @@ struct mpi_environment mpi_environment_read(void)
         return (struct mpi_environment){0};
     number_of("OMPI_COMM_WORLD_LOCAL_RANK", &m.local_rank);
     return m;
+}
+
+void mpi_environment_forget(void)
+{
+    static const char *const told[] = {"PMIX_", "OMPI_COMM_WORLD_", "OMPI_MCA_orte_", "OMPI_MCA_ess", "OMPI_MCA_pmix=", "OMPI_MCA_mpi_oversubscribe=",
+                                       "OMPI_MCA_shmem_RUNTIME", "OMPI_MCA_initial_wdir", "OMPI_APP_CTX", "OMPI_UNIVERSE_SIZE", "OMPI_NUM_APP_CTX",
+                                       "OMPI_FIRST_RANKS", "OMPI_FILE_LOCATION", "OMPI_COMMAND", "OMPI_ARGV"};
+    for (char **v = environ; *v;) {
+        char name[256];
+        unsigned i = 0;
+        while (i < sizeof told / sizeof *told && strncmp(*v, told[i], strlen(told[i])) != 0)
+            i++;
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(*v, "="), *v);
+        if (i == sizeof told / sizeof *told || unsetenv(name) < 0)
+            v++;
+    }
 }

@@ -18,6 +18,7 @@ struct launch {                       /* one process */
     int keep_fd;                      /* stays open in the child at the same number; -1: none */
     bool ignore_term;                 /* SIGTERM is ignored from the start: whoever launched it decides when it ends */
     bool own_session;                 /* setsid: out of the terminal's and mpirun's process group */
+    bool dies_with_us;                /* SIGKILL when the thread that launched it ends, however it ends */
 };
 /* fork and exec; exec failures come back as an error here, not as a dead child. */
 int launch_local(const struct launch *what, pid_t *pid, struct err *err);
@@ -31,6 +32,8 @@ void last_line_of(const char *path, char *out, size_t size);
 /* The world that mpirun put this process into; ranks = 0 when there is none. */
 struct mpi_environment { unsigned rank, ranks, local_rank; };
 struct mpi_environment mpi_environment_read(void);
+/* What mpirun told this process is not for those that it starts outside of that world; what a person set (OMPI_MCA_btl_..., ...) is. */
+void mpi_environment_forget(void);
 
 /* ---- Slurm: script and steps (render.c) ---- */
 struct slurm_script {

@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "base/base.h"
 #include "client/viaduct.h"
+#include "slurm/slurm.h"
 #include "worker/pool.h"
 #include "worker/worker.h"
 
@@ -211,6 +213,11 @@ static int parse(struct rank *r, int argc, char **argv, struct err *err)
             r->index = strtol(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--incarnation") == 0)
             r->incarnation = strtol(argv[i + 1], NULL, 10);
+    }
+    struct mpi_environment mpi = mpi_environment_read();
+    if (r->index < 0 && mpi.ranks) {      /* mpirun started this process, and no rank outlives it */
+        r->index = mpi.rank;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     }
     if (!r->run || !r->site || r->index < 0 || r->incarnation < 0)
         return err_set(err, ERR_USAGE, "--run, --site, --rank and --incarnation are needed; agents start this process by themselves");

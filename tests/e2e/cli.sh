@@ -20,7 +20,7 @@ run 2 "verbs:" ./viaduct
 run 2 "did you mean 'validate'?" ./viaduct valdate
 run 0 "examples:" ./viaduct bench --help
 run 2 "unknown option '--jsno'; did you mean '--json'?" ./viaduct validate $demo --jsno
-run 2 "this verb knows --dir, --resume, --site, --worker" ./viaduct run $demo --foreign-gang
+run 2 "this verb knows --dir, --resume, --site, --coordinator, --token, --worker" ./viaduct run $demo --foreign-gang
 ! grep -q external "$work/out"; ok $? "an option between its own processes is not offered"
 for word in "ls RUN" "show CKPT" "verify CKPT|RUN" "--json" "RUN/ckpt/SITE/step-"; do run 0 "$word" ./viaduct ckpt --help; done
 for target in all clean help test demo sim sim-rules; do run 0 "$target " make --no-print-directory help; done

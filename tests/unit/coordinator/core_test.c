@@ -18,18 +18,87 @@ static void test_who_arrives_again_holds_nothing(void **state)
     core_on_drain(c, 3, 1, out);
     keep_log();
     assert_false(v->gang[1].wanted);
-    join(c, 4, ROLE_PS, 1, 1, v->slot[1].instance);
-    assert_int_equal(v->shard[0].copy[1].role, COPY_COPYING);
-    struct msg_prepared *m = calloc(1, sizeof *m);
-    *m = (struct msg_prepared){.view = v->number, .generation = v->generation, .complete_mask = 2};
-    core_on_prepared(c, 5, primary(c, 0), m, NULL, NULL, out);
-    keep_log();
-    free(m);
-    assert_int_equal(v->shard[0].copy[1].role, COPY_SYNC);
+    uint32_t instance = v->slot[1].instance;
+    join(c, 4, ROLE_PS, 1, 1, instance);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
     join(c, 6, ROLE_AGENT, 1, 0, 0);
+    assert_int_equal(v->slot[1].instance, instance + 1);
     assert_true(v->gang[1].wanted);
     assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
     assert_int_equal(v->shard[0].copy[0].role, COPY_PRIMARY);
+}
+
+/* A report of the only shard with the lanes that each site has, at once. */
+static void round_with(struct core *c, uint64_t now, uint64_t round, unsigned names)
+{
+    const struct name halves[2] = {{{0, 2}, 1}, {{2, 4}, 1}}, whole = {{0, 4}, 1};
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    double norm = 1;
+    *m = (struct msg_prepared){.view = core_view(c)->number, .generation = core_view(c)->generation, .version = round, .name_count = (uint16_t)names,
+                               .cover_count = (uint16_t)names, .norm_count = 1, .totals = {.samples = round % 3 == 2 ? 4 : 8}};
+    memcpy(m->name, names == 1 ? &whole : halves, names * sizeof whole);
+    memcpy(m->cover, m->name, names * sizeof whole);
+    core_on_prepared(c, now, primary(c, 0), m, &norm, NULL, out);
+    keep_log();
+    assert_non_null(find(CORE_COMMITTED));
+    free(m);
+}
+
+/* Lanes when its ranks reach the shards; copies when a round with its lanes was short. */
+static struct core *a_visitor_arrives(void)
+{
+    config.visiting = 2;
+    config.steps = 8;
+    config.plan.shard_count = 1;
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    round_with(c, 10, 0, 1);
+    join(c, 11, ROLE_AGENT, 1, 0, 0);
+    join(c, 12, ROLE_PS, 1, 1, v->slot[1].instance);
+    join(c, 13, ROLE_WORKER, 1, 0, v->gang[1].incarnation);
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    struct msg_ready ready = {.who = {ROLE_WORKER, 1, 0, v->gang[1].incarnation}};
+    core_on_ready(c, 14, &ready, out);
+    keep_log();
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    round_with(c, 20, 1, 1);
+    assert_int_equal(v->gang[0].lanes.hi, 2);
+    assert_int_equal(v->gang[1].lanes.hi, 4);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
+    return c;
+}
+
+static void test_a_visitor_contributes_before_it_holds_copies(void **state)
+{
+    (void)state;
+    struct core *c = a_visitor_arrives();
+    round_with(c, 500, 2, 2);
+    assert_int_equal(core_view(c)->shard[0].copy[1].role, COPY_COPYING);
+}
+
+static void test_a_visitor_behind_a_slow_link_holds_no_copies(void **state)
+{
+    (void)state;
+    struct core *c = a_visitor_arrives();
+    round_with(c, 5000, 2, 2);
+    assert_int_equal(core_view(c)->shard[0].copy[1].role, COPY_NONE);
+    round_with(c, 5500, 3, 2);                            /* the link is better now */
+    assert_int_equal(core_view(c)->shard[0].copy[1].role, COPY_COPYING);
+}
+
+/* It has no slot there that would be vacated. */
+static void test_a_visitor_without_shards_is_launched_at_once(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = config.plan.slot_count = 1;
+    struct core *c = start();
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 2, ROLE_AGENT, 1, 0, 0);
+    assert_true(core_view(c)->gang[1].wanted);
 }
 
 static void visitor_fails(struct core *c, uint64_t now, bool other_data)
@@ -69,6 +138,64 @@ static void test_a_visitor_that_fails_is_sent_away(void **state)
     struct msg_failed m = {.who = {ROLE_PS, 0, 0, 1}, .text = "its disk is full"};
     core_on_failed(c, 6, &m, out);
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "disk is full"));
+}
+
+/* The agent of a visiting site, with so many ranks. */
+static void arrive(struct core *c, uint64_t now, uint16_t ranks)
+{
+    core_on_brings(c, now, 1, ranks, out);
+    keep_log();
+    join(c, now, ROLE_AGENT, 1, 0, 0);
+}
+
+/* Its ranks join and reach the shards, and a round is committed. */
+static void get_ready(struct core *c, uint64_t now, uint64_t round)
+{
+    const struct view_gang *g = &core_view(c)->gang[1];
+    for (uint16_t r = 0; r < g->ranks; r++) {
+        struct msg_ready ready = {.who = {ROLE_WORKER, 1, r, g->incarnation}};
+        join(c, now, ROLE_WORKER, 1, r, g->incarnation);
+        core_on_ready(c, now, &ready, out);
+        keep_log();
+    }
+    round_with(c, now, round, 1);
+}
+
+static void test_a_visitor_brings_its_own_number_of_ranks(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = 1;
+    config.plan.lanes = 8;
+    config.gang[0].lanes = (struct lane_range){0, 4};
+    config.gang[1].lanes = (struct lane_range){4, 8};
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    arrive(c, 2, 3);
+    assert_int_equal(v->gang[1].ranks, 3);
+    get_ready(c, 3, 0);
+    assert_int_equal(v->gang[0].lanes.hi, 2);             /* one rank of four */
+    assert_int_equal(v->gang[1].lanes.lo, 2);
+    uint32_t incarnation = v->gang[1].incarnation;
+    arrive(c, 4, 3);                                      /* its agent was started again */
+    assert_int_equal(v->gang[1].incarnation, incarnation);
+    arrive(c, 5, 1);                                      /* another world, before anybody missed the first */
+    assert_true(v->gang[1].wanted && v->gang[1].incarnation > incarnation);
+    assert_int_equal(v->gang[1].ranks, 1);
+    get_ready(c, 6, 1);
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    core_on_brings(c, 7, 1, 8, out);                      /* nine ranks, eight lanes */
+    keep_log();
+    assert_non_null(find(CORE_SEND_STOP));
+    join(c, 7, ROLE_AGENT, 1, 0, 0);
+    assert_false(v->gang[1].wanted);
+    assert_int_equal(v->gang[0].lanes.hi, 8);
+    arrive(c, 8, 0);                                      /* as the spec says */
+    assert_true(v->gang[1].wanted);
+    assert_int_equal(v->gang[1].ranks, 1);
 }
 
 static void test_start_places_each_shard_at_both_sites(void **state)
@@ -721,7 +848,11 @@ static void test_a_record_of_an_older_generation_completes_no_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_visitor_brings_its_own_number_of_ranks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown), cmocka_unit_test_setup_teardown(test_who_arrives_again_holds_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_contributes_before_it_holds_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_behind_a_slow_link_holds_no_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_without_shards_is_launched_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_that_fails_is_sent_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_worker_fills_the_plan_and_others_must_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_round_commits_when_every_shard_is_prepared, setup, teardown),

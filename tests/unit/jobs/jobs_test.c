@@ -273,6 +273,31 @@ static void test_resume_keeps_what_it_must(void **state)
     job_fini(&a);
 }
 
+/* What a site that joins was given, against the run's spec. */
+static void test_a_joining_site_agrees_but_for_its_own(void **state)
+{
+    (void)state;
+    static struct job run, here;
+    static const struct { const char *change, *said; } cases[] = {
+        {"data.train.images=/elsewhere/images", NULL}, {"train.seed=9", "train.seed is "}, {"train.optimizer.lr=0.5", "train.optimizer.lr is "},
+        {"export=null", "export is "}, {"sites=[{name: a, via: local, ranks: 2, ps_shards: 1}, {name: b, via: local, ranks: 1, ps_shards: 1}]", "sites[0].ranks is 1 in the run and 2 here"},
+        {"sites=[{name: a, via: local, ranks: 1, ps_shards: 1}, {name: b, via: local, ranks: 3, ps_shards: 1}]", NULL},
+        {"sites=[{name: a, via: local, ranks: 1}]", "sites[0].ps_shards is 1 in the run and 0 here"}};
+    static const char *const sites = "sites=[{name: a, via: local, ranks: 1, ps_shards: 1}, {name: b, via: local, ranks: 1, ps_shards: 1}]";
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *changed[] = {sites, cases[i].change};
+        struct err e = ERR_INIT;
+        assert_ok(job_load_text(&run, "run", good, sizeof good - 1, &sites, 1, false, &e));
+        assert_ok(job_load_text(&here, "here", good, sizeof good - 1, changed, 2, false, &e));
+        int rc = job_agree(&run, &here, "b", &e);
+        assert_int_equal(rc, cases[i].said ? ERR_USAGE : 0);
+        if (cases[i].said && !strstr(e.text, cases[i].said))
+            fail_msg("%s: %s", cases[i].change, e.text);
+        job_fini(&run);
+        job_fini(&here);
+    }
+}
+
 static void test_rates_and_steps(void **state)
 {
     (void)state;
@@ -326,6 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_diagnostics), cmocka_unit_test(test_defaults), cmocka_unit_test(test_export), cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_resolved_text_loads_to_the_same), cmocka_unit_test(test_slurm_sites), cmocka_unit_test(test_nodes), cmocka_unit_test(test_resume_keeps_what_it_must), cmocka_unit_test(test_rates_and_steps),
+        cmocka_unit_test(test_a_joining_site_agrees_but_for_its_own),
         cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests_name("jobs", tests, NULL, NULL);
