@@ -243,8 +243,10 @@ static enum state probe_slurm(struct look *l)
     unsigned year = 0, month = 0;
     struct err err = ERR_INIT;
     if (slurm_command((const char *const[]){"sbatch", "--version", NULL}, COMMAND_MS, text, sizeof text, &err) < 0) {
-        FOUND(l, "%.200s", err.code == ERR_NOT_FOUND ? "no sbatch on the PATH" : err.text);   /* without a slurm.conf it does not even tell its version */
-        return err.code == ERR_NOT_FOUND ? MISSING : OK;
+        if (err.code == ERR_NOT_FOUND)
+            return FOUND(l, "no sbatch on the PATH"), MISSING;
+        FOUND(l, "found; its version is not known: %.150s", err.text);   /* without a slurm.conf it does not even tell that */
+        return OK;
     }
     text[strcspn(text, "\n")] = '\0';
     FOUND(l, "%.200s", text);

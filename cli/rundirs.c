@@ -360,6 +360,25 @@ static int check_pruning(const char *dir, const struct job_spec *old, const stru
                    old->steps ? (double)old->steps : old->epochs, now->steps ? (double)now->steps : now->epochs, (unsigned long long)trains + 1);
 }
 
+/* The coordinator asks this of the checkpoint that it starts from, but only when report and spec of what was trained are replaced already. */
+static int check_trained(const char *dir, const struct job_spec *now, struct err *err)
+{
+    char path[2 * PATH_MAX];
+    struct ckpt_manifest m;
+    struct err none = ERR_INIT;
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    const char *last = json_string_value(json_object_get(json_object_get(report, "checkpoint"), "path"));
+    snprintf(path, sizeof path, "%s/%s", dir, last ? last : "");
+    int rc = 0;
+    if (last && ckpt_open(&fs_real, path, &m, &none) == 0) {
+        rc = job_resume_trained(now, m.meta.step, strcmp(m.meta.phase, phase_name(PHASE_PRUNE)) == 0, m.meta.samples_per_pass, err);
+        ckpt_manifest_fini(&m);
+    }
+    json_decref(report);
+    return rc;
+}
+
 static int check_resume(const char *dir, const struct job *job, struct err *err)
 {
     struct job *old = calloc(1, sizeof *old);
@@ -369,6 +388,8 @@ static int check_resume(const char *dir, const struct job *job, struct err *err)
         rc = check_pruning(dir, &old->spec, &job->spec, err);
     job_fini(old);
     free(old);
+    if (rc == 0)
+        rc = check_trained(dir, &job->spec, err);
     return rc < 0 ? rc : check_checkpoints(dir, err);
 }
 

@@ -425,7 +425,7 @@ void core_on_exited(struct core *c, uint64_t now_ms, const struct msg_exited *m,
     } else if (slot_is(c, &m->who)) {
         slot_died(c, out, m->who.index, true, m->text[0] ? m->text : "its process ended");
     } else if (rank_is(c, &m->who)) {
-        bool orderly = (m->code == 0 && m->signal <= 0 && c->round >= c->plan.rounds) || !gang_needed(c);
+        bool orderly = (m->code == 0 && m->signal <= 0 && c->plan.rounds && c->round >= c->plan.rounds) || !gang_needed(c);
         if (orderly) {
             c->gang[m->who.site].finished |= 1ull << m->who.index;
             unlink_process(c, &m->who);

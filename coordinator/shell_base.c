@@ -107,20 +107,6 @@ static void start_from(struct shell *s, const struct ckpt_found *found, const st
     shell_event(s, "resumed", "coordinator", meta->step, "from %s", s->report.checkpoint_path);
 }
 
-static int check_steps(const struct shell *s, const struct ckpt_meta *m, struct err *err)
-{
-    uint64_t steps = job_steps(&s->job.spec, m->samples_per_pass), prunes = job_prune_steps(&s->job.spec, m->samples_per_pass);
-    bool pruned = strcmp(m->phase, phase_name(PHASE_PRUNE)) == 0;
-    if (pruned ? m->step > steps && m->step <= steps + prunes : m->step <= steps)
-        return 0;
-    if (pruned)
-        return err_set(err, ERR_USAGE, "the newest checkpoint, of step %llu, is of phase prune, and by the spec pruning takes steps %llu to %llu: resume it with the "
-                       "train.steps or train.epochs and the export.prune that it had", (unsigned long long)m->step, (unsigned long long)steps + 1,
-                       (unsigned long long)(steps + prunes));
-    return err_set(err, ERR_USAGE, "the run has trained %llu steps already, the spec asks for %llu: resume it with train.steps=%llu or more",
-                   (unsigned long long)m->step, (unsigned long long)steps, (unsigned long long)m->step);
-}
-
 /* The newest that verifies and that the log has not taken back. */
 static int find_newest(struct finding *f, const char *run_dir, char root[700], struct ckpt_found *out, struct ckpt_manifest *m, struct err *err)
 {
@@ -166,7 +152,7 @@ static int find(struct finding *f, struct err *err)
     if (rc == ERR_NOT_FOUND)
         return 0;
     TRY(rc);
-    rc = check_steps(s, &m.meta, err);
+    rc = job_resume_trained(&s->job.spec, m.meta.step, strcmp(m.meta.phase, phase_name(PHASE_PRUNE)) == 0, m.meta.samples_per_pass, err);
     if (rc == 0)
         start_from(s, &found, &m.meta);
     ckpt_manifest_fini(&m);

@@ -165,6 +165,8 @@ void job_init_print(FILE *out, const struct job_init *what);
 /* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
  * key with old and new value. */
 int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
+/* Whether the spec's steps hold a checkpoint of that step, of phase prune or of phase train; ERR_USAGE with both numbers. */
+int job_resume_trained(const struct job_spec *spec, uint64_t step, bool pruned, uint64_t samples, struct err *err);
 
 /* Whether a spec given at a site that joins says what the run's says: ERR_USAGE naming the key with both values. Where the data lies, how the coordinator is
  * reached and how many ranks that site has may differ. */

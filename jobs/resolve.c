@@ -277,3 +277,16 @@ int job_resume_check(const struct job_spec *a, const struct job_spec *b, struct 
     SAME(optimizer.clip, "train.optimizer.clip", "%g", double);
     return 0;
 }
+
+int job_resume_trained(const struct job_spec *spec, uint64_t step, bool pruned, uint64_t samples, struct err *err)
+{
+    uint64_t steps = job_steps(spec, samples), prunes = job_prune_steps(spec, samples);
+    if (pruned ? step > steps && step <= steps + prunes : step <= steps)
+        return 0;
+    if (pruned)
+        return err_set(err, ERR_USAGE, "the newest checkpoint, of step %llu, is of phase prune, and by the spec pruning takes steps %llu to %llu: resume it with the "
+                       "train.steps or train.epochs and the export.prune that it had", (unsigned long long)step, (unsigned long long)steps + 1,
+                       (unsigned long long)(steps + prunes));
+    return err_set(err, ERR_USAGE, "the run has trained %llu steps already, the spec asks for %llu: resume it with train.steps=%llu or more",
+                   (unsigned long long)step, (unsigned long long)steps, (unsigned long long)step);
+}

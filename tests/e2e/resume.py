@@ -36,8 +36,11 @@ def stop_and_resume(w, wanted):
          f"{stopped.stderr}\n{p.returncode} {err}\n{r}\n{logs(run_dir)}")
     again = run(job, run_dir)
     test("a used directory is refused without --resume", again.returncode == 6, again.stderr)
+    kept = {name: (run_dir / name).read_bytes() for name in ("report.json", "spec.yaml")}
     fewer = run(job, run_dir, "--resume", "train.steps=5")
     test("a resume to fewer steps than are trained is refused with both numbers", fewer.returncode == 2 and "asks for 5" in fewer.stderr, fewer.stderr[-600:])
+    changed = [name for name in kept if (run_dir / name).read_bytes() != kept[name]]
+    test("and leaves the report and the spec of what was trained", not changed, changed)
     other = run(job, run_dir, "--resume", "train.batch=64")
     test("a resume with another batch is refused with both values", other.returncode == 2 and "128" in other.stderr and "64" in other.stderr, other.stderr)
     result = run(job, run_dir, "--resume", "sites=" + json.dumps(one_site(3)))
@@ -376,6 +379,9 @@ def own_trainer(w):
     again = viaduct("export", run_dir)
     test("export RUN: its safetensors, ONNX refused with the reason", again.returncode == 0 and again.stdout.split() == [f"{run_dir}/export/float/model.safetensors"]
          and "no description of its model" in again.stderr, again.stdout + again.stderr)
+    job, run_dir = folder(w, "own-ends", sites=one_site(1))
+    ends = run(job, run_dir, "--worker", "/bin/true")
+    test("a program that ends without a word to the run fails it", ends.returncode == 3 and "ended with code 0" in ends.stderr, ends.stderr[-600:])
 
 
 def export_again(w, wanted):
