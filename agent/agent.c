@@ -1,64 +1,19 @@
 /* The agent's shell: view in, processes out. Everything runs in one loop thread, except publishing (publish.c). */
-#include "agent/agent.h"
+#include "agent/agent_private.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/children.h"
-#include "agent/door.h"
-#include "agent/front.h"
-#include "agent/publish.h"
-#include "agent/segments.h"
-#include "agent/world.h"
-#include "base/base.h"
-#include "coordinator/coordinator.h"
-#include "jobs/jobs.h"
-#include "net/net.h"
-#include "slurm/slurm.h"
-
-#define RETRY_MS 200
-#define HEARTBEAT_MS 1000
 #define LOST_MS 60000            /* without a coordinator for this long: give up, exit 75 */
 #define ORPHAN_MS 10000          /* without `viaduct run` and coordinator */
 #define STOP_MS 6000             /* children get this long to end by themselves */
 
-struct agent {
-    struct loop *loop;
-    struct log log;
-    struct rundir run;
-    struct job job;
-    const char *site;
-    char name[80];               /* in file names: the site's, ".NODE" behind it when this is not its first host */
-    uint8_t site_index;
-    uint16_t node, nodes, first_rank, end_rank;   /* this host of the site, and the ranks that lie on it; host 0 has shards, checkpoints and export as well */
-    bool external_gang;          /* mpirun started the ranks */
-    struct world *world;         /* ... this one; else NULL */
-    char mpirun[512];            /* which launches this site's gang */
-    bool embedded;               /* shards live in the ranks: slots are no processes */
-    struct identity *identity;
-    struct msg_hello hello;
-    struct link *link;
-    bool joined, stopping, leaving, orphan, drain, sent_away, goes_without_world;   /* drain: the coordinator is asked to save and stop */
-    char start_token[40];        /* of the start of the run that we belong to */
-    uint64_t lost_since_ms;
-    struct children children;
-    struct door *door;
-    const char *door_wanted;     /* HOST:PORT of the front door, over what the spec says; NULL: as the spec says */
-    struct front *front;
-    struct publisher *publisher;
-    bool have_view;
-    struct view view;
-    uint32_t export_attempt;     /* newest that was asked for */
-    int exit_code;
-};
-
 static void follow_view(struct agent *a);
 
-static bool is_visiting(void)
+bool agent_is_visiting(void)
 {
     const char *visiting = getenv("VIADUCT_VISITING");
     return visiting && *visiting;
@@ -134,7 +89,7 @@ static void tell_deaths(struct agent *a)
         tell(a, MSG_EXITED, &a->children.death[i]);
 }
 
-static bool gang_lives(void *arg, uint32_t incarnation)
+bool agent_gang_lives(void *arg, uint32_t incarnation)
 {
     const struct agent *a = arg;
     for (unsigned i = 0; i < CHILDREN_MAX; i++) {
@@ -145,11 +100,11 @@ static bool gang_lives(void *arg, uint32_t incarnation)
     return false;
 }
 
-static int own_host(const struct agent *a) { return a->nodes > 1 ? a->node : -1; }
+int agent_own_host(const struct agent *a) { return a->nodes > 1 ? a->node : -1; }
 
 static void kill_gang(struct agent *a, uint32_t incarnation)
 {
-    segments_end_gang(a->run.job, a->site, own_host(a), incarnation);
+    segments_end_gang(a->run.job, a->site, agent_own_host(a), incarnation);
     for (unsigned i = 0; i < CHILDREN_MAX; i++) {
         struct child *k = &a->children.child[i];
         if (k->used && k->who.role == ROLE_WORKER && k->who.instance == incarnation && !k->killed)
@@ -157,12 +112,12 @@ static void kill_gang(struct agent *a, uint32_t incarnation)
     }
 }
 
-static void on_child_end(void *arg, const struct msg_exited *m, bool killed)
+void agent_child_ended(void *arg, const struct msg_exited *m, bool killed)
 {
     struct agent *a = arg;
     bool rank = m->who.role == ROLE_WORKER, fell = m->signal != 0 || m->code != 0;
     /* A gang dies whole: one fallen rank takes the others with it, at once; those on other hosts when the coordinator names another launch. */
-    if (rank && ((fell && !killed && !a->stopping) || !gang_lives(a, m->who.instance)))
+    if (rank && ((fell && !killed && !a->stopping) || !agent_gang_lives(a, m->who.instance)))
         kill_gang(a, m->who.instance);
     if (!killed)
         tell(a, MSG_EXITED, m);
@@ -223,7 +178,7 @@ static void check_gang(struct agent *a, const struct view_gang *gang)
 static int end_without_world(struct agent *a, unsigned ranks, struct err *err)
 {
     struct msg_drain m = {.site = a->site_index};
-    if (!is_visiting())
+    if (!agent_is_visiting())
         return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
                        a->site, ranks, a->run.path, a->run.path, a->site);
     log_error(&a->log, "the MPI world of this site is gone: it leaves the run");
@@ -252,7 +207,7 @@ static int follow_world(struct agent *a, const struct view_gang *gang, struct er
     return world_invite(a->world, gang->incarnation, err);
 }
 
-static void on_world_gone(void *arg)
+void agent_world_gone(void *arg)
 {
     struct agent *a = arg;
     struct msg_exited m = {.who = {.role = ROLE_WORKER, .site = a->site_index, .instance = world_invited(a->world)}};
@@ -264,7 +219,7 @@ static void on_world_gone(void *arg)
         children_remember_death(&a->children, &m);
         tell(a, MSG_EXITED, &m);
     }
-    if (is_visiting()) {
+    if (agent_is_visiting()) {
         struct err none = ERR_INIT;
         end_without_world(a, 0, &none);
     }
@@ -326,7 +281,7 @@ static void follow_view(struct agent *a)
 }
 
 /* ---- checkpoints and export ---- */
-static void on_published(void *arg, const struct msg_published *m)
+void agent_published(void *arg, const struct msg_published *m)
 {
     struct agent *a = arg;
     if (!m->ok)
@@ -434,8 +389,8 @@ static void on_view(struct agent *a, const struct msg_view *m)
  * the usual course of a run under Slurm. */
 static void stop_asked(struct agent *a, enum stop_why why)
 {
-    bool waits = is_visiting() && why == STOP_REQUESTED && slurm_environment_read().inside;
-    a->sent_away = is_visiting() && why == STOP_FAILED;
+    bool waits = agent_is_visiting() && why == STOP_REQUESTED && slurm_environment_read().inside;
+    a->sent_away = agent_is_visiting() && why == STOP_FAILED;
     waits = waits || a->goes_without_world;
     begin_stop(a, a->sent_away ? err_exit_code(ERR_JOB) : waits ? err_exit_code(ERR_TEMPORARY) : 0);
 }
@@ -495,7 +450,7 @@ static void dial(struct agent *a)
         a->lost_since_ms = loop_now_ms(a->loop);
 }
 
-static void on_tick(void *arg)
+void agent_tick(void *arg)
 {
     struct agent *a = arg;
     if (a->stopping)
@@ -512,15 +467,15 @@ static void on_tick(void *arg)
     begin_stop(a, err_exit_code(ERR_TEMPORARY));
 }
 
-static void on_heartbeat(void *arg)
+void agent_beat(void *arg)
 {
     struct agent *a = arg;
     struct msg_heartbeat m = {.who = a->hello.who};
     tell(a, MSG_HEARTBEAT, &m);
 }
 
-/* ---- set-up ---- */
-static void on_parent_line(void *arg, const char *line)
+/* ---- words from outside: `viaduct run`, signals ---- */
+void agent_parent_line(void *arg, const char *line)
 {
     struct agent *a = arg;
     if (!line)
@@ -528,7 +483,7 @@ static void on_parent_line(void *arg, const char *line)
 }
 
 /* A visiting site leaves in good order: the coordinator answers with STOP once lanes and copies are elsewhere. */
-static void on_drain(void *arg, int signo)
+void agent_drain(void *arg, int signo)
 {
     struct agent *a = arg;
     struct msg_drain m = {.site = a->site_index};
@@ -539,11 +494,11 @@ static void on_drain(void *arg, int signo)
         begin_stop(a, 0);
 }
 
-static void on_term(void *arg, int signo)
+void agent_term(void *arg, int signo)
 {
     struct agent *a = arg;
-    if (a->children.ignore_term && signo == SIGTERM && is_visiting()) {
-        on_drain(a, signo);
+    if (a->children.ignore_term && signo == SIGTERM && agent_is_visiting()) {
+        agent_drain(a, signo);
         return;
     }
     if (a->children.ignore_term && signo == SIGTERM) {   /* Slurm takes the nodes back, and gives some seconds: all get this signal, the coordinator decides */
@@ -553,179 +508,4 @@ static void on_term(void *arg, int signo)
     }
     kill_children(a);
     begin_stop(a, 128 + signo);
-}
-
-static int watch_parent(struct agent *a, struct err *err)
-{
-    const char *text = getenv("VIADUCT_PARENT_FD");
-    if (!text || !*text)
-        return 0;
-    int fd = (int)strtol(text, NULL, 10);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    return loop_read_lines(a->loop, fd, on_parent_line, a, err);
-}
-
-static int find_node(struct agent *a, const struct core_config *placed, struct err *err)
-{
-    uint16_t first[HOSTS_LIMIT + 1];
-    a->nodes = (uint16_t)a->job.spec.sites[a->site_index].nodes;
-    if (a->node >= a->nodes)
-        return err_set(err, ERR_USAGE, "--node %u: site '%s' has nodes 0 to %u", a->node, a->site, a->nodes - 1u);
-    placement_nodes(placed->plan.lanes, &placed->gang[a->site_index], a->nodes, first);
-    a->first_rank = first[a->node];
-    a->end_rank = first[a->node + 1];
-    return 0;
-}
-
-static int read_spec(struct agent *a, struct err *err)
-{
-    char path[600];
-    struct core_config *placed = calloc(1, sizeof *placed);
-    CHECK(placed != NULL);
-    snprintf(path, sizeof path, "%s/spec.yaml", a->run.path);
-    int rc = job_load(&a->job, path, NULL, 0, false, err);
-    unsigned i = 0;
-    while (rc == 0 && i < a->job.spec.site_count && strcmp(a->job.spec.sites[i].name, a->site) != 0)
-        i++;
-    if (rc == 0 && i == a->job.spec.site_count)
-        rc = err_set(err, ERR_USAGE, "%s has no site named '%s'", path, a->site);
-    if (rc == 0) {
-        a->site_index = (uint8_t)i;
-        placement_of(&a->job.spec, placed);   /* the plan's message comes after the first launch */
-        a->embedded = placed->plan.embedded;
-        rc = find_node(a, placed, err);
-    }
-    free(placed);
-    return rc;
-}
-
-/* A site that is `via: join` may be the job of another cluster. */
-static bool in_slurm_job(const struct agent *a)
-{
-    return a->job.spec.sites[a->site_index].via == VIA_SLURM || (is_visiting() && slurm_environment_read().inside);
-}
-
-static int take_over(struct agent *a, struct err *err)
-{
-    struct children *c = &a->children;
-    const char *own = getenv("VIADUCT_WORKER");
-    *c = (struct children){.loop = a->loop, .log = &a->log, .run_dir = a->run.path, .site = a->site, .worker_program = own && *own ? own : NULL,
-                           .ignore_term = in_slurm_job(a), .host = a->node, .hosts = a->nodes, .ended = on_child_end, .arg = a};
-    if (a->job.spec.sites[a->site_index].via == VIA_MPIRUN && !a->external_gang) {
-        TRY(slurm_find("mpirun", a->mpirun, sizeof a->mpirun, err));
-        c->mpirun = a->mpirun;
-    }
-    snprintf(c->record_path, sizeof c->record_path, "%s/state/agent-%s.children", a->run.path, a->name);
-    snprintf(c->socket_path, sizeof c->socket_path, a->node ? "%s/a-%u.%u" : "%s/a-%u", a->run.sockets, a->site_index, a->node);
-    TRY(door_open(c->socket_path, &a->door, err));
-    const struct job_site *site = &a->job.spec.sites[a->site_index];
-    const char *wanted = a->node || is_visiting() ? NULL : a->door_wanted ? a->door_wanted : site->door;   /* nobody dials a visiting site */
-    TRY(front_open(a->loop, &a->log, &a->run, a->site, a->site_index, (struct front_place){wanted, site->door_address}, &a->front, err));   /* before anybody who may stand behind it is launched */
-    TRY(children_init(c, err));
-    if (a->external_gang)
-        TRY(world_open(a->loop, a->run.path, a->site, on_world_gone, a, &a->world, err));
-    segments_sweep(a->run.job, a->site, own_host(a), gang_lives, a);
-    return 0;
-}
-
-static int set_up(struct agent *a, struct err *err)
-{
-    char path[600];
-    if (rundir_start_token(&a->run, a->start_token) < 0)
-        a->start_token[0] = '\0';   /* a visiting site has a folder of its own, and its token is its fence */
-    TRY(read_spec(a, err));
-    TRY(loop_new(&a->loop, err));
-    snprintf(path, sizeof path, "%s/state/tls", a->run.path);
-    TRY(identity_load(path, a->site, ROLE_AGENT, &a->identity, err));
-    a->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .who = {.role = ROLE_AGENT, .site = a->site_index, .index = a->node}};
-    snprintf(a->hello.job, sizeof a->hello.job, "%s", a->run.job);
-    snprintf(a->hello.build, sizeof a->hello.build, "%s", VIADUCT_VERSION);
-    if (a->node == 0)
-        TRY(publisher_open(a->loop, &a->log, a->run.path, a->site, a->site_index, &a->job.spec, on_published, a, &a->publisher, err));
-    TRY(take_over(a, err));
-    TRY(loop_on_signal(a->loop, SIGTERM, on_term, a, err));
-    TRY(loop_on_signal(a->loop, SIGINT, on_term, a, err));
-    TRY(loop_on_signal(a->loop, SIGUSR1, on_drain, a, err));
-    TRY(watch_parent(a, err));
-    timer_start(a->loop, 0, RETRY_MS, on_tick, a);
-    timer_start(a->loop, HEARTBEAT_MS, HEARTBEAT_MS, on_heartbeat, a);
-    return 0;
-}
-
-static int read_node(struct agent *a, const char *text, struct err *err)
-{
-    char *end;
-    unsigned long n = strtoul(text, &end, 10);
-    if (!*text || *end || n >= HOSTS_LIMIT)
-        return err_set(err, ERR_USAGE, "--node is '%s', not the number of a host of the site, from 0", text);
-    a->node = (uint16_t)n;
-    return 0;
-}
-
-static int parse(struct agent *a, int argc, char **argv, struct err *err)
-{
-    const char *run = NULL;
-    a->door_wanted = getenv("VIADUCT_DOOR");
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--run") == 0 && i + 1 < argc)
-            run = argv[++i];
-        else if (strcmp(argv[i], "--site") == 0 && i + 1 < argc)
-            a->site = argv[++i];
-        else if (strcmp(argv[i], "--door") == 0 && i + 1 < argc)
-            a->door_wanted = argv[++i];
-        else if (strcmp(argv[i], "--node") == 0 && i + 1 < argc)
-            TRY(read_node(a, argv[++i], err));
-        else if (strcmp(argv[i], "--external-gang") == 0)
-            a->external_gang = true;
-        else
-            return err_set(err, ERR_USAGE, "unknown argument '%s'", argv[i]);
-    }
-    if (!run || !a->site)
-        return err_set(err, ERR_USAGE, "--run DIR and --site NAME are needed; `viaduct run` starts agents by itself");
-    snprintf(a->name, sizeof a->name, a->node ? "%.64s.%u" : "%.64s", a->site, a->node);
-    return rundir_open(&a->run, run, err);
-}
-
-static int start(struct agent *a, struct err *err)
-{
-    char path[640], who[80];
-    snprintf(path, sizeof path, "%s/log/agent-%s.jsonl", a->run.path, a->name);
-    snprintf(who, sizeof who, a->node ? "agent %.64s/%u" : "agent %.64s", a->site, a->node);
-    log_open(&a->log, path, who, a->run.job);
-    snprintf(path, sizeof path, "%s/state", a->run.path);
-    const char *wrong = failpoint_init(path);
-    if (wrong)
-        return err_set(err, ERR_USAGE, "%s", wrong);
-    failpoint(FAIL_AGENT_START);
-    return set_up(a, err);
-}
-
-int agent_main(int argc, char **argv)
-{
-    struct err err = ERR_INIT;
-    struct agent *a = calloc(1, sizeof *a);
-    CHECK(a != NULL);
-    int rc = parse(a, argc, argv, &err);
-    if (rc == 0)
-        rc = start(a, &err);
-    if (rc == 0) {
-        loop_run(a->loop);
-        if (a->sent_away)
-            fprintf(stderr, "viaduct: agent: the run has failed, or goes on without this site because its processes failed\n");
-    } else {
-        fprintf(stderr, "viaduct: agent: %s\n", err.text);
-        a->exit_code = err_exit_code(rc);
-    }
-    publisher_close(a->publisher);
-    door_close(a->door);
-    front_close(a->front);
-    world_close(a->world);
-    if (a->loop)
-        loop_free(a->loop);
-    identity_free(a->identity);
-    job_fini(&a->job);
-    log_close(&a->log);
-    int code = a->exit_code;
-    free(a);
-    return code;
 }

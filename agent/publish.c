@@ -48,12 +48,12 @@ static void dir_of(const struct publisher *p, const char *site, const struct msg
     snprintf(out, size, "%s/ckpt/%s/step-%08llu", p->run_dir, site, (unsigned long long)m->step);
 }
 
-/* From the first site whose folder is readable here and whole. ERR_TEMPORARY: none is yet. */
-static int fetch_once(struct publisher *p, const struct ask *ask, const char *to, struct err *err)
+/* From the first site whose folder is readable here and whole. ERR_TEMPORARY: none is yet; tried: sites whose copy is not to be had. */
+static int fetch_once(struct publisher *p, const struct ask *ask, const char *to, uint64_t *tried, struct err *bad, struct err *err)
 {
     char from[1024];
     for (unsigned s = 0; s < p->spec->site_count; s++) {
-        if (!(ask->m.site_mask >> s & 1) || s == p->site_index)
+        if (!(ask->m.site_mask & ~*tried & 1ull << s))
             continue;
         struct ckpt_manifest found;
         struct err why = ERR_INIT;
@@ -62,17 +62,28 @@ static int fetch_once(struct publisher *p, const struct ask *ask, const char *to
             continue;
         bool same = found.meta.generation == ask->m.generation;
         ckpt_manifest_fini(&found);
-        if (same)
-            return ckpt_copy(&fs_real, from, to, err);
+        if (!same)
+            continue;
+        int rc = ckpt_copy(&fs_real, from, to, err);
+        if (rc == 0 || rc == ERR_CONFLICT)
+            return rc;
+        log_warn(p->log, "the copy of site %s cannot be taken, others are tried: %s", p->spec->sites[s].name, err->text);
+        *tried |= 1ull << s;
+        *bad = *err;
     }
-    return err_set(err, ERR_TEMPORARY, "no other site's folder with this checkpoint can be read from here");
+    if (bad->code && (ask->m.site_mask & ~*tried) == 0)
+        *err = *bad;
+    else
+        err_set(err, ERR_TEMPORARY, "no other site's folder with this checkpoint can be read from here%s%.300s", bad->code ? "; of one that can: " : "", bad->text);
+    return err->code;
 }
 
 static int fetch(struct publisher *p, const struct ask *ask, const char *to, struct err *err)
 {
     int rc;
-    uint64_t until = clock_now_ms() + FETCH_MS;
-    while ((rc = fetch_once(p, ask, to, err)) == ERR_TEMPORARY && clock_now_ms() < until)
+    struct err bad = ERR_INIT;
+    uint64_t until = clock_now_ms() + FETCH_MS, tried = 1ull << p->site_index;
+    while ((rc = fetch_once(p, ask, to, &tried, &bad, err)) == ERR_TEMPORARY && clock_now_ms() < until)
         nanosleep(&(struct timespec){0, FETCH_AGAIN_MS * 1000000l}, NULL);
     return rc;
 }

@@ -176,6 +176,15 @@ int fs_mkdirs(const struct fs *fs, const char *path, struct err *err)
     }
 }
 
+int fs_reserve(int fd, uint64_t bytes)
+{
+    int why;
+    do
+        why = posix_fallocate(fd, 0, (off_t)bytes);
+    while (why == EINTR);
+    return why;
+}
+
 uint64_t clock_now_ns(void)
 {
     struct timespec t;

@@ -32,6 +32,7 @@ int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t
 int fs_fsync_dir(const struct fs *fs, const char *dir, struct err *err);
 int fs_fsync_parent(const struct fs *fs, const char *path, struct err *err);   /* path's own name */
 int fs_mkdirs(const struct fs *fs, const char *path, struct err *err);
+int fs_reserve(int fd, uint64_t bytes);   /* room for that many from the start, found out now; signals do not end it. 0 or an errno value */
 
 uint64_t clock_now_ms(void);       /* monotonic */
 uint64_t clock_now_ns(void);

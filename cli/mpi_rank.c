@@ -45,11 +45,14 @@ void mpi_rank_clear(const struct mpi_rank *r)
 bool mpi_rank_is_over(const struct mpi_rank *r, int *code)
 {
     char path[700], world[160] = "";
+    int told;
     path_of(r, "gang-end", path);
     FILE *f = fopen(path, "re");
-    bool over = f && fscanf(f, "%159s %d", world, code) == 2 && strcmp(world, r->world) == 0;
+    bool over = f && fscanf(f, "%159s %d", world, &told) == 2 && strcmp(world, r->world) == 0;
     if (f)
         fclose(f);
+    if (over)                             /* else it is what an earlier world left */
+        *code = told;
     return over;
 }
 

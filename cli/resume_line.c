@@ -7,10 +7,8 @@
 #include <unistd.h>
 
 #include "base/base.h"
-#include "ckpt/ckpt.h"
 #include "cli/rundirs.h"
-
-#define CHECKPOINTS_LOOKED_AT 4096
+#include "coordinator/coordinator.h"
 
 /* Two lines, words before and after `viaduct run ...`; or a third, which is the whole command. */
 static int write_words(const char *dir, const char *text, struct err *err)
@@ -114,20 +112,16 @@ int rundirs_keep_command(const char *dir, const char *before, int argc, char **a
 
 void rundirs_print_resume(const char *dir, FILE *out)
 {
-    char root[PATH_MAX + 64], command[RESUME_COMMAND_BYTES];
+    char command[RESUME_COMMAND_BYTES];
     struct err err = ERR_INIT;
-    struct ckpt_found *found = calloc(CHECKPOINTS_LOOKED_AT, sizeof *found);
-    uint32_t count = 0, i = 0;
-    CHECK(found != NULL);
-    snprintf(root, sizeof root, "%s/ckpt", dir);
-    (void)ckpt_list(root, found, CHECKPOINTS_LOOKED_AT, &count, &err);
-    while (i < count && !found[i].published)
-        i++;
+    struct ckpt_found found;
     rundirs_resume_command(dir, command, sizeof command);
     fprintf(out, "go on with: %s\n", command);
-    if (i < count)
-        fprintf(out, "  it begins after step %llu, from ckpt/%s/step-%08llu\n", (unsigned long long)found[i].step, found[i].site, (unsigned long long)found[i].step);
-    else
+    int rc = coordinator_base(dir, &found, &err);
+    if (rc == 0)
+        fprintf(out, "  it begins after step %llu, from ckpt/%s/step-%08llu\n", (unsigned long long)found.step, found.site, (unsigned long long)found.step);
+    else if (rc == ERR_NOT_FOUND)
         fprintf(out, "  it begins at step 1: no checkpoint was saved\n");
-    free(found);
+    else
+        fprintf(out, "  it cannot begin yet: %s\n", err.text);
 }

@@ -156,6 +156,19 @@ static void on_plan(struct viaduct *v, const struct msg_plan *m)
         tell_failure(v, err.code, 0, err.text);
 }
 
+/* A rank that has no lanes is given some when it says this. */
+static void tell_ready(struct viaduct *v)
+{
+    const struct view *view = &v->view.view;
+    const struct lane_range *lanes = &view->gang[v->hello.who.site].lanes;
+    struct msg_ready m = {.who = v->hello.who};
+    bool ready = client_is_member(v) && v->have_plan && lanes->lo == lanes->hi;
+    for (unsigned s = 0; ready && s < v->plan.shard_count; s++)
+        ready = ps_peers_linked(v->peers, rounds_primary(v, s));
+    if (ready)
+        ps_member_send(v->member, MSG_READY, view->number, &m, NULL, 0);
+}
+
 static void on_view(struct viaduct *v, const struct msg_view *m)
 {
     const struct view_gang *g = &m->view.gang[v->hello.who.site];
@@ -174,6 +187,7 @@ static void on_view(struct viaduct *v, const struct msg_view *m)
         ps_host_view(v->host, &v->view.view);
     if (client_is_member(v) && !same)
         rounds_view(v);
+    tell_ready(v);
     pthread_cond_broadcast(&v->wake);
 }
 
@@ -244,6 +258,7 @@ static void heartbeat(void *arg, struct msg_heartbeat *m)
     pthread_mutex_lock(&v->lock);
     m->version = v->step.finished ? v->plan.rounds : v->step.step;
     m->wan_sent_bytes = ps_peers_wan_bytes(v->peers);
+    tell_ready(v);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -261,6 +276,7 @@ static void peer_opened(void *arg, uint8_t slot)
     struct viaduct *v = arg;
     pthread_mutex_lock(&v->lock);
     rounds_linked(v, slot);
+    tell_ready(v);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -320,7 +336,8 @@ static int make_layout(struct viaduct *v, struct err *err)
     TRY(rc);
     TRY(declaration_encode(&v->layout, c->data_sha256 ? c->data_sha256 : "", c->model_json ? c->model_json : "", &v->declaration_bytes, &v->declaration_size, err));
     v->shard_first = calloc(SHARDS_LIMIT, sizeof *v->shard_first);
-    CHECK(v->shard_first != NULL);
+    v->held = calloc(v->layout.block_count + 1, sizeof *v->held);
+    CHECK(v->shard_first != NULL && v->held != NULL);
     return declaration_decode(&v->declaration, v->declaration_bytes, v->declaration_size, err);
 }
 
@@ -377,7 +394,7 @@ static int open_port(struct viaduct *v, struct err *err)
 static int start_loop(struct viaduct *v, struct err *err)
 {
     TRY(loop_new(&v->loop, err));
-    struct ps_peers_config peers = {.loop = v->loop, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .other_host = v->host_index > 0, .opened = peer_opened,
+    struct ps_peers_config peers = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .other_host = v->host_index > 0, .opened = peer_opened,
                                     .message = peer_message, .arg = v};
     TRY(ps_peers_open(&peers, &v->peers, err));
     struct ps_member_config member = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .fill_join = fill_join,
@@ -478,6 +495,7 @@ void viaduct_leave(struct viaduct *v)
     layout_fini(&v->layout);
     free(v->declaration_bytes);
     free(v->shard_first);
+    free(v->held);
     free(v->seed);
     free(v->scratch);
     log_close(&v->log);

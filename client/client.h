@@ -31,10 +31,12 @@ struct piece {                            /* what this rank owns of one shard */
     bool speaks;
     uint32_t first, count;                /* in the shard's own block order */
     uint64_t elems, offset;               /* floats without padding; first block's offset in the flat arena */
-    bool have;
+    bool have;                            /* all of it, at `version` */
     uint64_t version;
-    uint32_t generation;
-    uint64_t asked_ms, sent_ms, patience_ms;   /* patience: until what was contributed is sent again */
+    uint32_t next, flying;                /* asked for in chunks: the next block, and what is not answered */
+    bool flowing;                         /* the version wanted is there: chunks come */
+    uint64_t asked_ms, seeded_ms, sent_ms, patience_ms;   /* patience: until what was contributed is sent again */
+    uint64_t received;                    /* over its source's link at the last tick */
 };
 
 struct viaduct {
@@ -73,10 +75,12 @@ struct viaduct {
     struct handle put[LANES_MAX];         /* by lane: gradients on their way out of a device; each written by the thread that put it */
     uint32_t *shard_first;                /* first layout block of each shard */
     struct piece piece[SHARDS_LIMIT];
+    uint64_t *held;                       /* by block of the layout: the version that came, plus one */
     uint64_t target;                      /* version wanted */
     bool contributed;                     /* `sums` belong to round target - 1 and stay until target is here */
     struct coll_sums sums;
     struct viaduct_step step;
+    bool works;                           /* contributed before */
     struct { uint64_t since_ns; double seconds[TIME_PARTS]; } spent;   /* of the step under way; the trainer's own */
     struct msg_times times;               /* of finished steps, not yet told; when full the oldest give way */
     float *seed;                          /* the flat arena at version 0, made when first asked for */
@@ -103,6 +107,7 @@ void times_tell(struct viaduct *v);                                        /* th
 
 /* rounds.c; all locked, in the loop's thread */
 void rounds_set_pieces(struct viaduct *v);
+uint8_t rounds_primary(const struct viaduct *v, unsigned shard);           /* its slot; 255: none */
 void rounds_view(struct viaduct *v);
 void rounds_linked(struct viaduct *v, uint8_t slot);
 void rounds_tick(struct viaduct *v);

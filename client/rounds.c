@@ -11,6 +11,8 @@
 #define RESEND_VIEW_MS 500                /* after a new view, which the shard may not have had yet */
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
 #define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
+#define PULL_BLOCKS 2                     /* blocks of an answer from another site: 512 KiB. A version that is overtaken costs only what is under way */
+#define PULL_WINDOW 8                     /* such answers under way: a link of 600 Mbit/s and 50 ms stays full */
 #define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
 #define GANG_TIMEOUT_MS 600000            /* a round may wait for another gang's relaunch; a dead rank of this one ends waits at once */
 
@@ -19,6 +21,7 @@ void rounds_set_pieces(struct viaduct *v)
 {
     uint32_t own_first, own_count;
     coll_owned_blocks(v->coll, &own_first, &own_count);
+    memset(v->held, 0, v->layout.block_count * sizeof *v->held);   /* in the memory of another gang */
     for (unsigned s = 0; s < v->plan.shard_count; s++) {
         struct piece *p = &v->piece[s];
         uint32_t first, count;
@@ -47,7 +50,7 @@ static unsigned gather_blocks(const struct viaduct *v, unsigned shard, uint32_t 
     return count;
 }
 
-static uint8_t primary_of(const struct viaduct *v, unsigned shard)
+uint8_t rounds_primary(const struct viaduct *v, unsigned shard)
 {
     const struct view_shard *vs = &v->view.view.shard[shard];
     for (unsigned i = 0; i < vs->copy_count; i++)
@@ -56,31 +59,70 @@ static uint8_t primary_of(const struct viaduct *v, unsigned shard)
     return UINT8_MAX;
 }
 
-/* The in-sync copy at the own site, else the primary. A gang without lanes waits for a copy that is coming to its site: the weights need not cross twice. */
+/* The in-sync copy at the own site, else the primary; but for a gang without lanes no weights cross between sites. */
 static uint8_t source_of(const struct viaduct *v, unsigned shard)
 {
     const struct view_shard *vs = &v->view.view.shard[shard];
     const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
-    bool coming = false;
     for (unsigned i = 0; i < vs->copy_count; i++) {
         bool in_sync = vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC;
         if (in_sync && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site)
             return vs->copy[i].slot;
-        coming = coming || (vs->copy[i].role == COPY_COPYING && v->view.view.slot[vs->copy[i].slot].site == v->hello.who.site);
     }
-    return coming && gang->lanes.lo == gang->lanes.hi ? UINT8_MAX : primary_of(v, shard);
+    return gang->lanes.lo == gang->lanes.hi ? UINT8_MAX : rounds_primary(v, shard);
 }
 
 /* ---- asking and contributing ---- */
+static uint64_t *held_of(struct viaduct *v, unsigned shard, uint32_t block) { return &v->held[v->shard_first[shard] + block]; }
+
+static bool holds(struct viaduct *v, unsigned shard, uint32_t first, uint32_t count)
+{
+    for (uint32_t b = first; b < first + count; b++)
+        if (*held_of(v, shard, b) != v->target + 1)
+            return false;
+    return true;
+}
+
+static void ask_for(struct viaduct *v, unsigned shard, uint8_t slot, uint32_t first, uint32_t count)
+{
+    struct msg_pull m = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = (uint8_t)shard, .version = v->target,
+                         .block_first = first, .block_count = count};
+    v->piece[shard].asked_ms = loop_now_ms(v->loop);
+    failpoint(FAIL_WORKER_PULL);
+    client_send(v, slot, MSG_PULL, &m, NULL, 0);
+}
+
+/* From another site in chunks, one until the version is there: a question that crosses its answer is answered twice. */
+static void ask_on(struct viaduct *v, unsigned shard)
+{
+    struct piece *p = &v->piece[shard];
+    uint8_t slot = source_of(v, shard);
+    if (slot == UINT8_MAX || v->plan.embedded || v->view.view.slot[slot].site == v->hello.who.site) {
+        if (p->flying == 0)
+            ask_for(v, shard, slot, p->first, p->count);
+        p->flying = 1;
+        return;
+    }
+    uint32_t end = p->first + p->count, window = p->flowing ? PULL_WINDOW : 1;
+    for (; (p->next < end || p->count == 0) && p->flying < window; p->next += PULL_BLOCKS) {
+        uint32_t count = MIN(end - p->next, PULL_BLOCKS);
+        if (count && holds(v, shard, p->next, count))
+            continue;
+        ask_for(v, shard, slot, p->next, count);
+        p->flying++;
+    }
+}
+
 static void ask(struct viaduct *v, unsigned shard)
 {
     struct piece *p = &v->piece[shard];
-    struct msg_pull m = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = (uint8_t)shard, .version = v->target,
-                         .block_first = p->first, .block_count = p->count};
-    p->asked_ms = loop_now_ms(v->loop);
-    failpoint(FAIL_WORKER_PULL);
-    client_send(v, source_of(v, shard), MSG_PULL, &m, NULL, 0);
+    p->next = p->first;
+    p->flying = 0;
+    p->flowing = false;
+    ask_on(v, shard);
 }
+
+static uint64_t received_of(const struct viaduct *v, unsigned shard) { return v->plan.embedded ? 0 : ps_peers_received(v->peers, source_of(v, shard)); }
 
 static bool wants(const struct viaduct *v, unsigned shard)
 {
@@ -114,7 +156,7 @@ static void contribute_node(struct viaduct *v, unsigned shard, unsigned node)
                                    .block_first = p->first + at, .block_count = count};
         unsigned n = gather_blocks(v, shard, p->first + at, count, v->sums.sum[node], v->sums.first_offset, piece);
         failpoint(FAIL_WORKER_CONTRIBUTE);
-        client_send(v, primary_of(v, shard), MSG_CONTRIBUTE, &m, piece, n);
+        client_send(v, rounds_primary(v, shard), MSG_CONTRIBUTE, &m, piece, n);
     }
 }
 
@@ -133,23 +175,25 @@ static void contribute_all(struct viaduct *v)
         contribute(v, s);
 }
 
+/* All that this rank owns of the shard, whichever part was asked for. */
 static void seed(struct viaduct *v, const struct msg_pullreply *m)
 {
-    struct msg_seed out = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = m->shard, .block_first = m->block_first,
-                           .block_count = m->block_count};
-    const struct piece *p = &v->piece[m->shard];
+    struct piece *p = &v->piece[m->shard];
+    struct msg_seed out = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = m->shard, .block_first = p->first,
+                           .block_count = p->count};
     const struct view_shard *vs = &v->view.view.shard[m->shard];
-    bool own = m->block_first >= p->first && m->block_first - p->first <= p->count && m->block_count <= p->count - (m->block_first - p->first);
-    if (!p->speaks || !own)
+    uint64_t now = loop_now_ms(v->loop);
+    if (!p->speaks || (p->seeded_ms && now - p->seeded_ms < ASK_AGAIN_MS))
         return;
-    struct bytes *piece = calloc((size_t)m->block_count + 1, sizeof *piece);
+    p->seeded_ms = now;
+    struct bytes *piece = calloc((size_t)p->count + 1, sizeof *piece);
     CHECK(piece != NULL);
     if (!v->seed) {
         v->seed = calloc(v->layout.elems, sizeof(float));
         CHECK(v->seed != NULL);
         v->config.init(v->config.arg, v->plan.seed, v->seed);
     }
-    unsigned n = gather_blocks(v, m->shard, m->block_first, m->block_count, v->seed, 0, piece);
+    unsigned n = gather_blocks(v, m->shard, p->first, p->count, v->seed, 0, piece);
     for (unsigned i = 0; i < vs->copy_count; i++)
         if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
             client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
@@ -157,6 +201,14 @@ static void seed(struct viaduct *v, const struct msg_pullreply *m)
 }
 
 /* ---- events ---- */
+static size_t bytes_of_blocks(const struct viaduct *v, unsigned shard, uint32_t first, uint32_t count)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++)
+        bytes += block_of(v, shard, first + i)->elems * sizeof(float);
+    return bytes;
+}
+
 void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_t *payload, size_t size)
 {
     bool other_view = RULE_EPPULL && m->view != v->view.view.number, other_generation = RULE_GENPULL && m->generation != v->view.view.generation;
@@ -170,36 +222,45 @@ void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_
             /* The pull, or the contribution, was answered with this: it is sent again. */
             p->asked_ms = loop_now_ms(v->loop) - ASK_AGAIN_MS + SEEDED_MS;
             p->sent_ms = loop_now_ms(v->loop) - p->patience_ms + SEEDED_MS;
+            p->received = received_of(v, m->shard);
         }
         return;
     }
-    bool mine = p->speaks && m->block_first == p->first && m->block_count == p->count && size == p->elems * sizeof(float);
+    bool mine = p->speaks && m->block_first >= p->first && m->block_first - p->first <= p->count && m->block_count <= p->count - (m->block_first - p->first) &&
+                size == bytes_of_blocks(v, m->shard, m->block_first, m->block_count);
     if (v->phase != CLIENT_WAITING || !mine || m->version < v->target || (p->have && p->version >= m->version))
         return;
+    bool newer = m->version > v->target;
+    v->target = m->version;
     float *weights = coll_weights(v->coll);
-    for (uint32_t i = 0; i < p->count; i++) {
-        const struct block_desc *d = block_of(v, m->shard, p->first + i);
+    for (uint32_t i = 0; i < m->block_count; i++) {
+        const struct block_desc *d = block_of(v, m->shard, m->block_first + i);
         memcpy(weights + d->offset, payload, d->elems * sizeof(float));
         payload += d->elems * sizeof(float);
+        *held_of(v, m->shard, m->block_first + i) = m->version + 1;
     }
-    p->have = true;
+    p->have = holds(v, m->shard, p->first, p->count);
     p->version = m->version;
-    p->generation = m->generation;
-    if (m->version > v->target) {             /* others were faster: all pieces must be of one version */
-        v->target = m->version;
+    if (newer) {                              /* others were faster: all pieces must be of one version */
         v->contributed = false;
         ask_all(v);
     }
+    p->flowing = true;
+    p->flying -= p->flying > 0 && !newer;
+    if (!p->have)
+        ask_on(v, m->shard);
     pthread_cond_broadcast(&v->wake);
 }
 
 void rounds_view(struct viaduct *v)
 {
+    memset(v->held, 0, v->layout.block_count * sizeof *v->held);   /* of another generation, it may be */
     if (!trainer_waits(v))
         return;
     contribute_all(v);
     for (unsigned s = 0; s < v->plan.shard_count; s++) {
         v->piece[s].have = false;             /* this view's copy may need the seeds of all ranks */
+        v->piece[s].seeded_ms = 0;
         v->piece[s].patience_ms = RESEND_VIEW_MS;
     }
     ask_all(v);
@@ -210,7 +271,7 @@ void rounds_linked(struct viaduct *v, uint8_t slot)
     if (!trainer_waits(v) || !client_is_member(v))
         return;
     for (unsigned s = 0; s < v->plan.shard_count; s++) {
-        if (primary_of(v, s) == slot)
+        if (rounds_primary(v, s) == slot)
             contribute(v, s);
         if (source_of(v, s) == slot && wants(v, s))
             ask(v, s);
@@ -224,9 +285,13 @@ void rounds_tick(struct viaduct *v)
         return;
     for (unsigned s = 0; s < v->plan.shard_count; s++) {
         struct piece *p = &v->piece[s];
+        uint64_t received = received_of(v, s);
+        if (received != p->received)
+            p->asked_ms = p->sent_ms = now;   /* an answer is on its way in: the round is committed, nothing is asked for or given again */
+        p->received = received;
         if (wants(v, s) && now - p->asked_ms > ASK_AGAIN_MS)
             ask(v, s);
-        if (!v->plan.embedded && ps_peers_queued(v->peers, primary_of(v, s)) > 0)
+        if (!v->plan.embedded && ps_peers_queued(v->peers, rounds_primary(v, s)) > 0)
             p->sent_ms = now;                 /* still on its way out of here: not lost */
         if (v->contributed && p->speaks && now - p->sent_ms > p->patience_ms) {
             contribute(v, s);
@@ -521,6 +586,9 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
         v->sums = sums;
         v->target = v->step.step + 1;
         v->contributed = true;
+        if (!v->works && v->lanes.lo < v->lanes.hi)
+            log_info(&v->log, "contributes its first lanes, %u to %u, to step %llu", v->lanes.lo, v->lanes.hi, (unsigned long long)v->target);
+        v->works = v->works || v->lanes.lo < v->lanes.hi;
         for (unsigned s = 0; s < v->plan.shard_count; s++) {
             v->piece[s].have = false;
             v->piece[s].patience_ms = RESEND_MS;

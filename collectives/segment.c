@@ -113,8 +113,8 @@ static int map(struct segment *s, const struct segment_shape *shape, struct err 
     int fd = shm_open(s->name, O_RDWR | O_CREAT, 0600);
     if (fd < 0)
         return err_errno(err, errno, "cannot open shared memory %s", s->name);
-    /* Everybody asks for the same size; posix_fallocate finds out now whether the memory is there, not at the first touch. */
-    int rc = ftruncate(fd, (off_t)s->size_bytes) < 0 ? errno : posix_fallocate(fd, 0, (off_t)s->size_bytes);
+    /* Everybody asks for the same size; fs_reserve finds out now whether the memory is there, not at the first touch. */
+    int rc = ftruncate(fd, (off_t)s->size_bytes) < 0 ? errno : fs_reserve(fd, s->size_bytes);
     if (rc == 0) {
         s->memory = mmap(NULL, s->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         rc = s->memory == MAP_FAILED ? errno : 0;

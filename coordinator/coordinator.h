@@ -3,11 +3,16 @@
 #define VIADUCT_COORDINATOR_COORDINATOR_H
 
 #include <stdio.h>
+#include "ckpt/ckpt.h"
 #include "coordinator/core.h"
 #include "jobs/jobs.h"
 
 /* `viaduct coordinator --run DIR [--fresh] [--host ADDRESS]`; --host: where other hosts reach this one when it listens at every address */
 int coordinator_main(int argc, char **argv);
+
+/* The checkpoint that a resume of this run, which is over, begins at: it verifies, and the log has not taken it back. ERR_NOT_FOUND: none;
+ * ERR_CORRUPT: damaged ones only. */
+int coordinator_base(const char *run_dir, struct ckpt_found *out, struct err *err);
 
 /* Who gets what, from the spec alone, so that `plan`, `run` and a restarted coordinator agree: fills the slots, shards, sites, lanes of gangs, copies
  * and checkpoint replicas, the optimizer and all of plan but layout, rounds and samples. Lanes go to sites in proportion to ranks * threads. */

@@ -76,7 +76,7 @@ void core_refuse(struct core *c, struct core_out *out, unsigned site, const char
     va_end(args);
     if (core_over(c))
         return;
-    if (site < c->next.site_count && c->config.visiting >> site & 1)
+    if (site < c->next.site_count && visiting(c, site))
         send_away(c, out, site, STOP_FAILED, text);
     else
         core_give_up(c, out, "%s", text);
@@ -187,7 +187,8 @@ static bool gangs_finished(const struct core *c)
 {
     for (unsigned i = 0; i < c->view.site_count; i++) {
         uint64_t linked = c->gang[i].linked & ~c->gang[i].finished;
-        if (c->view.gang[i].wanted && linked)
+        bool works = c->view.gang[i].lanes.lo < c->view.gang[i].lanes.hi;   /* one without lanes may pull nothing */
+        if (c->view.gang[i].wanted && works && linked)
             return false;
     }
     return true;
@@ -208,7 +209,7 @@ static void launch_export(struct core *c, struct core_out *out)
 {
     const struct checkpoint_entry *e = &c->decided[c->decided_count - 1];
     uint8_t site = 0;
-    while (c->config.visiting >> site & 1)     /* a visitor may leave, and has no run directory that others read */
+    while (visiting(c, site))     /* a visitor may leave, and has no run directory that others read */
         site++;
     if (!c->agent[site].joined)
         return;
@@ -445,14 +446,23 @@ void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbe
         g->heard_ms[m->who.index] = now_ms;
         if (c->plan.rounds && m->version >= c->plan.rounds)
             g->finished |= 1ull << m->who.index;
-        if (m->version + WARM_ROUNDS >= c->round)
-            g->warm |= 1ull << m->who.index;
-        gang_unpark(c, m->who.site);
     } else if (is_head(&m->who)) {
         c->agent[m->who.site].heard_ms = now_ms;
         c->agent[m->who.site].joined |= RULE_REBEAT;      /* silent for longer than its lease, but its link held */
         if (!c->agent[m->who.site].sent_away)
             site_arrived(c, out, m->who.site);
+    }
+    settle(c, out);
+}
+
+void core_on_ready(struct core *c, uint64_t now_ms, const struct msg_ready *m, struct core_out *out)
+{
+    begin(c, now_ms, out);
+    if (rank_is(c, &m->who)) {
+        struct gang_state *g = &c->gang[m->who.site];
+        g->ready |= 1ull << m->who.index;
+        if (!g->ready_ms && __builtin_popcountll(g->ready) >= (int)c->next.gang[m->who.site].ranks)
+            g->ready_ms = c->now_ms;
     }
     settle(c, out);
 }
@@ -556,7 +566,7 @@ void core_on_enrolled(struct core *c, uint64_t now_ms, uint8_t site, struct core
 void core_on_drain(struct core *c, uint64_t now_ms, uint8_t site, struct core_out *out)
 {
     begin(c, now_ms, out);
-    if (core_over(c) || site >= c->next.site_count || !(c->config.visiting >> site & 1))
+    if (core_over(c) || site >= c->next.site_count || !visiting(c, site))
         return;
     send_away(c, out, site, STOP_DRAINED, "drained on request");
     settle(c, out);

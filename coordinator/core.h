@@ -104,6 +104,7 @@ void core_on_gone(struct core *c, uint64_t now_ms, struct process_id who, struct
 void core_on_exited(struct core *c, uint64_t now_ms, const struct msg_exited *m, struct core_out *out); /* from the agent: dead at once */
 void core_on_leave(struct core *c, uint64_t now_ms, const struct msg_leave *m, struct core_out *out);   /* an orderly end: a worker after the last version */
 void core_on_heartbeat(struct core *c, uint64_t now_ms, const struct msg_heartbeat *m, struct core_out *out);
+void core_on_ready(struct core *c, uint64_t now_ms, const struct msg_ready *m, struct core_out *out);         /* a rank without lanes reaches all primaries */
 /* norms2: m->norm_count doubles of the shard's blocks in block-id order; block_first is implied by the shard map. bins: m->bin_count counts. */
 void core_on_prepared(struct core *c, uint64_t now_ms, struct process_id from, const struct msg_prepared *m, const double *norms2, const uint32_t *bins,
                       struct core_out *out);

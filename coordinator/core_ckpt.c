@@ -70,6 +70,37 @@ static uint64_t full_sites(const struct core *c, const struct open_checkpoint *o
     return sites;
 }
 
+static void refuse_part(struct core *c, struct core_out *out, unsigned site, unsigned other, const struct msg_part *m)
+{
+    core_refuse(c, out, site, "checkpoint of step %llu: sites %s and %s wrote different parts of shard %u: one of them has damaged memory or disk",
+                (unsigned long long)m->step, c->plan.site_name[other], c->plan.site_name[site], m->shard);
+}
+
+/* All copies of a version are the same bytes, and a site that stays says which: what visitors wrote before it is judged by it. False: the part does not count. */
+static bool take_part(struct core *c, struct core_out *out, struct open_checkpoint *o, const struct msg_part *m)
+{
+    struct msg_part was = o->part[m->shard];
+    uint64_t bit = 1ull << m->shard;
+    bool known = o->known[m->shard], differs = known && (memcmp(was.sha256, m->sha256, sizeof m->sha256) != 0 || was.size_bytes != m->size_bytes);
+    bool visitors_word = known && visiting(c, was.site);
+    if (differs && visitors_word && visiting(c, m->site))
+        return false;                     /* nobody knows yet which of the two is right */
+    if (differs && !visitors_word) {
+        refuse_part(c, out, m->site, was.site, m);
+        return false;
+    }
+    for (unsigned i = 0; i < c->plan.site_count && differs; i++)
+        if (o->have[i] & bit) {
+            o->have[i] &= ~bit;
+            refuse_part(c, out, i, m->site, m);
+        }
+    if (!known || (visitors_word && !visiting(c, m->site))) {
+        o->known[m->shard] = true;
+        o->part[m->shard] = *m;
+    }
+    return true;
+}
+
 void ckpt_part(struct core *c, struct core_out *out, const struct msg_part *m)
 {
     if (m->site >= c->plan.site_count || m->shard >= c->view.shard_count || (RULE_CKGEN && m->generation != c->view.generation))
@@ -79,14 +110,8 @@ void ckpt_part(struct core *c, struct core_out *out, const struct msg_part *m)
     struct open_checkpoint *o = open_for(c, m->step, m->generation);
     if (!o)
         return;
-    if (!o->known[m->shard]) {
-        o->known[m->shard] = true;
-        o->part[m->shard] = *m;
-    } else if (memcmp(o->part[m->shard].sha256, m->sha256, sizeof m->sha256) != 0 || o->part[m->shard].size_bytes != m->size_bytes) {
-        core_give_up(c, out, "checkpoint of step %llu: sites %s and %s wrote different parts of shard %u: one of them has damaged memory or disk",
-                     (unsigned long long)m->step, c->plan.site_name[o->part[m->shard].site], c->plan.site_name[m->site], m->shard);
+    if (!take_part(c, out, o, m))
         return;
-    }
     o->have[m->site] |= 1ull << m->shard;
     ckpt_decide(c, out);
 }
@@ -136,7 +161,7 @@ void ckpt_decide(struct core *c, struct core_out *out)
         if (!o->used || (o->step > c->round && RULE_CKLOG))
             continue;
         uint64_t sites = full_sites(c, o), expected = expected_sites(c);
-        if (!sites)
+        if ((sites & ~(uint64_t)c->config.visiting) == 0)   /* a visitor takes its copy away with it */
             continue;
         if (!o->full) {
             o->full = true;
@@ -173,7 +198,7 @@ void ckpt_published(struct core *c, struct core_out *out, const struct msg_publi
     if (m->ok) {
         c->published_mask |= 1ull << m->site;
         c->refused_mask &= ~(1ull << m->site);
-    } else if (c->config.visiting >> m->site & 1 && !(e->site_mask >> m->site & 1)) {
+    } else if (visiting(c, m->site) && !(e->site_mask >> m->site & 1)) {
         return;                               /* it had no whole copy, and nobody counts on one */
     } else {
         c->refused_mask |= 1ull << m->site;

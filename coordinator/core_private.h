@@ -21,7 +21,8 @@ enum {
     EXPORT_LIMIT = 3,
     PART_WAIT_MS = 5000,                  /* for another site's parts, once one site has all */
     LEAVE_WAIT_MS = 5000,
-    WARM_ROUNDS = 8,
+    LANES_WAIT_MS = 1000,                 /* for a commit, with which lanes change best */
+    COPY_ROUND_MS = 1000,                 /* rounds that a visitor's link makes longer than this leave it without copies */
     ASLEEP_MS = 1000,                     /* between two ticks: this process was stopped or starved */
 };
 
@@ -39,8 +40,9 @@ struct gang_state {
     uint64_t patience_ms;                 /* to join */
     uint32_t relaunches;
     uint64_t finished;                    /* ranks that pulled the last version or left */
-    uint64_t warm;                        /* ranks that pulled a version not older than WARM_ROUNDS */
+    uint64_t ready, ready_ms;             /* ranks whose links to all primaries are open; since when all are */
     bool parked;                          /* its lanes are with the others */
+    bool works;                           /* a visiting one: a round was committed with its lanes */
     uint64_t ram_version[LANES_MAX][2];
     uint32_t ram_generation[LANES_MAX][2];
     char last_words[TEXT_LIMIT];
@@ -111,6 +113,7 @@ struct core {
     uint64_t end_ms;
     uint64_t ticked_ms;                   /* the last tick */
     bool stood;                           /* and it came late */
+    uint64_t committed_ms;                /* the last commit of this process; 0: none */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
     double norm2[LAYOUT_BLOCKS_MAX];      /* from here on: not cleared at init */
@@ -122,6 +125,7 @@ void core_event(struct core *c, struct core_out *out, const char *kind, struct p
 void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...) __attribute__((format(printf, 4, 5)));   /* what a process of that site is or says */
 void core_append(struct core *c, struct core_out *out, const struct log_entry *entry, bool sync);
+static inline bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
 bool core_over(const struct core *c);
 
 /* core_view.c */
@@ -136,7 +140,8 @@ bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
 void gang_unpark(struct core *c, unsigned site);
 void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks);   /* a visiting one: another number of ranks than it had; 0: as planned */
-void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is warm */
+void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is ready */
+void visitors_work(struct core *c, struct core_out *out, const struct record *record);   /* a round was committed: first lanes, then copies */
 void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
 void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);
 void view_slept(struct core *c, uint64_t ms);

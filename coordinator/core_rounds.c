@@ -271,6 +271,7 @@ static void take(struct core *c, struct core_out *out, const struct record *reco
     core_append(c, out, &entry, false);
     rounds_replay(c, record, position);
     core_act(out, CORE_COMMITTED)->u.record = *record;
+    visitors_work(c, out, record);
     c->rollbacks = 0;
     for (unsigned i = 0; i < SITES_LIMIT; i++)
         c->gang[i].relaunches = 0;

@@ -36,14 +36,13 @@ bool gang_whole(const struct core *c, unsigned site)
     return ranks > 0 && (uint64_t)__builtin_popcountll(c->gang[site].joined) >= ranks;
 }
 
-static bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
-
-/* Lanes go to a gang that is whole; to one of a visiting site when its ranks hold weights too, so that nobody waits for their first transfer. */
+/* Lanes go to a gang that is whole. To one of a visiting site when its ranks reach all primaries too, so that a round waits for one transfer of the weights,
+ * as each later one does over that link, and for no dialling; and with a commit, so that no gang is computing with others and what it pulls stays the newest. */
 void gang_unpark(struct core *c, unsigned site)
 {
     struct gang_state *g = &c->gang[site];
-    uint64_t warm = visiting(c, site) ? (uint64_t)__builtin_popcountll(g->warm) : c->next.gang[site].ranks;
-    if (!g->parked || !gang_whole(c, site) || warm < c->next.gang[site].ranks)
+    bool ready = !visiting(c, site) || (g->ready_ms && (c->committed_ms == c->now_ms || c->now_ms - g->ready_ms >= LANES_WAIT_MS));
+    if (!g->parked || !gang_whole(c, site) || !ready)
         return;
     g->parked = false;
     c->dirty = true;
@@ -231,7 +230,7 @@ static void roll_back(struct core *c, struct core_out *out)
                 vs->copy[i].role = !fits ? COPY_NONE : chosen++ ? COPY_SYNC : COPY_PRIMARY;
             }
         for (unsigned i = 0; i < vs->copy_count; i++)
-            if (vs->copy[i].role == COPY_NONE && c->slot[vs->copy[i].slot].joined)
+            if (vs->copy[i].role == COPY_NONE && c->slot[vs->copy[i].slot].joined && !visiting(c, v->slot[vs->copy[i].slot].site))
                 vs->copy[i].role = COPY_COPYING;
     }
     for (unsigned s = 0; s < v->slot_count; s++)
@@ -391,8 +390,8 @@ void slot_joined(struct core *c, struct core_out *out, unsigned slot)
             if (vs->copy[i].slot != slot)
                 continue;
             role = true;
-            if (vs->copy[i].role != COPY_NONE)
-                continue;
+            if (vs->copy[i].role != COPY_NONE || visiting(c, c->next.slot[slot].site))
+                continue;                 /* a visitor's copies wait until it works */
             vs->copy[i].role = COPY_COPYING;
             c->dirty = true;
         }
@@ -444,11 +443,51 @@ void site_arrived(struct core *c, struct core_out *out, unsigned site)
         return;
     gang->wanted = true;
     gang->incarnation++;
+    c->dirty = true;
     c->gang[site] = (struct gang_state){.parked = true, .since_ms = c->now_ms, .patience_ms = c->config.relaunch_ms};
     for (unsigned s = 0; s < c->next.slot_count; s++)
         if (c->next.slot[s].site == site)
             vacate(c, s, 0);              /* its agent may have launched one that joined after the site had left: that one's copies are not the new one's */
-    core_event(c, out, "site joined", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "its ranks get lanes when they hold the weights");
+    core_event(c, out, "site joined", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "its ranks get lanes when they reach the shards");
+}
+
+static void copy_to(struct core *c, unsigned site)
+{
+    for (unsigned s = 0; s < c->next.shard_count; s++)
+        for (unsigned i = 0; i < c->next.shard[s].copy_count; i++) {
+            unsigned slot = c->next.shard[s].copy[i].slot;
+            if (c->next.shard[s].copy[i].role != COPY_NONE || c->next.slot[slot].site != site || !c->slot[slot].joined)
+                continue;
+            c->next.shard[s].copy[i].role = COPY_COPYING;
+            c->dirty = true;
+        }
+}
+
+static bool has_lanes_of(const struct record *record, struct lane_range own)
+{
+    for (uint16_t n = 0; n < record->cover_count; n++)
+        if (record->cover[n].lanes.lo >= own.lo && record->cover[n].lanes.hi <= own.hi)
+            return true;
+    return false;
+}
+
+/* A visitor contributes before anything but the weights crosses its link. Then its copies are filled, if a round with it is so short that the link can do
+ * that in seconds: rounds stand still meanwhile. Over a longer link they would for several steps, and a copy there takes as many bytes a round as it saves. */
+void visitors_work(struct core *c, struct core_out *out, const struct record *record)
+{
+    bool quick = c->committed_ms && c->now_ms - c->committed_ms <= COPY_ROUND_MS;
+    c->committed_ms = c->now_ms;
+    for (unsigned i = 0; i < c->view.site_count; i++) {
+        if (visiting(c, i) && c->next.gang[i].wanted)
+            gang_unpark(c, i);
+        if (!visiting(c, i) || c->gang[i].parked || !has_lanes_of(record, c->view.gang[i].lanes))
+            continue;
+        if (!c->gang[i].works)
+            core_event(c, out, "site works", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)i}, "the first step with lanes of this site");
+        c->gang[i].works = true;
+        if (quick)
+            copy_to(c, i);
+    }
 }
 
 void site_left(struct core *c, struct core_out *out, unsigned site, const char *why)

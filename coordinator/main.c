@@ -161,7 +161,7 @@ static int has_begun(struct shell *s, struct err *err)
 static int listen_all(struct shell *s, struct err *err)
 {
     char address[ADDRESS_LIMIT], path[700];
-    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_TIMES | FEATURE_BRINGS, .who = {.role = ROLE_COORDINATOR}};
+    s->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_TIMES | FEATURE_BRINGS | FEATURE_READY, .who = {.role = ROLE_COORDINATOR}};
     snprintf(s->hello.job, sizeof s->hello.job, "%s", s->run.job);
     snprintf(s->hello.build, sizeof s->hello.build, "%s", VIADUCT_VERSION);
     snprintf(address, sizeof address, "unix:%s/c", s->run.sockets);
@@ -372,7 +372,7 @@ static int keep_room(const struct shell *s, struct err *err)
 {
     char path[700];
     room_path(s, path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), why = fd < 0 ? errno : posix_fallocate(fd, 0, ROOM_BYTES);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), why = fd < 0 ? errno : fs_reserve(fd, ROOM_BYTES);
     if (fd >= 0)
         close(fd);
     return why ? err_errno(err, why, "cannot keep room for the report in %s", path) : 0;

@@ -52,7 +52,8 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
 
 /* ---- the process ---- */
 #define MEMBERS_MAX 512
-struct member { struct link *link; bool joined; struct process_id who; uint16_t brings; };   /* brings: ranks, an agent of a visiting site (MSG_BRINGS) */
+/* left: in good order, its link may last a moment longer; brings: ranks, an agent of a visiting site (MSG_BRINGS) */
+struct member { struct link *link; bool joined, left; struct process_id who; uint16_t brings; };
 struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
 struct rank_address { uint32_t instance; uint16_t host; char address_tls[ADDRESS_LIMIT]; };
 struct wan { struct process_id who; uint64_t bytes, first; };   /* first: what it had sent when it was first heard; rates count from there */

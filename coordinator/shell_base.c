@@ -3,12 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define COPIES_LOOKED_AT 4096
 
 struct generation { uint32_t number; uint64_t base; };
 struct finding {
-    struct shell *s;
+    struct shell *s;                  /* NULL: nobody is told what is passed over */
     unsigned damaged;
     char first[600];
     struct generation *later;         /* every generation of the log: each voids what older ones made above its base */
@@ -20,6 +21,8 @@ static void on_damaged(void *arg, const char *text)
     struct finding *f = arg;
     if (f->damaged++ == 0)
         snprintf(f->first, sizeof f->first, "%s", text);
+    if (!f->s)
+        return;
     log_warn(&f->s->log, "a damaged checkpoint is passed over: %s", text);
     shell_event(f->s, "damaged", "coordinator", 0, "%s", text);
 }
@@ -45,8 +48,9 @@ static bool is_void(void *arg, const struct ckpt_found *found)
     struct finding *f = arg;
     for (size_t i = 0; i < f->count; i++)
         if (core_annuls(f->later[i].number, f->later[i].base, found->generation, found->step)) {
-            shell_event(f->s, "void", "coordinator", found->step, "the checkpoint at %s is passed over: the run went back to step %llu after it", found->site,
-                        (unsigned long long)f->later[i].base);
+            if (f->s)
+                shell_event(f->s, "void", "coordinator", found->step, "the checkpoint at %s is passed over: the run went back to step %llu after it", found->site,
+                            (unsigned long long)f->later[i].base);
             return true;
         }
     return false;
@@ -104,17 +108,47 @@ static void start_from(struct shell *s, const struct ckpt_found *found, const st
 }
 
 /* The newest that verifies and that the log has not taken back. */
+static int find_newest(struct finding *f, const char *run_dir, char root[700], struct ckpt_found *out, struct ckpt_manifest *m, struct err *err)
+{
+    snprintf(root, 700, "%s/ckpt", run_dir);
+    return ckpt_newest(&fs_real, root, out, m, is_void, on_damaged, f, err);
+}
+
+static int only_damaged(const struct finding *f, int code, struct err *err)
+{
+    return err_set(err, code, "the only copies of this run's checkpoints are damaged; first: %s. Bring back a copy of that folder, or start anew in another --dir", f->first);
+}
+
+int coordinator_base(const char *run_dir, struct ckpt_found *out, struct err *err)
+{
+    char path[700];
+    struct decision_log *db;
+    struct ckpt_manifest m;
+    struct finding f = {0};
+    snprintf(path, sizeof path, "%s/log/decisions.db", run_dir);
+    if (access(path, F_OK) == 0 && decision_log_sqlite.open(path, &db, err) == 0) {
+        if (decision_log_sqlite.replay(db, note_generation, &f, err) < 0)
+            f.count = 0;                  /* a resume puts a damaged log aside */
+        decision_log_sqlite.close(db);
+    }
+    int rc = find_newest(&f, run_dir, path, out, &m, err);
+    if (rc == 0)
+        ckpt_manifest_fini(&m);
+    else if (rc == ERR_NOT_FOUND && f.damaged)
+        rc = only_damaged(&f, ERR_CORRUPT, err);
+    free(f.later);
+    return rc;
+}
+
 static int find(struct finding *f, struct err *err)
 {
     struct shell *s = f->s;
     char root[700];
     struct ckpt_found found;
     struct ckpt_manifest m;
-    snprintf(root, sizeof root, "%s/ckpt", s->run.path);
-    int rc = ckpt_newest(&fs_real, root, &found, &m, is_void, on_damaged, f, err);
+    int rc = find_newest(f, s->run.path, root, &found, &m, err);
     if (rc == ERR_NOT_FOUND && f->damaged)
-        return err_set(err, ERR_NOT_FOUND, "the only copies of this run's checkpoints are damaged; first: %s. Bring back a copy of that folder, "
-                       "or start anew in another --dir", f->first);
+        return only_damaged(f, ERR_NOT_FOUND, err);
     if (rc == ERR_NOT_FOUND)
         return 0;
     TRY(rc);

@@ -22,8 +22,10 @@ static void refuse(struct shell *s, struct link *link, const char *what)
     link_close(link);
 }
 
+static bool visits(const struct shell *s, unsigned site) { return s->config.visiting >> site & 1; }
+
 /* ---- joining ---- */
-/* The first rank's declaration is everyone's; those of the others must describe the same data, and after a resume so must the first. */
+/* The first declaration of a rank at a site that stays is everyone's; those of the others must describe the same data. */
 static int take_declaration(struct shell *s, const struct msg_join *m, const uint8_t *payload, size_t size, struct err *err)
 {
     char who[120];
@@ -80,6 +82,7 @@ static void admit(struct shell *s, struct member *me, const struct msg_join *m)
         link_close(stale);
     }
     me->joined = true;
+    me->left = false;
     if (!is_current(s, m->who))           /* the core puts it out */
         return;
     if (m->who.role == ROLE_WORKER && m->who.index < LANES_MAX) {
@@ -144,6 +147,11 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     }
     if (m->who.role == ROLE_AGENT && m->who.index >= s->job.spec.sites[m->who.site].nodes) {
         refuse(s, me->link, "is of a node that its site does not have");
+        return false;
+    }
+    if (m->who.role == ROLE_WORKER && !s->declaration_bytes && visits(s, m->who.site)) {
+        log_info(&s->log, "a rank of site %s comes before any of a site that stays: it may join after one", s->job.spec.sites[m->who.site].name);
+        link_close(me->link);             /* it dials again */
         return false;
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
@@ -273,6 +281,11 @@ static const char *from_member(struct shell *s, const struct member *me, enum ms
             return "tells the times of steps it has no part in";
         shell_metrics_times(s, m);
         return NULL;
+    case MSG_READY:
+        if (!shell_same(((struct msg_ready *)m)->who, me->who))
+            return "is ready for another";
+        core_on_ready(s->core, now, m, s->out);
+        return NULL;
     case MSG_FAILED: on_failed(s, me, m); return NULL;
     case MSG_EXITED:
     case MSG_PUBLISHED: return from_agent(s, me, type, m);
@@ -347,6 +360,15 @@ static void drain(struct shell *s, const struct member *me, const struct msg_dra
     shell_run(s);
 }
 
+/* Slurm takes the nodes of a site that stays: its agent asks in the run's name. A visitor only leaves. */
+static void stop(struct shell *s, const struct member *me)
+{
+    if (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined && !visits(s, me->who.site)))
+        shell_stop_asked(s);
+    else
+        refuse(s, me->link, "may not stop the run");
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct shell *s = arg;
@@ -377,13 +399,17 @@ static void on_work(struct shell *s, struct member *me, enum msg_type type, void
         }
         return;
     }
+    if (me->left)                         /* what was on its way when it left */
+        return;
     const char *wrong = me->joined ? from_member(s, me, type, m, payload, size) : "has not joined and sends work";
     if (wrong) {
         refuse(s, me->link, wrong);
         return;
     }
-    if (type == MSG_LEAVE)
+    if (type == MSG_LEAVE) {
         me->joined = false;               /* the end of its link is no loss */
+        me->left = true;
+    }
     if (type == MSG_HEARTBEAT)
         keep_wan(s, me->who, ((struct msg_heartbeat *)m)->wan_sent_bytes);
     shell_run(s);
@@ -399,8 +425,8 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
         refuse(s, link, "has a token, which is good for enrolling only");
     else if (type == MSG_STATUS)
         answer_status(s, link);
-    else if (type == MSG_STOP && (me->who.role == ROLE_CLI || (me->who.role == ROLE_AGENT && me->joined)))
-        shell_stop_asked(s);
+    else if (type == MSG_STOP)
+        stop(s, me);
     else if (type == MSG_ENROL && me->who.role == ROLE_JOIN && !s->ending)
         enrol(s, link, m);
     else if (type == MSG_BRINGS && me->who.role == ROLE_AGENT)

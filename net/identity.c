@@ -19,8 +19,8 @@
 #include "net/tls.h"
 
 #define DAY 86400L
-#define CA_DAYS 730
-#define CERT_DAYS 90
+#define CA_DAYS 7300
+#define CERT_DAYS 730                    /* issued anew at a start that finds less than half of them left */
 #define NAME_MAX_BYTES 128
 
 const char *role_word(unsigned role)
@@ -269,14 +269,14 @@ static int files_of(const char *dir, const char *site, enum role role, struct ce
     return files_named(dir, name, f, err);
 }
 
-/* There, belonging together, signed by this authority and not about to end. */
+/* There, belonging together, signed by this authority and with half its days ahead. */
 static bool still_good(const struct cert_files *f, const struct pair *ca)
 {
     struct pair p;
     if (!pair_read(f->cert, f->key, &p))
         return false;
-    time_t tomorrow = time(NULL) + DAY;
-    bool good = X509_verify(p.cert, ca->key) == 1 && X509_cmp_time(X509_get0_notAfter(p.cert), &tomorrow) > 0;
+    time_t enough = time(NULL) + CERT_DAYS / 2 * DAY;
+    bool good = X509_verify(p.cert, ca->key) == 1 && X509_cmp_time(X509_get0_notAfter(p.cert), &enough) > 0;
     ERR_clear_error();
     pair_free(&p);
     return good;

@@ -677,6 +677,8 @@ int link_send(struct link *link, enum msg_type type, uint32_t view, const void *
 
 size_t link_queued(const struct link *link) { return link->out.bytes; }
 
+size_t link_under_way(const struct link *link) { return link->out.bytes + wire_unconfirmed(&link->wire); }
+
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link))
 {
     link->low = low;

@@ -114,6 +114,7 @@ enum msg_type {
     MSG_GANG, MSG_INSITE,
     MSG_TIMES,
     MSG_BRINGS,
+    MSG_READY,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -287,7 +288,10 @@ enum time_part { TIME_COMPUTE, TIME_INSIDE, TIME_BETWEEN, TIME_DATA, TIME_CHECKP
 struct step_times { uint64_t round; float seconds[TIME_PARTS]; };      /* -1: not measured here */
 struct msg_times { uint32_t generation; uint8_t count; struct step_times step[TIMES_LIMIT]; };
 
-enum feature { FEATURE_TIMES = 1, FEATURE_BRINGS = 2 };
+/* A rank without lanes says that its links to all primaries are open. Likewise only to a coordinator that has FEATURE_READY. */
+struct msg_ready { struct process_id who; };
+
+enum feature { FEATURE_TIMES = 1, FEATURE_BRINGS = 2, FEATURE_READY = 4 };
 struct msg_hello {
     uint16_t version_min, version_max;
     uint64_t features;         /* bits of enum feature that this end understands */
@@ -331,6 +335,7 @@ void code_statusreply(struct codec *c, struct msg_statusreply *m);
 void code_gang(struct codec *c, struct msg_gang *m);
 void code_insite(struct codec *c, struct msg_insite *m);
 void code_times(struct codec *c, struct msg_times *m);
+void code_ready(struct codec *c, struct msg_ready *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

@@ -75,6 +75,7 @@ struct bytes { const void *data; size_t size; };
  * Never blocks; FIFO; may be called before opened(): it leaves once the other end is accepted. A link that is closing swallows it. */
 int link_send(struct link *link, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces, struct err *err);
 size_t link_queued(const struct link *link);          /* bytes that the connection has not taken yet */
+size_t link_under_way(const struct link *link);       /* those, and what the other end's machine has not confirmed */
 /* A call from the loop each time that socket writes have brought link_queued below `low`, for a sender with more than a queue should hold. link_send itself
  * never calls it. */
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link));

@@ -1,11 +1,13 @@
 /* Sockets, without knowing what travels on them. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -299,4 +301,10 @@ ssize_t wire_send(struct wire *w, const struct iovec *v, unsigned count, struct 
     if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)
         return 0;
     return err_set(err, ERR_TEMPORARY, "the connection broke: %s", strerror(errno));
+}
+
+size_t wire_unconfirmed(const struct wire *w)
+{
+    int bytes = 0;
+    return w->fd >= 0 && ioctl(w->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
 }

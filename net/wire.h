@@ -36,5 +36,6 @@ void wire_own_host(const struct wire *w, char *out, size_t size);
 /* Bytes moved; 0: not now; ERR_TEMPORARY: the connection is over. */
 ssize_t wire_recv(struct wire *w, void *p, size_t n, struct err *err);
 ssize_t wire_send(struct wire *w, const struct iovec *v, unsigned count, struct err *err);
+size_t wire_unconfirmed(const struct wire *w);   /* bytes in the kernel's hands */
 
 #endif

@@ -15,7 +15,7 @@
 #define SNAPSHOTS_WAITING 4
 #define FOLDERS_MAX 256                   /* of one step: one a site, and sites that the spec had before */
 
-struct pull { struct pull *next; void *peer; struct msg_pull m; };
+struct pull { struct pull *next; void *peer; struct msg_pull m; bool answered; };   /* the newest of a peer for these blocks */
 
 struct sum {                              /* of one cover, kept for PREPARED's repeats and for APPLY */
     bool have;
@@ -427,15 +427,24 @@ static void answer_pulls(struct ps_host *h)
     uint64_t version = shard_published(h->core, &any);
     for (struct pull **at = &h->pulls; *at;) {
         struct pull *p = *at;
+        if (p->answered) {
+            at = &p->next;
+            continue;
+        }
         bool mine = p->m.view == shard_view(h->core) && p->m.generation == shard_generation(h->core);
         bool early = !mine && p->m.view > shard_view(h->core);   /* its view is still on its way here */
         if (early || (mine && !seed && (!any || version < p->m.version))) {
             at = &p->next;
             continue;
         }
-        *at = p->next;
         if (mine)
             send_reply(h, p->peer, &p->m, seed ? PULL_NEED_SEED : PULL_OK, version);
+        p->answered = mine && !seed;
+        if (p->answered) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
         free(p);
     }
 }
@@ -667,7 +676,11 @@ static void on_pull(struct ps_host *h, void *peer, const struct msg_pull *m)
         p->next = h->pulls;
         h->pulls = p;
     }
+    bool again = p->answered && p->m.view == m->view && p->m.version == m->version && p->m.block_count == m->block_count;
+    if (again && h->config.busy && h->config.busy(h->config.arg, peer))
+        return;                               /* the answer is on its way out of here */
     p->m = *m;
+    p->answered = false;
     answer_pulls(h);
 }
 

@@ -64,6 +64,12 @@ static void host_reply(void *arg, void *peer, const struct msg_pullreply *m, con
         log_warn(&p->log, "a pull stays unanswered: %s", err.text);
 }
 
+static bool host_busy(void *arg, void *peer)
+{
+    (void)arg;
+    return link_under_way(peer) > 0;
+}
+
 static void host_fail(void *arg, int code, uint64_t step, const char *text)
 {
     struct ps *p = arg;
@@ -79,7 +85,7 @@ static void make_hosts(struct ps *p)
     for (unsigned s = 0; s < p->plan.shard_count; s++) {
         struct ps_host_config c = {.loop = p->loop, .disk = p->disk, .log = &p->log, .plan = &p->plan, .declaration = &p->declaration, .run_dir = p->run.path,
                                    .job = p->run.job, .site = p->hello.who.site, .slot = (uint8_t)p->slot, .shard = (uint8_t)s, .instance = p->instance,
-                                   .send = host_send, .reply = host_reply, .fail = host_fail, .arg = p};
+                                   .send = host_send, .reply = host_reply, .busy = host_busy, .fail = host_fail, .arg = p};
         struct err err = ERR_INIT;
         if (ps_host_open(&c, &p->host[s], &err) < 0) {
             host_fail(p, err.code, 0, err.text);
@@ -357,7 +363,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
     TRY(net_listen(p->loop, path, p->identity, &p->hello, &guest_ops, p, &p->listen_unix, err));
     TRY(listen_outside(p, site_index, err));
     TRY(ps_disk_open(p->loop, &p->disk, err));
-    struct ps_peers_config peers = {.loop = p->loop, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
+    struct ps_peers_config peers = {.loop = p->loop, .run = &p->run, .identity = p->identity, .hello = &p->hello, .log = &p->log, .own_slot = (uint8_t)p->slot,
                                     .opened = peer_opened, .message = peer_message, .arg = p};
     TRY(ps_peers_open(&peers, &p->peers, err));
     failpoint(FAIL_PS_JOIN);

@@ -174,7 +174,7 @@ void ps_member_close(struct ps_member *m) { free(m); }
 void ps_member_send(struct ps_member *m, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces)
 {
     struct err err = ERR_INIT;
-    if (type == MSG_TIMES && !(m->features & FEATURE_TIMES))
+    if ((type == MSG_TIMES && !(m->features & FEATURE_TIMES)) || (type == MSG_READY && !(m->features & FEATURE_READY)))
         return;
     if (m->joined && link_send(m->link, type, view, msg, payload, pieces, &err) < 0)
         log_warn(m->config.log, "coordinator: %s", err.text);

@@ -10,7 +10,7 @@
 
 struct peer {
     struct ps_peers *owner;
-    uint8_t slot;
+    uint8_t slot, site;
     bool known, open, away, theirs;       /* away: at another site; theirs: the link is one that they dialled, because nobody can dial them */
     uint32_t instance;
     char address[ADDRESS_LIMIT];
@@ -36,6 +36,11 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *hell
     struct peer *p = arg;
     if (link != p->link)
         return;
+    if (link_is_tls(link) && rundir_site(p->owner->config.run, link_peer_site(link)) != p->site) {
+        log_warn(p->owner->config.log, "a process with a certificate of site '%s' answers where slot %u of another should: link closed", link_peer_site(link), p->slot);
+        link_close(link);
+        return;
+    }
     if (hello->who.role != ROLE_PS || hello->who.index != p->slot || hello->who.instance != p->instance) {
         link_close(link);                 /* its address was taken over by another launch: the next view tells */
         return;
@@ -136,6 +141,7 @@ void ps_peers_view(struct ps_peers *p, const struct msg_view *m)
         }
         q->known = slot->up;
         q->instance = slot->instance;
+        q->site = slot->site;
         q->away = slot->site != p->config.hello->who.site;
         snprintf(q->address, sizeof q->address, "%s", address);
         dial(p, q);
@@ -154,9 +160,19 @@ bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_
     return false;
 }
 
+bool ps_peers_linked(const struct ps_peers *p, uint8_t slot) { return slot < SLOTS_LIMIT && p->peer[slot].open; }
+
+uint64_t ps_peers_received(const struct ps_peers *p, uint8_t slot)
+{
+    uint64_t sent, received = 0;
+    if (ps_peers_linked(p, slot))
+        link_traffic(p->peer[slot].link, &sent, &received);
+    return received;
+}
+
 size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot)
 {
-    return slot < SLOTS_LIMIT && p->peer[slot].open ? link_queued(p->peer[slot].link) : 0;
+    return slot < SLOTS_LIMIT && p->peer[slot].open ? link_under_way(p->peer[slot].link) : 0;
 }
 
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p)

@@ -34,6 +34,7 @@ struct ps_host_config {
     void (*send)(void *arg, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
     /* Answers a pull or a contribution; peer is what came with it. */
     void (*reply)(void *arg, void *peer, const struct msg_pullreply *m, const struct bytes *payload, unsigned pieces);
+    bool (*busy)(void *arg, void *peer);                 /* replies to it are still on their way out; NULL: never */
     void (*fail)(void *arg, int code, uint64_t step, const char *text);   /* the job cannot go on */
     /* embedded ranks: a private segment that keeps the two newest versions; NULL: none */
     struct ps_ram *ram;
@@ -90,6 +91,7 @@ void ps_member_send(struct ps_member *m, enum msg_type type, uint32_t view, cons
 struct ps_peers;
 struct ps_peers_config {
     struct loop *loop;
+    const struct rundir *run;                            /* knows the sites' names */
     const struct identity *identity;
     const struct msg_hello *hello;
     struct log *log;
@@ -106,7 +108,9 @@ bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_
 /* A process that nobody can dial (its site is visiting) has dialled us: what goes to it goes over that link, too. For the link's `closed`: the other one. */
 void ps_peers_adopt(struct ps_peers *p, uint8_t slot, uint32_t instance, struct link *link);
 void ps_peers_closed(struct ps_peers *p, const struct link *link);
-size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot);   /* bytes on their way to it that its link has not taken yet */
+bool ps_peers_linked(const struct ps_peers *p, uint8_t slot);
+uint64_t ps_peers_received(const struct ps_peers *p, uint8_t slot);   /* bytes, over the present link */
+size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot);   /* bytes on their way to it */
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p);   /* sent to other sites since the start */
 
 /* ---- RAM segment: the two newest versions of an embedded shard in shared memory, so that a relaunched gang starts there ---- */

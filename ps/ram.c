@@ -34,7 +34,7 @@ static void *map(const char *name, int flags, size_t bytes, int *why)
     if (fd >= 0 && fstat(fd, &st) == 0) {
         bool fits = (size_t)st.st_size == bytes || (bytes == 0 && st.st_size > RAM_DATA_AT);
         if (!fits && bytes > 0)
-            fits = ftruncate(fd, 0) == 0 && posix_fallocate(fd, 0, (off_t)bytes) == 0;
+            fits = ftruncate(fd, 0) == 0 && fs_reserve(fd, bytes) == 0;
         if (fits)
             p = mmap(NULL, bytes ? bytes : RAM_DATA_AT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     }

@@ -7,8 +7,11 @@ def reason_not():
     """Why this machine cannot do it; None when it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    probe = subprocess.run(["ip", "netns", "add", f"viaduct-probe-{os.getpid()}"], capture_output=True, text=True)
-    subprocess.run(["ip", "netns", "del", f"viaduct-probe-{os.getpid()}"], capture_output=True)
+    name = f"viaduct-probe-{os.getpid()}"
+    probe = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if probe.returncode == 0:   # one can be made and not entered: in a chroot that is no mount point
+        probe = subprocess.run(["ip", "netns", "exec", name, "true"], capture_output=True, text=True)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return None if probe.returncode == 0 else f"no network namespaces: {probe.stderr.strip()}"
 
 

@@ -25,6 +25,7 @@ copy_base() {
 # ROOT SOURCE|- COMMAND: bash -c COMMAND in ROOT, SOURCE readable at /mnt. Mounts and processes are those of namespaces and end with it.
 in_chroot() {
     ROOT=$1 SOURCE=$2 COMMAND=$3 unshare --mount --propagation private --pid --fork --kill-child --ipc bash -c '
+        mount --bind "$ROOT" "$ROOT"   # a mount point as / is: what makes namespaces in there wants one
         mount -t proc proc "$ROOT/proc" && mount -t tmpfs -o mode=755 tmpfs "$ROOT/dev" || exit 1
         mkdir "$ROOT/dev/shm" "$ROOT/dev/pts"
         mount -t tmpfs -o mode=1777 tmpfs "$ROOT/dev/shm" && mount -t devpts -o newinstance,ptmxmode=0666 devpts "$ROOT/dev/pts" || exit 1
@@ -32,7 +33,7 @@ in_chroot() {
         ln -s pts/ptmx "$ROOT/dev/ptmx"
         for i in 0 1 2; do ln -s "/proc/self/fd/$i" "$ROOT/dev/$(echo stdin stdout stderr | cut -d" " -f$((i + 1)))"; done
         ln -s /proc/self/fd "$ROOT/dev/fd"
-        mount -t sysfs -o ro sysfs "$ROOT/sys" 2>/dev/null
+        mount --rbind /sys "$ROOT/sys"   # with its control groups
         [ "$SOURCE" = - ] || mount --bind "$SOURCE" "$ROOT/mnt" || exit 1
         exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb ${CI:+CI="$CI"} bash -c "$COMMAND"'
 }

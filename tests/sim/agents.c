@@ -41,6 +41,8 @@ static void heartbeat(struct world *w, struct proc *p)
         m.version = p->kind == ROLE_WORKER && p->gang.round ? p->gang.round - 1 : 0;
         send_to(w, p, (uint16_t)r, 0, p->linked_to, MSG_HEARTBEAT, &m, NULL);
     }
+    if (p->kind == ROLE_WORKER)
+        gang_ready(w, p);
 }
 
 void proc_tick(struct world *w, struct proc *p)

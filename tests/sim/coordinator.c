@@ -259,6 +259,7 @@ void coordinator_packet(struct world *w, struct proc *p, const struct packet *pa
         break;
     case MSG_EXITED: core_on_exited(c, now_ms, &m->u.exited, w->core_out); break;
     case MSG_HEARTBEAT: core_on_heartbeat(c, now_ms, &m->u.heartbeat, w->core_out); break;
+    case MSG_READY: core_on_ready(c, now_ms, &m->u.ready, w->core_out); break;
     case MSG_LEAVE: core_on_leave(c, now_ms, &m->u.leave, w->core_out); break;
     case MSG_PREPARED: {
         double norms[SIM_BLOCKS];

@@ -29,14 +29,15 @@ static int copy_pid(struct world *w, struct proc *p, unsigned slot)
     return q ? q->pid : 0;
 }
 
-/* The in-sync copy at the own site, else the primary. */
+/* The in-sync copy at the own site, else the primary; a gang without lanes pulls nothing from there. */
 static int source_of(struct world *w, struct proc *p, unsigned shard)
 {
     const struct view_shard *vs = &p->view.shard[shard];
+    bool lanes = p->view.gang[p->site].lanes.lo < p->view.gang[p->site].lanes.hi;
     int best = 0;
     for (unsigned i = 0; i < vs->copy_count; i++) {
         bool primary = vs->copy[i].role == COPY_PRIMARY, local = p->view.slot[vs->copy[i].slot].site == p->site;
-        if (primary || (vs->copy[i].role == COPY_SYNC && local))
+        if ((primary && (local || lanes)) || (vs->copy[i].role == COPY_SYNC && local))
             if (!best || local)
                 best = copy_pid(w, p, vs->copy[i].slot);
     }
@@ -101,10 +102,21 @@ static void contribute(struct world *w, struct proc *p)
         send_name(w, p, nodes[i]);
 }
 
+void gang_ready(struct world *w, struct proc *p)
+{
+    if (!member(p) || p->view.gang[p->site].lanes.lo < p->view.gang[p->site].lanes.hi)
+        return;
+    for (unsigned r = 0; r < p->gang.ranks && p->alive && p->linked_to; r++) {
+        struct msg_ready m = {.who = {ROLE_WORKER, p->site, (uint16_t)r, p->instance}};
+        send_to(w, p, (uint16_t)r, 0, p->linked_to, MSG_READY, &m, NULL);
+    }
+}
+
 void gang_view(struct world *w, struct proc *p)
 {
     struct gang *g = &p->gang;
-    if (!member(p) || g->finished)
+    gang_ready(w, p);
+    if (!p->alive || !member(p) || g->finished)
         return;
     if (g->contributed)
         contribute(w, p);

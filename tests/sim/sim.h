@@ -191,7 +191,7 @@ struct world {
 struct msg_any { union { struct msg_join join; struct msg_plan plan; struct msg_view view; struct msg_contribute contribute; struct msg_replicate replicate;
     struct msg_block block; struct msg_ack ack; struct msg_prepared prepared; struct msg_sum sum; struct msg_commit commit; struct msg_pull pull;
     struct msg_pullreply pullreply; struct msg_seed seed; struct msg_part part; struct msg_manifest manifest; struct msg_published published;
-    struct msg_exited exited; struct msg_launch launch; struct msg_stop stop; struct msg_heartbeat heartbeat; struct msg_leave leave; } u; };
+    struct msg_exited exited; struct msg_launch launch; struct msg_stop stop; struct msg_heartbeat heartbeat; struct msg_leave leave; struct msg_ready ready; } u; };
 
 /* world.c: time, chance, network, processes */
 uint64_t hash2(uint64_t a, uint64_t b);
@@ -223,6 +223,7 @@ void host_free(struct host *h);
 /* gang.c */
 void gang_view(struct world *w, struct proc *p);
 void gang_tick(struct world *w, struct proc *p);
+void gang_ready(struct world *w, struct proc *p);           /* tells the coordinator, when it has no lanes */
 void gang_reply(struct world *w, struct proc *p, const struct packet *packet, const struct msg_pullreply *m);
 void gang_computed(struct world *w, struct proc *p, uint64_t token);
 

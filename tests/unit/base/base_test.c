@@ -3,11 +3,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -315,6 +318,29 @@ static void test_numbers_are_short_and_read_back(void **state)
     }
 }
 
+static unsigned interruptions;
+
+/* As some kernels do it for shared memory, whatever signal comes. */
+int posix_fallocate(int fd, off_t at, off_t bytes)
+{
+    if (interruptions > 0 && interruptions--)
+        return EINTR;
+    return fallocate(fd, 0, at, bytes) == 0 ? 0 : errno;
+}
+
+static void test_signals_do_not_end_a_reservation(void **state)
+{
+    (void)state;
+    struct stat st;
+    int fd = memfd_create("reserved", MFD_CLOEXEC);
+    assert_true(fd >= 0);
+    interruptions = 3;
+    assert_int_equal(fs_reserve(fd, 1 << 20), 0);
+    assert_int_equal(interruptions, 0);
+    assert_true(fstat(fd, &st) == 0 && st.st_size == 1 << 20 && st.st_blocks * 512 >= 1 << 20);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,7 +348,7 @@ int main(void)
         cmocka_unit_test(test_lane_sum_is_the_same_for_every_split), cmocka_unit_test(test_lane_samples_partition),
         cmocka_unit_test(test_permutation_is_a_bijection), cmocka_unit_test(test_philox_known_answers), cmocka_unit_test(test_layout),
         cmocka_unit_test(test_sha256_and_hex), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_files), cmocka_unit_test(test_json_quote), cmocka_unit_test(test_text_plain),
-        cmocka_unit_test(test_numbers_are_short_and_read_back),
+        cmocka_unit_test(test_numbers_are_short_and_read_back), cmocka_unit_test(test_signals_do_not_end_a_reservation),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

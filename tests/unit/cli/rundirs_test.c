@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "cli/rundirs.h"
+#include "coordinator/log.h"
 #include "net/net.h"
+#include "tests/unit/ckpt/sample.h"
 #include "tests/unit/unit.h"
 
 static const char spec[] = "viaduct: v1\nname: t\nmodel: {family: mlp, classes: 10, input: [1, 28, 28]}\n"
@@ -326,6 +328,61 @@ static void a_second_start_of_a_slurm_job_is_fenced(void **state)
     rmdir(first.run.sockets);
 }
 
+static void save(const struct room *r, uint32_t generation, uint64_t step, bool damaged)
+{
+    char dir[200], path[300];
+    struct sample s;
+    struct err e = ERR_INIT;
+    snprintf(dir, sizeof dir, "%s/ckpt/one/step-%08llu", r->run, (unsigned long long)step);
+    assert_ok(fs_mkdirs(&fs_real, dir, &e));
+    assert_ok(sample_open(&s, step, &e));
+    s.meta.generation = generation;
+    assert_ok(sample_write(&s, &fs_real, dir, &e));
+    sample_close(&s);
+    snprintf(path, sizeof path, "%s/part-%04u-%08llu-00.h5", dir, generation, (unsigned long long)step);
+    assert_true(!damaged || truncate(path, 5) == 0);
+}
+
+static void goes_on_says(const struct room *r, const char *wanted)
+{
+    char *said = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&said, &size);
+    rundirs_print_resume(r->run, out);
+    fclose(out);
+    if (!strstr(said, wanted))
+        fail_msg("said %s", said);
+    free(said);
+}
+
+/* A person is told what the resume will do: what is damaged it passes over, and what the run went back below. */
+static void where_a_resume_begins_is_told_as_it_will_be(void **state)
+{
+    struct room *r = *state;
+    struct decision_log *db;
+    struct err e = ERR_INIT;
+    char path[200];
+    uint64_t at, leader;
+    goes_on_says(r, "begins at step 1");
+    save(r, 2, 500, true);
+    goes_on_says(r, "cannot begin yet");
+    save(r, 1, 400, false);
+    save(r, 1, 600, false);
+    goes_on_says(r, "after step 600, from ckpt/one/step-00000600");
+    snprintf(path, sizeof path, "%s/log", r->run);
+    assert_ok(fs_mkdirs(&fs_real, path, &e));
+    snprintf(path, sizeof path, "%s/log/decisions.db", r->run);
+    assert_ok(decision_log_sqlite.open(path, &db, &e));
+    assert_ok(decision_log_sqlite.take_over(db, &leader, &e));
+    for (uint32_t generation = 1; generation <= 2; generation++) {
+        struct log_entry view = {.kind = LOG_VIEW};
+        view.u.view = (struct view){.number = generation, .generation = generation, .base = generation == 2 ? 400 : 0};
+        assert_ok(decision_log_sqlite.append(db, &view, NULL, 0, true, &at, &e));
+    }
+    decision_log_sqlite.close(db);
+    goes_on_says(r, "after step 400, from ckpt/one/step-00000400");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +395,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_only_looks_is_left_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resume_waits_for_those_of_an_earlier_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_start_of_a_slurm_job_is_fenced, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(where_a_resume_begins_is_told_as_it_will_be, set_up, tear_down),
         cmocka_unit_test_setup_teardown(certificates_for_every_role_of_every_site, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

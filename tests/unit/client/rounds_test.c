@@ -5,14 +5,15 @@
 
 #include "client/client.h"
 
-struct rig { struct viaduct v; struct coll *coll; char segment[80]; float payload[64]; };
+enum { BLOCKS = 3 };                                      /* the last one of 64 elements */
+struct rig { struct viaduct v; struct coll *coll; char segment[80]; float payload[2 * BLOCK_ELEMS + 64]; };
 
 static int set_up(void **state)
 {
     struct rig *r = calloc(1, sizeof *r);
     struct viaduct *v = &r->v;
     struct err e = ERR_INIT;
-    struct tensor_desc t = {.name = "w", .kind = TENSOR_PARAMETER, .dim_count = 1, .dims = {64}};
+    struct tensor_desc t = {.name = "w", .kind = TENSOR_PARAMETER, .dim_count = 1, .dims = {2 * BLOCK_ELEMS + 64}};
     assert_ok(layout_init(&v->layout, &t, 1, &e));
     assert_ok(loop_new(&v->loop, &e));
     log_open(&v->log, NULL, "test", "");
@@ -30,10 +31,11 @@ static int set_up(void **state)
     v->view.view.generation = 2;
     v->view.view.gang[0].incarnation = 3;
     v->shard_first = calloc(SHARDS_LIMIT, sizeof *v->shard_first);
+    v->held = calloc(BLOCKS, sizeof *v->held);
     v->phase = CLIENT_WAITING;
     v->target = 5;
     rounds_set_pieces(v);
-    for (unsigned i = 0; i < 64; i++)
+    for (unsigned i = 0; i < ARRAY_LEN(r->payload); i++)
         r->payload[i] = (float)i;
     *state = r;
     return 0;
@@ -46,18 +48,20 @@ static int tear_down(void **state)
     loop_free(r->v.loop);
     layout_fini(&r->v.layout);
     free(r->v.shard_first);
+    free(r->v.held);
     free(r);
     return 0;
 }
 
 static struct msg_pullreply good(void)
 {
-    return (struct msg_pullreply){.view = 7, .generation = 2, .version = 5, .block_count = 1, .record = {.round = 4}};
+    return (struct msg_pullreply){.view = 7, .generation = 2, .version = 5, .block_count = BLOCKS, .record = {.round = 4}};
 }
 
 static bool taken(struct rig *r, const struct msg_pullreply *m, size_t size)
 {
     r->v.piece[0].have = false;
+    memset(r->v.held, 0, BLOCKS * sizeof *r->v.held);
     rounds_reply(&r->v, m, (const uint8_t *)r->payload, size);
     return r->v.piece[0].have;
 }
@@ -93,7 +97,7 @@ static void an_older_version_other_blocks_and_wrong_sizes_are_dropped(void **sta
     m.version = 4;
     assert_false(taken(r, &m, sizeof r->payload));
     m = good();
-    m.block_count = 2;
+    m.block_count = BLOCKS + 1;
     assert_false(taken(r, &m, sizeof r->payload));
     m = good();
     assert_false(taken(r, &m, sizeof r->payload - 4));
@@ -109,6 +113,43 @@ static void nothing_is_written_while_the_trainer_computes(void **state)
     assert_false(taken(r, &m, sizeof r->payload));
 }
 
+static bool comes(struct rig *r, uint64_t version, uint32_t first, uint32_t count)
+{
+    struct msg_pullreply m = good();
+    m.version = version;
+    m.block_first = first;
+    m.block_count = count;
+    rounds_reply(&r->v, &m, (const uint8_t *)(r->payload + first * BLOCK_ELEMS), (first + count == BLOCKS ? (count - 1) * BLOCK_ELEMS + 64 : count * BLOCK_ELEMS) * sizeof(float));
+    return r->v.piece[0].have;
+}
+
+/* From another site weights come in chunks. One of a newer version makes those of the older one void. */
+static void chunks_of_one_version_make_a_piece(void **state)
+{
+    struct rig *r = *state;
+    assert_false(comes(r, 5, 0, 1));
+    assert_false(comes(r, 5, 0, 1));
+    assert_false(comes(r, 6, 2, 1));
+    assert_int_equal(r->v.target, 6);
+    assert_false(comes(r, 5, 1, 1));
+    assert_false(comes(r, 6, 1, 1));
+    assert_true(comes(r, 6, 0, 1));
+    assert_true(coll_weights(r->v.coll)[BLOCK_ELEMS + 1] == (float)(BLOCK_ELEMS + 1));
+    rounds_set_pieces(&r->v);                             /* a gang that opens anew has none of them */
+    assert_false(comes(r, 6, 0, 1));
+}
+
+/* A new view may be of another generation, whose versions bear the same numbers. */
+static void a_view_makes_chunks_void(void **state)
+{
+    struct rig *r = *state;
+    assert_false(comes(r, 5, 0, 2));
+    r->v.phase = CLIENT_COMPUTING;                        /* else it would ask, and nobody is linked here */
+    rounds_view(&r->v);
+    r->v.phase = CLIENT_WAITING;
+    assert_false(comes(r, 5, 2, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +157,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_answer_of_another_view_is_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_answer_of_another_generation_is_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_older_version_other_blocks_and_wrong_sizes_are_dropped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(chunks_of_one_version_make_a_piece, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_view_makes_chunks_void, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_written_while_the_trainer_computes, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

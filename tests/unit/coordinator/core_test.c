@@ -18,18 +18,87 @@ static void test_who_arrives_again_holds_nothing(void **state)
     core_on_drain(c, 3, 1, out);
     keep_log();
     assert_false(v->gang[1].wanted);
-    join(c, 4, ROLE_PS, 1, 1, v->slot[1].instance);
-    assert_int_equal(v->shard[0].copy[1].role, COPY_COPYING);
-    struct msg_prepared *m = calloc(1, sizeof *m);
-    *m = (struct msg_prepared){.view = v->number, .generation = v->generation, .complete_mask = 2};
-    core_on_prepared(c, 5, primary(c, 0), m, NULL, NULL, out);
-    keep_log();
-    free(m);
-    assert_int_equal(v->shard[0].copy[1].role, COPY_SYNC);
+    uint32_t instance = v->slot[1].instance;
+    join(c, 4, ROLE_PS, 1, 1, instance);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
     join(c, 6, ROLE_AGENT, 1, 0, 0);
+    assert_int_equal(v->slot[1].instance, instance + 1);
     assert_true(v->gang[1].wanted);
     assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
     assert_int_equal(v->shard[0].copy[0].role, COPY_PRIMARY);
+}
+
+/* A report of the only shard with the lanes that each site has, at once. */
+static void round_with(struct core *c, uint64_t now, uint64_t round, unsigned names)
+{
+    const struct name halves[2] = {{{0, 2}, 1}, {{2, 4}, 1}}, whole = {{0, 4}, 1};
+    struct msg_prepared *m = calloc(1, sizeof *m);
+    double norm = 1;
+    *m = (struct msg_prepared){.view = core_view(c)->number, .generation = core_view(c)->generation, .version = round, .name_count = (uint16_t)names,
+                               .cover_count = (uint16_t)names, .norm_count = 1, .totals = {.samples = round % 3 == 2 ? 4 : 8}};
+    memcpy(m->name, names == 1 ? &whole : halves, names * sizeof whole);
+    memcpy(m->cover, m->name, names * sizeof whole);
+    core_on_prepared(c, now, primary(c, 0), m, &norm, NULL, out);
+    keep_log();
+    assert_non_null(find(CORE_COMMITTED));
+    free(m);
+}
+
+/* Lanes when its ranks reach the shards; copies when a round with its lanes was short. */
+static struct core *a_visitor_arrives(void)
+{
+    config.visiting = 2;
+    config.steps = 8;
+    config.plan.shard_count = 1;
+    struct core *c = start();
+    const struct view *v = core_view(c);
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 1, ROLE_PS, 0, 0, 1);
+    join(c, 1, ROLE_WORKER, 0, 0, 1);
+    round_with(c, 10, 0, 1);
+    join(c, 11, ROLE_AGENT, 1, 0, 0);
+    join(c, 12, ROLE_PS, 1, 1, v->slot[1].instance);
+    join(c, 13, ROLE_WORKER, 1, 0, v->gang[1].incarnation);
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    struct msg_ready ready = {.who = {ROLE_WORKER, 1, 0, v->gang[1].incarnation}};
+    core_on_ready(c, 14, &ready, out);
+    keep_log();
+    assert_int_equal(v->gang[0].lanes.hi, 4);
+    round_with(c, 20, 1, 1);
+    assert_int_equal(v->gang[0].lanes.hi, 2);
+    assert_int_equal(v->gang[1].lanes.hi, 4);
+    assert_int_equal(v->shard[0].copy[1].role, COPY_NONE);
+    return c;
+}
+
+static void test_a_visitor_contributes_before_it_holds_copies(void **state)
+{
+    (void)state;
+    struct core *c = a_visitor_arrives();
+    round_with(c, 500, 2, 2);
+    assert_int_equal(core_view(c)->shard[0].copy[1].role, COPY_COPYING);
+}
+
+static void test_a_visitor_behind_a_slow_link_holds_no_copies(void **state)
+{
+    (void)state;
+    struct core *c = a_visitor_arrives();
+    round_with(c, 5000, 2, 2);
+    assert_int_equal(core_view(c)->shard[0].copy[1].role, COPY_NONE);
+    round_with(c, 5500, 3, 2);                            /* the link is better now */
+    assert_int_equal(core_view(c)->shard[0].copy[1].role, COPY_COPYING);
+}
+
+/* It has no slot there that would be vacated. */
+static void test_a_visitor_without_shards_is_launched_at_once(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    config.plan.shard_count = config.plan.slot_count = 1;
+    struct core *c = start();
+    join(c, 1, ROLE_AGENT, 0, 0, 0);
+    join(c, 2, ROLE_AGENT, 1, 0, 0);
+    assert_true(core_view(c)->gang[1].wanted);
 }
 
 static void visitor_fails(struct core *c, uint64_t now, bool other_data)
@@ -79,16 +148,17 @@ static void arrive(struct core *c, uint64_t now, uint16_t ranks)
     join(c, now, ROLE_AGENT, 1, 0, 0);
 }
 
-/* Its ranks join and hold the weights. */
-static void warm_up(struct core *c, uint64_t now)
+/* Its ranks join and reach the shards, and a round is committed. */
+static void get_ready(struct core *c, uint64_t now, uint64_t round)
 {
     const struct view_gang *g = &core_view(c)->gang[1];
     for (uint16_t r = 0; r < g->ranks; r++) {
-        struct msg_heartbeat beat = {.who = {ROLE_WORKER, 1, r, g->incarnation}};
+        struct msg_ready ready = {.who = {ROLE_WORKER, 1, r, g->incarnation}};
         join(c, now, ROLE_WORKER, 1, r, g->incarnation);
-        core_on_heartbeat(c, now, &beat, out);
+        core_on_ready(c, now, &ready, out);
         keep_log();
     }
+    round_with(c, now, round, 1);
 }
 
 static void test_a_visitor_brings_its_own_number_of_ranks(void **state)
@@ -106,7 +176,7 @@ static void test_a_visitor_brings_its_own_number_of_ranks(void **state)
     join(c, 1, ROLE_WORKER, 0, 0, 1);
     arrive(c, 2, 3);
     assert_int_equal(v->gang[1].ranks, 3);
-    warm_up(c, 3);
+    get_ready(c, 3, 0);
     assert_int_equal(v->gang[0].lanes.hi, 2);             /* one rank of four */
     assert_int_equal(v->gang[1].lanes.lo, 2);
     uint32_t incarnation = v->gang[1].incarnation;
@@ -115,7 +185,7 @@ static void test_a_visitor_brings_its_own_number_of_ranks(void **state)
     arrive(c, 5, 1);                                      /* another world, before anybody missed the first */
     assert_true(v->gang[1].wanted && v->gang[1].incarnation > incarnation);
     assert_int_equal(v->gang[1].ranks, 1);
-    warm_up(c, 6);
+    get_ready(c, 6, 1);
     assert_int_equal(v->gang[0].lanes.hi, 4);
     core_on_brings(c, 7, 1, 8, out);                      /* nine ranks, eight lanes */
     keep_log();
@@ -499,6 +569,56 @@ static void test_parts_that_differ_fail_the_job(void **state)
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "different parts of shard 1"));
 }
 
+/* Both of its orders: what the visitor wrote came before what the site that stays wrote, or after. */
+static void test_a_part_that_differs_at_a_visitor_costs_the_visitor_only(void **state)
+{
+    for (unsigned first = 0; first < 2; first++) {
+        struct core_config keep = config;
+        config.visiting = 2;
+        struct core *c = start();
+        everyone_joins(c, 1);
+        commit_round(c, 2, 0);
+        commit_round(c, 3, 1);
+        part(c, 1, 0, 6);
+        part(c, (uint8_t)first, 1, first ? 8 : 7);
+        part(c, (uint8_t)!first, 1, first ? 7 : 8);
+        assert_null(find(CORE_FAIL));
+        assert_int_equal(find(CORE_SEND_STOP)->to.site, 1);
+        assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_FAILED);
+        part(c, 0, 0, 6);
+        const struct log_entry *e = &log_entries[log_count - 1];
+        while (e->kind != LOG_CHECKPOINT)
+            assert_true(e-- > log_entries);
+        assert_int_equal(e->u.checkpoint.site_mask, 1);
+        assert_int_equal(e->u.checkpoint.part[1].sha256[0], 7);
+        config = keep;
+        log_count = 0;
+    }
+    (void)state;
+}
+
+static void test_a_checkpoint_that_only_a_visitor_has_is_none(void **state)
+{
+    (void)state;
+    config.visiting = 2;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    commit_round(c, 2, 0);
+    commit_round(c, 3, 1);
+    for (uint8_t shard = 0; shard < 2; shard++)
+        part(c, 1, shard, shard);
+    for (uint64_t now = 500; now < 60000; now += 500) {
+        for (uint8_t site = 0; site < 2; site++) {
+            beat(c, now, ROLE_AGENT, site, 0, 0);
+            beat(c, now, ROLE_PS, site, site, 1);
+            beat(c, now, ROLE_WORKER, site, 0, 1);
+        }
+        core_on_tick(c, now, out);
+        keep_log();
+        assert_null(find(CORE_SEND_MANIFEST));
+    }
+}
+
 static void test_restart_keeps_instances_and_completes_the_log(void **state)
 {
     (void)state;
@@ -730,6 +850,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_visitor_brings_its_own_number_of_ranks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_places_each_shard_at_both_sites, setup, teardown), cmocka_unit_test_setup_teardown(test_who_arrives_again_holds_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_contributes_before_it_holds_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_behind_a_slow_link_holds_no_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitor_without_shards_is_launched_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitor_that_fails_is_sent_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_worker_fills_the_plan_and_others_must_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_round_commits_when_every_shard_is_prepared, setup, teardown),
@@ -746,6 +869,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_resume_begins_where_a_phase_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_needs_all_parts_and_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_part_that_differs_at_a_visitor_costs_the_visitor_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_checkpoint_that_only_a_visitor_has_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_restart_after_a_resume_publishes_nothing_of_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -1139,6 +1141,61 @@ static void identities(void **state)
     assert_int_equal(identity_issue(b->dir, "job-a", "here", ROLE_WORKER, &e), ERR_NOT_FOUND);
 }
 
+static X509 *read_certificate(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    assert_non_null(f);
+    X509 *cert = PEM_read_X509(f, NULL, NULL, NULL);
+    assert_non_null(cert);
+    fclose(f);
+    return cert;
+}
+
+static int days_left(const char *path)
+{
+    int days, seconds;
+    X509 *cert = read_certificate(path);
+    assert_int_equal(ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(cert)), 1);
+    X509_free(cert);
+    return days;
+}
+
+/* The authority itself signs it again with another end. */
+static void ends_in(const struct bench *b, const char *path, long days)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s/ca.key", b->tls);
+    FILE *f = fopen(key, "re");
+    assert_non_null(f);
+    EVP_PKEY *ca = PEM_read_PrivateKey(f, NULL, NULL, NULL);
+    fclose(f);
+    X509 *cert = read_certificate(path);
+    assert_true(X509_gmtime_adj(X509_getm_notAfter(cert), days * 86400) && X509_sign(cert, ca, EVP_sha256()) > 0);
+    f = fopen(path, "we");
+    assert_true(f && PEM_write_X509(f, cert));
+    fclose(f);
+    X509_free(cert);
+    EVP_PKEY_free(ca);
+}
+
+/* Links are made again at any time of a run: a start leaves no certificate that a long run could outlast. */
+static void a_start_leaves_certificates_a_year(void **state)
+{
+    struct bench *b = *state;
+    struct err e = ERR_INIT;
+    char path[160];
+    snprintf(path, sizeof path, "%s/ca.pem", b->tls);
+    assert_true(days_left(path) > 10 * 365);
+    snprintf(path, sizeof path, "%s/worker-here.pem", b->tls);
+    assert_true(days_left(path) > 700);
+    ends_in(b, path, 360);
+    assert_ok(identity_issue(b->tls, "job-a", "here", ROLE_WORKER, &e));
+    assert_true(days_left(path) > 700);
+    ends_in(b, path, 370);
+    assert_ok(identity_issue(b->tls, "job-a", "here", ROLE_WORKER, &e));
+    assert_true(days_left(path) < 371);                   /* kept */
+}
+
 /* ---- speed: printed, not asserted ---- */
 #define RACE_BYTES ((size_t)1 << 20)
 #define RACE_COUNT 300u
@@ -1197,7 +1254,7 @@ static void speed_tls(void **state) { race(*state, true); }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(identities), T(timers), T(posts), T(stop_before_run), T(signals), T(lines), T(deaths), T(death_of_a_stranger),
+        T(identities), T(a_start_leaves_certificates_a_year), T(timers), T(posts), T(stop_before_run), T(signals), T(lines), T(deaths), T(death_of_a_stranger),
         T(messages_local), T(messages_tls), T(farewell_local), T(farewell_tls), T(queue_is_bounded), T(a_sender_is_told_when_its_queue_drains),
         T(dial_and_close_at_once), T(free_while_open),
         T(wrong_job), T(wrong_version), T(wrong_authority_of_dialer), T(wrong_authority_of_server), T(server_alone_refuses), T(lie_about_role),

@@ -38,6 +38,7 @@ struct rig {
     float *answer;                        /* payload of the last reply */
     size_t answer_size;
     char fail_text[TEXT_LIMIT];
+    bool busy;                            /* what was replied is still on its way */
     uint64_t floats;
     uint32_t blocks;
     unsigned ticks;
@@ -96,6 +97,12 @@ static void on_reply(void *arg, void *peer, const struct msg_pullreply *m, const
     r->answer = (float *)(void *)flat(payload, pieces, &r->answer_size);
 }
 
+static bool is_busy(void *arg, void *peer)
+{
+    (void)peer;
+    return ((struct end *)arg)->rig->busy;
+}
+
 static void on_fail(void *arg, int code, uint64_t step, const char *text)
 {
     struct rig *r = ((struct end *)arg)->rig;
@@ -125,7 +132,8 @@ static struct ps_host *open_host(struct rig *r, unsigned slot, struct ps_ram *ra
     struct end *end = &r->end[slot];
     *end = (struct end){.rig = r, .slot = (uint8_t)slot};
     struct ps_host_config c = {.loop = r->loop, .disk = r->disk, .log = &r->log, .plan = &r->plan, .declaration = &r->d, .run_dir = r->dir, .job = "test",
-                               .site = (uint8_t)slot, .slot = (uint8_t)slot, .instance = 1, .send = on_send, .reply = on_reply, .fail = on_fail, .ram = ram, .arg = end};
+                               .site = (uint8_t)slot, .slot = (uint8_t)slot, .instance = 1, .send = on_send, .reply = on_reply, .busy = is_busy, .fail = on_fail,
+                               .ram = ram, .arg = end};
     assert_ok(ps_host_open(&c, &end->host, &e));
     return end->host;
 }
@@ -411,6 +419,23 @@ static void test_a_primary_without_seeds_asks_who_contributes(void **state)
     assert_int_equal(r->reply_count, 1);
     assert_int_equal(r->reply.status, PULL_NEED_SEED);
     assert_int_equal(r->reply.block_count, 1);
+}
+
+/* A question that crosses its answer, or is asked again while a slow link still moves it. */
+static void test_an_answer_under_way_is_not_sent_again(void **state)
+{
+    struct rig *r = *state;
+    start_pair(r);
+    r->busy = true;
+    assert_int_equal(ask(r, 0, 0, 0, r->blocks), 1);
+    assert_int_equal(ask(r, 0, 0, 0, r->blocks), 0);
+    assert_int_equal(ask(r, 0, 0, 1, 1), 1);              /* other blocks */
+    assert_int_equal(ask(r, 0, 1, 0, r->blocks), 0);      /* of the next version, which is answered when it is there */
+    step(r, 0, 0);
+    assert_int_equal(r->reply.version, 1);
+    assert_int_equal(ask(r, 0, 1, 0, r->blocks), 0);
+    r->busy = false;                                      /* it went, and who asks did not take it */
+    assert_int_equal(ask(r, 0, 1, 0, r->blocks), 1);
 }
 
 static void test_wrong_sizes_change_nothing(void **state)
@@ -730,6 +755,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_pair_from_seed_to_published, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pruning, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_primary_without_seeds_asks_who_contributes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_an_answer_under_way_is_not_sent_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_sizes_change_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_brings_back_the_same_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_slow_disk_does_not_fill_the_memory, set_up, tear_down),

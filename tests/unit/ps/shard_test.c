@@ -240,6 +240,26 @@ static void test_unanswered_is_sent_again(void **state)
     free(s);
 }
 
+/* While its link has not taken what was sent before, more of it would only make the link slower (decision 0007, 6). */
+static void test_nothing_is_sent_again_over_a_busy_link(void **state)
+{
+    (void)state;
+    struct shard *s = make(0, 1, BLOCKS);
+    struct view v = view_of(1, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_SYNC});
+    shard_on_view(s, 0, &v, out);
+    seed(s, 1, BLOCKS);
+    ack(s, 1, 1, 0, true, false);
+    give(s, 1, 0, 0, LANES, 1, 0, BLOCKS);
+    for (uint64_t now = 50; now <= 1000; now += 50) {
+        shard_on_busy(s, now, 1);
+        shard_on_tick(s, now, out);
+        assert_null(find(SHARD_SEND_REPLICATE));
+    }
+    shard_on_tick(s, 1150, out);
+    assert_non_null(find(SHARD_SEND_REPLICATE));
+    free(s);
+}
+
 static void test_another_instance_has_no_role(void **state)
 {
     (void)state;
@@ -498,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_refuses_what_is_out_of_range),
         cmocka_unit_test(test_prepared_and_published_wait_for_the_copy),
         cmocka_unit_test(test_unanswered_is_sent_again),
+        cmocka_unit_test(test_nothing_is_sent_again_over_a_busy_link),
         cmocka_unit_test(test_another_instance_has_no_role),
         cmocka_unit_test(test_a_copy_that_left_starts_blank),
         cmocka_unit_test(test_a_new_primary_that_lags_learns_the_record),
