@@ -128,7 +128,7 @@ static int show_line(void *arg, const struct registry_audit *a, struct err *err)
 static int show_version(void *arg, const struct registry_version *v, const char *aliases, struct err *err)
 {
     struct look *to = arg;
-    char accuracy[32], floats[32], drop[32], low95[32];
+    char accuracy[32], floats[32], drop[32], low95[32], parent[32];
     (void)err;
     if (v->version != to->version)
         return 0;
@@ -138,8 +138,9 @@ static int show_version(void *arg, const struct registry_version *v, const char 
            (long long)v->version, *aliases ? aliases : "-", v->kind, (long long)v->bytes, accuracy, floats, drop, low95);
     printf("  input       %lld x %lld x %lld, %lld classes\n  sha256      %s\n  run         %s\n  job         %s, step %lld, generation %lld\n  commit      %s\n", (long long)v->channels,
            (long long)v->height, (long long)v->width, (long long)v->classes, v->sha256, v->run, v->job, (long long)v->step, (long long)v->generation, *v->commit ? v->commit : "-");
-    printf("  spec        %s\n  data        %s\n  weights     %s trained, %s exported\n  parent      %lld\n  created     %s\n", v->spec_sha256, v->data_sha256, v->weights_sha256,
-           v->exported_sha256, (long long)v->parent, v->created);
+    snprintf(parent, sizeof parent, "%lld", (long long)v->parent);
+    printf("  spec        %s\n  data        %s\n  weights     %s trained, %s exported\n  parent      %s\n  created     %s\n", v->spec_sha256, v->data_sha256, v->weights_sha256,
+           v->exported_sha256, v->parent ? parent : "-", v->created);
     return 0;
 }
 

@@ -103,7 +103,7 @@ struct shell {
     struct identity *web;
     struct report report;
     bool report_due;
-    struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; } topology;   /* last written: when, of which view */
+    struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; bool sent_known; } topology;   /* last written: when, of which view, with what was sent */
     struct restarts *restarts;
     char error[TEXT_LIMIT];
     struct { uint64_t step; uint32_t generation; char sha256[SHA256_HEX]; } manifest;   /* last sent */

@@ -266,12 +266,14 @@ static void write_topology(struct shell *s)
         log_warn(&s->log, "%s", err.text);
     s->topology.at_ms = loop_now_ms(s->loop);
     s->topology.view = v->number;
+    s->topology.sent_known = wan_known(s);
 }
 
 static bool topology_is_due(const struct shell *s, bool running)
 {
     const struct view *v = s->core ? core_view(s->core) : NULL;
-    return v && v->number && (!running || v->number != s->topology.view || loop_now_ms(s->loop) - s->topology.at_ms >= TOPOLOGY_MS);
+    bool told = wan_known(s) && !s->topology.sent_known;
+    return v && v->number && (!running || told || v->number != s->topology.view || loop_now_ms(s->loop) - s->topology.at_ms >= TOPOLOGY_MS);
 }
 
 void shell_report(struct shell *s, const char *status)
