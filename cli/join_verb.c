@@ -410,7 +410,7 @@ static int settle_in(struct joining *j, struct err *err)
 {
     const struct join_request *q = j->q;
     bool already = false;
-    char before[40];
+    char before[60];
     TRY(check_site(q, err));
     TRY(make_folders(j, err));
     j->run = (struct opened_run){.supervisor_fd = -1, .lock_fd = -1};
@@ -423,7 +423,7 @@ static int settle_in(struct joining *j, struct err *err)
     if (q->job)
         TRY(check_spec(j, q->job, err));
     TRY(own_data(j, q->job, err));   /* again: it may have been wrong when the token was used */
-    snprintf(before, sizeof before, "mpirun -n %u", q->ranks);
+    mpirun_words(q->ranks, before, sizeof before);
     TRY(rundirs_keep_command(j->dir, q->ranks ? before : "", q->argc, q->argv, err));
     TRY(rundir_open(&j->run.run, j->dir, err));
     return open_slurm(j, err);

@@ -487,7 +487,7 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
     const char *site = args_value(a, "--external-gang"), *worker = getenv("VIADUCT_WORKER");
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
-            snprintf(before, sizeof before, "mpirun -n %u", s->job.spec.sites[i].ranks);
+            mpirun_words(s->job.spec.sites[i].ranks, before, sizeof before);
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
     else if (args_value(a, "--worker") && worker)
