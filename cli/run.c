@@ -454,7 +454,7 @@ static void print_resume(const struct supervisor *s, int code)
     bool failed = s->cause && !s->interrupts && code != err_exit_code(ERR_TEMPORARY);
     if (!can_go_on(s->cause && !s->interrupts ? code : 0))
         return;
-    fprintf(stderr, "%s", failed ? "once that is mended, " : "");
+    fprintf(stderr, "%s", failed && !rundirs_diverged(s->dir_name) ? "once that is mended, " : "");
     rundirs_print_resume(s->dir_name, stderr);
 }
 

@@ -422,6 +422,11 @@ def bad_input(w):
     r = report(run_dir)
     test("a loss that is not finite: exit 3, step and lane named", result.returncode == 3 and r.get("status") == "failed" and "step" in str(r.get("error")),
          f"{result.returncode} {result.stderr[-800:]} {r.get('error')}")
+    status = viaduct("status", run_dir)
+    test("no resume is offered for it, but a start in another folder, by run and by status", "go on with" not in result.stderr + status.stdout
+         and "once that is mended" not in result.stderr and all(f"{run_dir}/spec.yaml --dir ANOTHER" in x for x in (result.stderr, status.stdout)),
+         result.stderr[-800:] + status.stdout)
+    test("nor in JSON", json.loads(viaduct("status", run_dir, "--json").stdout).get("resume") is None)
     result = run(job, Path(w) / "unused", "train.lernrate=1")
     test("a wrong key: exit 2, nothing started", result.returncode == 2 and not (Path(w) / "unused").exists(), result.stderr)
 
