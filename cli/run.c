@@ -565,12 +565,8 @@ int verb_run(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0 || args_one_spec(&a, "run SPEC [--dir RUN] [--resume] [key.path=value ...]", &err) < 0)
         return cli_fail("run", &err);
-    if (a.positional_count != 1) {
-        err_set(&err, ERR_USAGE, "one spec is needed: viaduct run SPEC [--dir RUN] [--resume] [key.path=value ...]");
-        return cli_fail("run", &err);
-    }
     struct mpi_environment world = mpi_environment_read();
     if (join_check_run(&a, &err) < 0)
         return world.rank == 0 ? cli_fail("run", &err) : err_exit_code(err.code);

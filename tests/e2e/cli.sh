@@ -27,6 +27,8 @@ for target in all clean help test demo sim sim-rules; do run 0 "$target " make -
 run 0 "valid" ./viaduct validate $demo
 run 0 "[]" ./viaduct validate $demo --json
 run 2 "did you mean 'batch'?" ./viaduct validate $demo train.bacth=3
+for verb in validate plan run submit; do run 2 "'train.batch' is no override, which is key.path=value" ./viaduct $verb $demo train.batch; done
+run 2 "one spec is needed" ./viaduct validate train.batch=3
 run 4 "No such file" ./viaduct validate "$work/none.yaml"
 run 2 "cannot open $work/images" ./viaduct validate $demo data.train.images="$work/images"
 run 0 '"failpoints"' ./viaduct doctor --json
