@@ -41,6 +41,12 @@ run 3 "not finite at step" ./viaduct bench train $demo --steps 40 'train.optimiz
 
 ./viaduct init mine >"$work/mine.yaml" && ./viaduct validate "$work/mine.yaml" >"$work/out" 2>&1
 ok $? "what init writes is valid"
+piped() { local code=$1 text=$2 spec=$3; shift 3; run "$code" "$text" bash -c 'viaduct=$1 spec=$2; shift 2; "$@" | "$viaduct" validate "$spec"' - ./viaduct "$spec" "$@"; }
+for spec in - /dev/stdin; do piped 0 "$spec: valid" "$spec" ./viaduct init; done
+piped 2 "<stdin>:1:1: error: nmae: unknown key" - echo "nmae: x"
+piped 3 "<stdin> holds more than the" - head -c 20000000 /dev/zero
+run 0 ": valid" bash -c './viaduct validate <(./viaduct init)'
+./viaduct init | ./viaduct plan - >"$work/out" 2>&1; ok $? "plan - reads standard input"
 ! grep -qE '[0-9]e-?[0-9]|0000000' "$work/mine.yaml"; ok $? "its numbers are numbers for every YAML reader"
 ./viaduct schema | python3 -m json.tool >/dev/null
 ok $? "schema is JSON"
