@@ -146,7 +146,7 @@ const struct verb verbs[] = {
      .examples = {"viaduct doctor", "viaduct doctor --json"}, .main = verb_doctor},
 
     {"schema", "", "JSON Schema of the spec",
-     .options = {{"--man", .help = "the man page viaduct-spec(5) instead"}, {"--markdown", .help = "docs/manual/spec.md instead"}},
+     .options = {JSON_OPTION("the same: it is JSON already"), {"--man", .help = "the man page viaduct-spec(5) instead"}, {"--markdown", .help = "docs/manual/spec.md instead"}},
      .examples = {"viaduct schema > viaduct.schema.json", "viaduct schema --man | man -l -"}, .main = verb_schema},
 
     {"completion", "bash|zsh|fish", "prints what makes a shell complete verbs, options, runs and keys of the spec", .nouns = "bash|zsh|fish",

@@ -50,6 +50,7 @@ run 0 ": valid" bash -c './viaduct validate <(./viaduct init)'
 ! grep -qE '[0-9]e-?[0-9]|0000000' "$work/mine.yaml"; ok $? "its numbers are numbers for every YAML reader"
 ./viaduct schema | python3 -m json.tool >/dev/null
 ok $? "schema is JSON"
+[ "$(./viaduct schema --json)" = "$(./viaduct schema)" ]; ok $? "... with --json too"
 
 # A truncated data file is refused when it is read, with the byte.
 head -c 3000000 /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz >"$work/cut.gz"
