@@ -72,6 +72,8 @@ void ckpt_manifest_fini(struct ckpt_manifest *m);
 int ckpt_open(const struct fs *fs, const char *dir, struct ckpt_manifest *out, struct err *err);       /* manifest only; ERR_NOT_FOUND without one */
 /* Verifies every part's size and SHA-256; ERR_CORRUPT naming the damaged or missing part file. */
 int ckpt_verify(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err);
+/* The same for model.h5, byte for byte, which a resume does not read. */
+int ckpt_verify_model(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err);
 /* Reads blocks (any subset, ascending) into the given pointers, from whichever parts hold them; verifies each part it opens first.
  * slots may be NULL. */
 int ckpt_read_blocks(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, uint32_t block_count, const uint32_t *block,

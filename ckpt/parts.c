@@ -67,6 +67,23 @@ int ckpt_verify(const struct fs *fs, const char *dir, const struct ckpt_manifest
     return 0;
 }
 
+int ckpt_verify_model(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err)
+{
+    char path[PATH_MAX];
+    void *image = NULL, *there;
+    size_t size, there_size;
+    TRY(path_in(dir, "model.h5", path, err));
+    int rc = fs_read_file(fs, path, PART_BYTES_MAX, &there, &there_size, err);
+    if (rc < 0)
+        return rc == ERR_NOT_FOUND ? err_set(err, ERR_CORRUPT, "%s is missing", path) : rc;
+    rc = h5_model_image(m, &image, &size, err);
+    if (rc == 0 && (size != there_size || memcmp(image, there, size) != 0))
+        rc = err_set(err, ERR_CORRUPT, "%s is damaged: it does not show the parts, which are whole, as the manifest says", path);
+    free(image);
+    free(there);
+    return rc;
+}
+
 int ckpt_open(const struct fs *fs, const char *dir, struct ckpt_manifest *out, struct err *err)
 {
     char path[PATH_MAX];

@@ -109,8 +109,10 @@ static int verify_one(const char *dir, bool json, struct err *err)
     if (rc == 0) {
         step = m.meta.step;
         rc = ckpt_verify(&fs_real, dir, &m, err);
+        if (rc == 0)
+            rc = ckpt_verify_model(&fs_real, dir, &m, err);
         if (rc == 0 && !json)
-            printf("%s: step %llu, %u parts, every byte verifies\n", dir, (unsigned long long)step, m.part_count);
+            printf("%s: step %llu, %u parts and model.h5, every byte verifies\n", dir, (unsigned long long)step, m.part_count);
         ckpt_manifest_fini(&m);
     }
     if (!json)

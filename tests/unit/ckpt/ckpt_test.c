@@ -123,6 +123,14 @@ static void test_damage_is_named_and_passed_over(void **state)
         shell("rm -rf %s", dir);
         assert_ok(sample_write(&s, &fs_real, dir, &e));
     }
+    assert_ok(ckpt_open(&fs_real, dir, &m, &e));
+    assert_ok(ckpt_verify_model(&fs_real, dir, &m, &e));
+    shell("printf x | dd of=%s/model.h5 bs=1 seek=900 conv=notrunc 2>/dev/null", dir);
+    assert_ok(ckpt_verify(&fs_real, dir, &m, &e));
+    assert_int_equal(ckpt_verify_model(&fs_real, dir, &m, &e), ERR_CORRUPT);
+    shell("rm %s/model.h5", dir);
+    assert_int_equal(ckpt_verify_model(&fs_real, dir, &m, &e), ERR_CORRUPT);
+    ckpt_manifest_fini(&m);
     sample_close(&s);
     sample_close(&older);
 }
