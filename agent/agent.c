@@ -178,9 +178,11 @@ static void check_gang(struct agent *a, const struct view_gang *gang)
 static int end_without_world(struct agent *a, unsigned ranks, struct err *err)
 {
     struct msg_drain m = {.site = a->site_index};
+    char words[60];
+    mpirun_words(ranks, words, sizeof words);
     if (!agent_is_visiting())
-        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: mpirun -n %u viaduct run %s/spec.yaml --resume --dir %s --site %s",
-                       a->site, ranks, a->run.path, a->run.path, a->site);
+        return err_set(err, ERR_TEMPORARY, "the MPI world of site '%s' is gone; go on with: %s viaduct run %s/spec.yaml --resume --dir %s --site %s",
+                       a->site, words, a->run.path, a->run.path, a->site);
     log_error(&a->log, "the MPI world of this site is gone: it leaves the run");
     a->goes_without_world = true;
     if (a->joined)

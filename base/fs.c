@@ -108,6 +108,30 @@ int fs_read_file(const struct fs *fs, const char *path, size_t max_bytes, void *
     return 0;
 }
 
+int fs_read_stream(int fd, const char *name, size_t max_bytes, void **out, size_t *n, struct err *err)
+{
+    uint8_t *bytes = malloc(max_bytes + 1);
+    size_t done = 0;
+    int rc = bytes ? 0 : err_set(err, ERR_NO_MEMORY, "no memory for %s", name);
+    for (ssize_t k = 1; rc == 0 && k != 0 && done <= max_bytes;) {
+        k = read(fd, bytes + done, max_bytes + 1 - done);
+        if (k < 0 && errno != EINTR)
+            rc = err_errno(err, errno, "cannot read %s", name);
+        else if (k > 0)
+            done += (size_t)k;
+    }
+    if (rc == 0 && done > max_bytes)
+        rc = err_set(err, ERR_CORRUPT, "%s holds more than the %zu bytes that are allowed", name, max_bytes);
+    if (rc < 0) {
+        free(bytes);
+        return rc;
+    }
+    bytes[done] = 0;
+    *out = bytes;
+    *n = done;
+    return 0;
+}
+
 static void parent_of(const char *path, char out[PATH_MAX])
 {
     snprintf(out, PATH_MAX, "%s", path);

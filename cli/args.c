@@ -103,6 +103,15 @@ int args_usage(const struct args *a, struct err *err)
     return err_set(err, ERR_USAGE, "use: viaduct %s", synopsis);
 }
 
+int args_one_spec(const struct args *a, const char *usage, struct err *err)
+{
+    if (a->positional_count == 0)
+        return err_set(err, ERR_USAGE, "one spec is needed: viaduct %s", usage);
+    if (a->positional_count > 1)
+        return err_set(err, ERR_USAGE, "'%s' is no override, which is key.path=value, and %s is the spec: viaduct %s", a->positional[1], a->positional[0], usage);
+    return 0;
+}
+
 int args_number(const struct args *a, const char *name, uint64_t max, uint64_t *out, struct err *err)
 {
     const char *text = args_value(a, name);

@@ -79,6 +79,8 @@ const char *args_value(const struct args *a, const char *option);
 const char *args_choices(const struct args *a, const char *option);   /* "cnn|mlp" */
 /* ERR_USAGE: how the verb is used. */
 int args_usage(const struct args *a, struct err *err);
+/* ERR_USAGE unless there is exactly one positional, the spec; says which word is one too many. */
+int args_one_spec(const struct args *a, const char *usage, struct err *err);
 /* A whole number from 1 to max; *out stays when the option was not given. */
 int args_number(const struct args *a, const char *option, uint64_t max, uint64_t *out, struct err *err);
 /* "run SPEC [--dir RUN] ... [key.path=value ...]". */

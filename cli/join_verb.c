@@ -36,7 +36,8 @@ struct joining {
     struct enrol_token token;
     /* the question */
     struct loop *loop;
-    bool answered;
+    bool opened, answered;
+    bool made;                        /* the folder: it was not there before */
     char job_name[128];
     struct err err;
     /* the agent */
@@ -58,6 +59,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     struct joining *j = arg;
     struct msg_enrol m = {{0}, {0}};
     (void)peer;
+    j->opened = true;
     snprintf(m.site, sizeof m.site, "%s", j->token.site);
     snprintf(m.secret, sizeof m.secret, "%s", j->token.secret);
     link_send(link, MSG_ENROL, 0, &m, NULL, 0, &j->err);
@@ -83,8 +85,12 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
 {
     struct joining *j = arg;
     (void)link;
-    if (!j->answered && j->err.code == 0)
+    if (!j->answered && j->err.code == 0) {
         j->err = *why;
+        const char *name = strstr(why->text, j->tls_address);   /* who the link is says nothing to a person */
+        if (!j->opened && why->code == ERR_TEMPORARY && name && strncmp(name + strlen(j->tls_address), ": ", 2) == 0)
+            err_set(&j->err, why->code, "no coordinator answers at %s: %s", j->address, name + strlen(j->tls_address) + 2);
+    }
     loop_stop(j->loop);
 }
 
@@ -192,6 +198,7 @@ static int make_folders(struct joining *j, struct err *err)
     static const char *const folders[] = {"log", "state", "state/tls", "ckpt"};
     char path[PATH_MAX + 80], *real;
     join_default_dir(j->site, j->q->dir, path, sizeof path);
+    j->made = access(path, F_OK) < 0 && errno == ENOENT;
     TRY(fs_mkdirs(&fs_real, path, err));
     real = realpath(path, NULL);
     if (!real)
@@ -225,6 +232,22 @@ static int enrol(struct joining *j, const char *token_file, struct err *err)
         loop_free(j->loop);
     j->loop = NULL;
     return rc;
+}
+
+/* Of a first try that enrolled nothing, nothing stays; a folder that somebody else made, or has put something into, does. */
+static void unmake_folders(const struct joining *j)
+{
+    const struct { const char *folder, *name, *end; } parts[] = {
+        {"state/tls/", "ca", ".pem"}, {"state/tls/join-", j->token.site, ".pem"}, {"state/tls/join-", j->token.site, ".key"}, {"state/tls/", "lock", ""}, {"state/tls", "", ""},
+        {"state/", "lock", ""}, {"state/", "supervisor", ""}, {"state", "", ""}, {"log", "", ""}, {"ckpt/", j->site, ""}, {"ckpt", "", ""}, {"", "", ""}};
+    char path[PATH_MAX + 240];
+    snprintf(path, sizeof path, "%s/state/job", j->dir);
+    if (!j->made || access(path, F_OK) == 0)
+        return;
+    for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
+        snprintf(path, sizeof path, "%s/%s%s%s", j->dir, parts[i].folder, parts[i].name, parts[i].end);
+        remove(path);
+    }
 }
 
 /* A folder that is enrolled already goes on with what it has: the token was for once. */
@@ -410,20 +433,22 @@ static int settle_in(struct joining *j, struct err *err)
 {
     const struct join_request *q = j->q;
     bool already = false;
-    char before[40];
+    char before[60];
     TRY(check_site(q, err));
     TRY(make_folders(j, err));
     j->run = (struct opened_run){.supervisor_fd = -1, .lock_fd = -1};
     if (!slurm_environment_read().inside)   /* there a start that Slurm has lost may live on: RUN/state/start ends it */
         TRY(rundirs_lock_visit(&j->run, j->dir, err));
     TRY(enrolled_already(j, &already, err));
-    if (!already)
-        TRY(enrol(j, q->token, err));
+    if (!already && enrol(j, q->token, err) < 0) {
+        unmake_folders(j);
+        return err->code;
+    }
     TRY(write_address(j, err));
     if (q->job)
         TRY(check_spec(j, q->job, err));
     TRY(own_data(j, q->job, err));   /* again: it may have been wrong when the token was used */
-    snprintf(before, sizeof before, "mpirun -n %u", q->ranks);
+    mpirun_words(q->ranks, before, sizeof before);
     TRY(rundirs_keep_command(j->dir, q->ranks ? before : "", q->argc, q->argv, err));
     TRY(rundir_open(&j->run.run, j->dir, err));
     return open_slurm(j, err);

@@ -405,8 +405,8 @@ void live_summary(const char *run_dir, FILE *out)
     print_number(out, "eval loss", number(final, "eval_loss"), "%.4f");
     print_number(out, "eval accuracy", number(final, "eval_accuracy"), "%.4f");
     if (json_is_object(ledger))
-        fprintf(out, "  %-18s %.0f passes, %.0f samples missing, %.0f duplicated\n", "ledger", number(ledger, "passes"), number(ledger, "missing"),
-                number(ledger, "duplicated"));
+        fprintf(out, "  %-18s %.0f pass%s, %.0f samples missing, %.0f duplicated\n", "ledger", number(ledger, "passes"), number(ledger, "passes") == 1 ? "" : "es",
+                number(ledger, "missing"), number(ledger, "duplicated"));
     print_number(out, "WAN megabytes", number(wan, "bytes_sent") / 1e6, "%.1f");
     print_number(out, "restarts", (double)json_array_size(json_object_get(r, "restarts")), "%.0f");
     print_checkpoint(out, ckpt);

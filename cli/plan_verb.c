@@ -54,8 +54,8 @@ int verb_plan(int argc, char **argv)
     struct args a;
     struct err err = ERR_INIT;
     int rc = args_parse(&a, argc, argv, &err);
-    if (rc == 0 && a.positional_count != 1)
-        rc = err_set(&err, ERR_USAGE, "one spec is needed: viaduct plan SPEC [--worker PROGRAM] [--json] [key.path=value ...]");
+    if (rc == 0)
+        rc = args_one_spec(&a, "plan SPEC [--worker PROGRAM] [--json] [key.path=value ...]", &err);
     if (rc < 0)
         return cli_fail("plan", &err);
     struct job *job = calloc(1, sizeof *job);

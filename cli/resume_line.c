@@ -110,8 +110,22 @@ int rundirs_keep_command(const char *dir, const char *before, int argc, char **a
     return rc;
 }
 
+static void print_anew(const char *dir, FILE *out)
+{
+    char path[PATH_MAX + 64], spec[2 * PATH_MAX + 64], own[PATH_MAX], program[2 * PATH_MAX];
+    snprintf(path, sizeof path, "%s/spec.yaml", dir);
+    quote(spec, sizeof spec, path);
+    own_name(own);
+    quote(program, sizeof program, own);
+    fprintf(out, "a resume keeps the learning rate and would go the same way; start anew: %s run %s --dir ANOTHER train.optimizer.lr=SMALLER\n", program, spec);
+}
+
 void rundirs_print_resume(const char *dir, FILE *out)
 {
+    if (rundirs_diverged(dir)) {
+        print_anew(dir, out);
+        return;
+    }
     char command[RESUME_COMMAND_BYTES];
     struct err err = ERR_INIT;
     struct ckpt_found found;

@@ -454,7 +454,7 @@ static void print_resume(const struct supervisor *s, int code)
     bool failed = s->cause && !s->interrupts && code != err_exit_code(ERR_TEMPORARY);
     if (!can_go_on(s->cause && !s->interrupts ? code : 0))
         return;
-    fprintf(stderr, "%s", failed ? "once that is mended, " : "");
+    fprintf(stderr, "%s", failed && !rundirs_diverged(s->dir_name) ? "once that is mended, " : "");
     rundirs_print_resume(s->dir_name, stderr);
 }
 
@@ -487,7 +487,7 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
     const char *site = args_value(a, "--external-gang"), *worker = getenv("VIADUCT_WORKER");
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
-            snprintf(before, sizeof before, "mpirun -n %u", s->job.spec.sites[i].ranks);
+            mpirun_words(s->job.spec.sites[i].ranks, before, sizeof before);
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
     else if (args_value(a, "--worker") && worker)
@@ -565,12 +565,8 @@ int verb_run(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0 || args_one_spec(&a, "run SPEC [--dir RUN] [--resume] [key.path=value ...]", &err) < 0)
         return cli_fail("run", &err);
-    if (a.positional_count != 1) {
-        err_set(&err, ERR_USAGE, "one spec is needed: viaduct run SPEC [--dir RUN] [--resume] [key.path=value ...]");
-        return cli_fail("run", &err);
-    }
     struct mpi_environment world = mpi_environment_read();
     if (join_check_run(&a, &err) < 0)
         return world.rank == 0 ? cli_fail("run", &err) : err_exit_code(err.code);

@@ -506,6 +506,17 @@ void rundirs_status(const char *dir, char *status, size_t size)
     json_decref(report);
 }
 
+bool rundirs_diverged(const char *dir)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    const char *error = json_string_value(json_object_get(report, "error"));
+    bool diverged = error && strstr(error, "not finite") && strstr(error, "start anew");
+    json_decref(report);
+    return diverged;
+}
+
 bool rundirs_lives(const char *dir)
 {
     char path[PATH_MAX + 64];

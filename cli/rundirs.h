@@ -35,7 +35,9 @@ int rundirs_keep_words(const struct rundir *run, const char *before, const char 
 int rundirs_keep_command(const char *dir, const char *before, int argc, char **argv, struct err *err);
 /* Locks the folder of such a site for one process at a time (ERR_CONFLICT), once the processes of an earlier one are gone; nothing in it changes. */
 int rundirs_lock_visit(struct opened_run *o, const char *dir, struct err *err);
-/* The command that goes on with DIR, and below it where that begins: one line each. Nothing when no resume can help. */
+/* Whether the run ended because its numbers were not finite: a resume keeps what made them so. */
+bool rundirs_diverged(const char *dir);
+/* The command that goes on with DIR, and below it where that begins: one line each. How to start anew when it diverged. */
 void rundirs_print_resume(const char *dir, FILE *out);
 /* The command alone. It names this program as a shell finds it, and the run's own spec.yaml: overrides of the first start are in it. */
 #define RESUME_COMMAND_BYTES 8192

@@ -220,12 +220,8 @@ int verb_submit(int argc, char **argv)
     struct args a;
     struct err err = ERR_INIT;
     struct job job = {0};
-    if (args_parse(&a, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0 || args_one_spec(&a, "submit SPEC [--dir RUN] [--json] [key.path=value ...]", &err) < 0)
         return cli_fail("submit", &err);
-    if (a.positional_count != 1) {
-        err_set(&err, ERR_USAGE, "one spec is needed: viaduct submit SPEC [--dir RUN] [--json] [key.path=value ...]");
-        return cli_fail("submit", &err);
-    }
     struct submitted *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     int rc = cli_load_spec("submit", &job, a.positional[0], &a, false);

@@ -11,12 +11,8 @@ int verb_validate(int argc, char **argv)
 {
     struct args a;
     struct err err = ERR_INIT;
-    if (args_parse(&a, argc, argv, &err) < 0)
+    if (args_parse(&a, argc, argv, &err) < 0 || args_one_spec(&a, "validate SPEC [key.path=value ...]", &err) < 0)
         return cli_fail("validate", &err);
-    if (a.positional_count != 1) {
-        err_set(&err, ERR_USAGE, "one spec is needed: viaduct validate SPEC [key.path=value ...]");
-        return cli_fail("validate", &err);
-    }
     struct job *job = calloc(1, sizeof *job);
     CHECK(job != NULL);
     int rc = job_load(job, a.positional[0], a.override, a.override_count, true, &err);

@@ -191,7 +191,7 @@ static void draw_progress(struct canvas *c, const struct top_state *s)
     }
     end_line(c);
     if (isfinite(s->epoch) && isfinite(s->epochs))
-        print(c, "epoch %.0f of %.3g   ", s->epoch, s->epochs);
+        print(c, "epoch %.0f of %.0f   ", s->epoch, ceil(s->epochs));   /* the last may be a part of one */
     if (isfinite(s->lr))
         print(c, "learning rate %.3g   ", s->lr);
     if (isfinite(s->rate))

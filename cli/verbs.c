@@ -23,7 +23,7 @@ const struct verb verbs[] = {
      .examples = {"viaduct init > job.yaml", "viaduct init mnist --sites 2 --data /data/mnist --out mnist.yaml"}, .main = verb_init},
 
     {"validate", "SPEC", "finds all problems of a spec in one pass", .takes = TAKES_SPEC, .overrides = true,
-     .more = "Each problem has file, line, column, what is allowed and the nearest name. Data files at local sites are looked at.",
+     .more = "Each problem has file, line, column, what is allowed and the nearest name. Data files at local sites are looked at. SPEC - is what standard input has.",
      .options = {JSON_OPTION("the same list as JSON")}, .exits = "2 the spec has errors|4 no such file",
      .examples = {"viaduct validate job.yaml", "viaduct validate job.yaml train.batch=512 --json"}, .main = verb_validate},
 
@@ -146,7 +146,7 @@ const struct verb verbs[] = {
      .examples = {"viaduct doctor", "viaduct doctor --json"}, .main = verb_doctor},
 
     {"schema", "", "JSON Schema of the spec",
-     .options = {{"--man", .help = "the man page viaduct-spec(5) instead"}, {"--markdown", .help = "docs/manual/spec.md instead"}},
+     .options = {JSON_OPTION("the same: it is JSON already"), {"--man", .help = "the man page viaduct-spec(5) instead"}, {"--markdown", .help = "docs/manual/spec.md instead"}},
      .examples = {"viaduct schema > viaduct.schema.json", "viaduct schema --man | man -l -"}, .main = verb_schema},
 
     {"completion", "bash|zsh|fish", "prints what makes a shell complete verbs, options, runs and keys of the spec", .nouns = "bash|zsh|fish",

@@ -76,7 +76,7 @@ static int status_of_ended(const char *dir, bool json, struct err *err)
     bool completed = strcmp(status, "completed") == 0;
     rundirs_resume_command(dir, resume, sizeof resume);
     if (json)
-        return live_summary_json(dir, status, completed ? NULL : resume, stdout, err);
+        return live_summary_json(dir, status, completed || rundirs_diverged(dir) ? NULL : resume, stdout, err);
     live_summary(dir, stdout);
     if (!completed)
         rundirs_print_resume(dir, stdout);
@@ -121,8 +121,8 @@ static int not_running(const char *dir, struct err *err)
         return err_set(err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: try again, or end `viaduct run` itself", dir);
     ended(dir, status);
     rundirs_resume_command(dir, resume, sizeof resume);
-    bool completed = strcmp(status, "completed") == 0;
-    return err_set(err, ERR_CONFLICT, "%s is not running (%s)%s%s", dir, status, completed ? "" : "; go on with: ", completed ? "" : resume);
+    bool over = strcmp(status, "completed") == 0 || rundirs_diverged(dir);
+    return err_set(err, ERR_CONFLICT, "%s is not running (%s)%s%s", dir, status, over ? "" : "; go on with: ", over ? "" : resume);
 }
 
 int verb_stop(int argc, char **argv)

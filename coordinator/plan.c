@@ -189,6 +189,7 @@ static void predict(struct run_plan *p)
 
 /* ---- why ---- */
 #define MB(n) ((double)(n) / 1e6)
+#define S(n) ((n) == 1 ? "" : "s")
 
 static void explain_time(struct run_plan *p)
 {
@@ -197,12 +198,13 @@ static void explain_time(struct run_plan *p)
     for (uint32_t i = 0; i < p->site_count; i++)
         if (waves(&p->site[i]) > most)
             most = waves(&p->site[widest = i]);
-    reason(p, "a lane is %u samples (batch %u in %u lanes) and took %.2f ms here just now, with %u lanes side by side%s", b->lane_samples, p->batch, p->lanes,
-           b->lane_ms, b->at_once, b->measured_samples < b->lane_samples ? "; measured on fewer samples and scaled" : "");
+    reason(p, "a lane is %u samples (batch %u in %u lane%s) and took %.2f ms here just now, with %u lane%s side by side%s", b->lane_samples, p->batch, p->lanes,
+           S(p->lanes), b->lane_ms, b->at_once, S(b->at_once), b->measured_samples < b->lane_samples ? "; measured on fewer samples and scaled" : "");
     if (most * b->lane_ms < p->compute_ms)
-        reason(p, "computing takes %.2f ms: %u lanes on %u cores, which all sites of this machine share", p->compute_ms, p->lanes, p->machine.cores);
+        reason(p, "computing takes %.2f ms: %u lane%s on %u core%s, which all sites of this machine share", p->compute_ms, p->lanes, S(p->lanes), p->machine.cores,
+               S(p->machine.cores));
     else
-        reason(p, "computing takes %.2f ms: a rank of %s runs %u lanes one after the other", p->compute_ms, p->site[widest].name, most);
+        reason(p, "computing takes %.2f ms: a rank of %s runs %u lane%s one after the other", p->compute_ms, p->site[widest].name, most, S(most));
     reason(p, "synchronization takes %.2f ms: %.2f ms bytes (%.1f GB/s through a local socket, measured), %.2f ms optimizer at every copy (measured), %.1f ms for %d "
               "messages in a row (%.1f ms each, assumed)", p->step_ms - p->compute_ms, p->link_ms, b->link_bytes_per_second / 1e9, p->apply_ms, p->hops_ms, HOPS, HOP_MS);
 }
@@ -264,7 +266,7 @@ static void explain_limits(struct run_plan *p)
     if (p->threads > p->machine.cores)
         reason(p, "limit: %u compute threads on %u cores; fewer ranks or threads would be as fast here (more machines would not share)", p->threads, p->machine.cores);
     if (p->threads > p->lanes)
-        reason(p, "limit: %u compute threads, but only %u lanes: raise train.lanes to use them all", p->threads, p->lanes);
+        reason(p, "limit: %u compute threads, but only %u lane%s: raise train.lanes to use them all", p->threads, p->lanes, S(p->lanes));
     if (idle)
         reason(p, "limit: %u ranks get no lane", idle);
     if (p->memory_bytes > p->machine.memory_bytes)

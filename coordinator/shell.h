@@ -148,7 +148,7 @@ void shell_event(struct shell *s, const char *kind, const char *who, uint64_t st
 void shell_sample(struct shell *s);                      /* for rates; on every tick */
 struct site_up { unsigned ranks, shards, shards_up; };    /* connected ranks; shards it should have, and those connected */
 struct site_up shell_site_up(const struct shell *s, unsigned site);
-double shell_wan_sent(const struct shell *s, unsigned site);   /* bytes, since each process was first heard */
+double shell_wan_sent(const struct shell *s, unsigned site);   /* bytes, since each process was first heard; NAN: none that trains was */
 const char *shell_outcome(const struct shell *s);        /* running, completed, stopped, failed */
 size_t shell_status(const struct shell *s, char *out, size_t size);   /* one JSON object */
 void shell_report(struct shell *s, const char *status);   /* report.json and topology.json; the run page too unless it is running */

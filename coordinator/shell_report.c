@@ -39,19 +39,25 @@ static uint64_t wan_bytes(const struct shell *s, bool since_heard)
     return sum;
 }
 
+static bool trains(struct process_id who) { return who.role == ROLE_WORKER || who.role == ROLE_PS; }
+
 double shell_wan_sent(const struct shell *s, unsigned site)
 {
     uint64_t sum = 0;
+    bool known = false;
     for (unsigned i = 0; i < s->wan_count; i++)
-        sum += s->wan[i].who.site == site ? s->wan[i].bytes - s->wan[i].first : 0;
-    return (double)sum;
+        if (s->wan[i].who.site == site) {
+            sum += s->wan[i].bytes - s->wan[i].first;
+            known = known || trains(s->wan[i].who);
+        }
+    return known ? (double)sum : NAN;
 }
 
 /* Whether anyone who trains has said what it sent. */
 static bool wan_known(const struct shell *s)
 {
     for (unsigned i = 0; i < s->wan_count; i++)
-        if (s->wan[i].who.role == ROLE_WORKER || s->wan[i].who.role == ROLE_PS)
+        if (trains(s->wan[i].who))
             return true;
     return false;
 }
@@ -70,7 +76,8 @@ void shell_sample(struct shell *s)
 
 static void rates(const struct shell *s, double *samples, double *wan)
 {
-    *samples = *wan = 0;
+    *samples = 0;
+    *wan = NAN;
     if (s->window_count < 2)
         return;
     unsigned last = s->window_count - 1;
@@ -78,7 +85,8 @@ static void rates(const struct shell *s, double *samples, double *wan)
     if (seconds <= 0)
         return;
     *samples = (double)(s->window[last].samples - s->window[0].samples) / seconds;
-    *wan = (double)(s->window[last].wan - s->window[0].wan) / seconds;
+    if (wan_known(s))
+        *wan = (double)(s->window[last].wan - s->window[0].wan) / seconds;
 }
 
 /* ---- status ---- */

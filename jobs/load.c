@@ -1,9 +1,12 @@
 /* Loading: text to tree, variables and overrides, then one walk that checks every value against its key. */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "jobs/check.h"
@@ -515,13 +518,29 @@ int job_load_text(struct job *job, const char *file, const char *text, size_t si
     return 0;
 }
 
+/* "-" is standard input; a pipe (/dev/stdin, <(command)) has no size before its end. */
+static int read_spec(const char *file, void **text, size_t *size, struct err *err)
+{
+    struct stat st;
+    bool standard_input = strcmp(file, "-") == 0;
+    if (!standard_input && (stat(file, &st) < 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+        return fs_read_file(&fs_real, file, TREE_BYTES_MAX, text, size, err);
+    int fd = standard_input ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(err, errno, "cannot open %s", file);
+    int rc = fs_read_stream(fd, standard_input ? "<stdin>" : file, TREE_BYTES_MAX, text, size, err);
+    if (!standard_input)
+        close(fd);
+    return rc;
+}
+
 int job_load(struct job *job, const char *file, const char *const *overrides, unsigned override_count, bool check_files, struct err *err)
 {
     void *text = NULL;
     size_t size = 0;
     memset(job, 0, sizeof *job);
-    TRY(fs_read_file(&fs_real, file, TREE_BYTES_MAX, &text, &size, err));
-    int rc = job_load_text(job, file, text, size, overrides, override_count, check_files, err);
+    TRY(read_spec(file, &text, &size, err));
+    int rc = job_load_text(job, strcmp(file, "-") == 0 ? "<stdin>" : file, text, size, overrides, override_count, check_files, err);
     free(text);
     return rc;
 }

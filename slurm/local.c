@@ -142,6 +142,11 @@ struct mpi_environment mpi_environment_read(void)
     return m;
 }
 
+void mpirun_words(unsigned ranks, char *out, size_t size)
+{
+    snprintf(out, size, "mpirun %s-n %u", geteuid() == 0 ? "--allow-run-as-root " : "", ranks);
+}
+
 void mpi_environment_forget(void)
 {
     static const char *const told[] = {"PMIX_", "OMPI_COMM_WORLD_", "OMPI_MCA_orte_", "OMPI_MCA_ess", "OMPI_MCA_pmix=", "OMPI_MCA_mpi_oversubscribe=",

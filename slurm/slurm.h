@@ -32,6 +32,8 @@ void last_line_of(const char *path, char *out, size_t size);
 /* The world that mpirun put this process into; ranks = 0 when there is none. */
 struct mpi_environment { unsigned rank, ranks, local_rank; };
 struct mpi_environment mpi_environment_read(void);
+/* "mpirun -n RANKS", with what Open MPI demands of the present user. */
+void mpirun_words(unsigned ranks, char *out, size_t size);
 /* What mpirun told this process is not for those that it starts outside of that world; what a person set (OMPI_MCA_btl_..., ...) is. */
 void mpi_environment_forget(void);
 

@@ -27,6 +27,8 @@ for target in all clean help test demo sim sim-rules; do run 0 "$target " make -
 run 0 "valid" ./viaduct validate $demo
 run 0 "[]" ./viaduct validate $demo --json
 run 2 "did you mean 'batch'?" ./viaduct validate $demo train.bacth=3
+for verb in validate plan run submit; do run 2 "'train.batch' is no override, which is key.path=value" ./viaduct $verb $demo train.batch; done
+run 2 "one spec is needed" ./viaduct validate train.batch=3
 run 4 "No such file" ./viaduct validate "$work/none.yaml"
 run 2 "cannot open $work/images" ./viaduct validate $demo data.train.images="$work/images"
 run 0 '"failpoints"' ./viaduct doctor --json
@@ -39,9 +41,16 @@ run 3 "not finite at step" ./viaduct bench train $demo --steps 40 'train.optimiz
 
 ./viaduct init mine >"$work/mine.yaml" && ./viaduct validate "$work/mine.yaml" >"$work/out" 2>&1
 ok $? "what init writes is valid"
+piped() { local code=$1 text=$2 spec=$3; shift 3; run "$code" "$text" bash -c 'viaduct=$1 spec=$2; shift 2; "$@" | "$viaduct" validate "$spec"' - ./viaduct "$spec" "$@"; }
+for spec in - /dev/stdin; do piped 0 "$spec: valid" "$spec" ./viaduct init; done
+piped 2 "<stdin>:1:1: error: nmae: unknown key" - echo "nmae: x"
+piped 3 "<stdin> holds more than the" - head -c 20000000 /dev/zero
+run 0 ": valid" bash -c './viaduct validate <(./viaduct init)'
+./viaduct init | ./viaduct plan - >"$work/out" 2>&1; ok $? "plan - reads standard input"
 ! grep -qE '[0-9]e-?[0-9]|0000000' "$work/mine.yaml"; ok $? "its numbers are numbers for every YAML reader"
 ./viaduct schema | python3 -m json.tool >/dev/null
 ok $? "schema is JSON"
+[ "$(./viaduct schema --json)" = "$(./viaduct schema)" ]; ok $? "... with --json too"
 
 # A truncated data file is refused when it is read, with the byte.
 head -c 3000000 /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz >"$work/cut.gz"

@@ -155,6 +155,16 @@ def wrong_tokens(folder):
         test("a machine cannot change the job: exit 2", r.returncode == 2 and "train.seed" in r.stderr, r.stderr)
         r = w.join_to_its_end(directory=folder / "f")
         test("a token is good once: exit 5, says how to get another", r.returncode == 5 and "viaduct token" in r.stderr, r.stderr)
+        bad.write_text(text)
+        r = viaduct("join", "127.0.0.1:1", "--site", "edge", "--token", bad, "--dir", folder / "nobody")
+        test("nobody there: exit 75, in words", r.returncode == 75 and "no coordinator answers at 127.0.0.1:1: it cannot be reached" in r.stderr, r.stderr)
+        left = [x for x in "abcdf" if (folder / x).exists()] + [x.name for x in folder.glob("nobody")]
+        test("a join that enrolled nothing leaves no folder of its own", not left, left)
+        mine = folder / "mine"
+        mine.mkdir()
+        (mine / "file").write_text("keep")
+        r = viaduct("join", "127.0.0.1:1", "--site", "edge", "--token", bad, "--dir", mine)
+        test("in a folder that was there all stays", r.returncode == 75 and (mine / "file").read_text() == "keep", r.stderr)
         again = viaduct("token", w.run_dir, "--site", "edge")
         test("`token` makes another", again.returncode == 0 and Path(again.stdout.strip()).stat().st_mode & 0o77 == 0, again.stderr)
         r = w.join_to_its_end(directory=folder / "g", extra=["data.train.images=/nowhere"])

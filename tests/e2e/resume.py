@@ -13,6 +13,7 @@ from pathlib import Path
 from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
+AS_ROOT = "--allow-run-as-root " if os.geteuid() == 0 else ""   # what Open MPI demands
 LONG = {"steps": 150, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True,
         "optimizer": {"name": "adamw", "lr": 0.01, "schedule": "cosine", "final": 0.01, "warmup": 10}}
 
@@ -333,7 +334,7 @@ def mpi_rank_killed(w, wanted):
     wait_for(lambda: not processes(run_dir), 20)
     r = report(run_dir)
     ends = [line for line in err.splitlines() if line.startswith("viaduct run: mpirun ends this world")]
-    test("a killed rank of an mpirun world: the end, and one rank says the line that resumes", p.returncode != 0 and len(ends) == 1 and f"mpirun -n 2 {PROGRAM} run" in ends[0],
+    test("a killed rank of an mpirun world: the end, and one rank says the line that resumes", p.returncode != 0 and len(ends) == 1 and f"mpirun {AS_ROOT}-n 2 {PROGRAM} run" in ends[0],
          f"{p.returncode} {err[-1500:]}\n{logs(run_dir)}")
     test("its supervisor says how it ended, on the terminal that mpirun had, and exits 75", code == 75 and "small: failed" in err and "it begins after step" in err,
          f"{code} {err[-1500:]}")
@@ -421,6 +422,11 @@ def bad_input(w):
     r = report(run_dir)
     test("a loss that is not finite: exit 3, step and lane named", result.returncode == 3 and r.get("status") == "failed" and "step" in str(r.get("error")),
          f"{result.returncode} {result.stderr[-800:]} {r.get('error')}")
+    status = viaduct("status", run_dir)
+    test("no resume is offered for it, but a start in another folder, by run and by status", "go on with" not in result.stderr + status.stdout
+         and "once that is mended" not in result.stderr and all(f"{run_dir}/spec.yaml --dir ANOTHER" in x for x in (result.stderr, status.stdout)),
+         result.stderr[-800:] + status.stdout)
+    test("nor in JSON", json.loads(viaduct("status", run_dir, "--json").stdout).get("resume") is None)
     result = run(job, Path(w) / "unused", "train.lernrate=1")
     test("a wrong key: exit 2, nothing started", result.returncode == 2 and not (Path(w) / "unused").exists(), result.stderr)
 

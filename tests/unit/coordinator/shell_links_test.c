@@ -266,12 +266,31 @@ static void what_comes_after_a_leave_is_no_fault(void **state)
     assert_true(p->closed);
 }
 
+/* What nobody has said yet is not known, which is not zero. */
+static void bytes_that_nobody_has_told_are_unknown(void **state)
+{
+    struct room *r = *state;
+    char text[8192];
+    agent(r, HOME);
+    struct peer *p = rank(r, HOME, "aaaa");
+    shell_status(r->s, text, sizeof text);
+    assert_non_null(strstr(text, "\"wan_bytes_per_second\":null"));
+    assert_true(isnan(shell_wan_sent(r->s, HOME)));
+    for (uint64_t sent = 100; sent <= 150; sent += 50) {
+        say(p, MSG_HEARTBEAT, &(struct msg_heartbeat){.who = p->who, .wan_sent_bytes = sent});
+        settled(r, p);
+    }
+    assert_true(shell_wan_sent(r->s, HOME) == 50);
+    assert_true(isnan(shell_wan_sent(r->s, GUEST)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_visitor_declares_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_visitor_does_not_stop_the_run, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_comes_after_a_leave_is_no_fault, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bytes_that_nobody_has_told_are_unknown, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("shell_links", tests, NULL, NULL);
 }
