@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("VIADUCT_PROGRAM", str(ROOT / "viaduct"))   # a sanitizer build, for instance
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 DATA = ROOT / "build" / "tests" / "data"
-TIMEOUT_S = 60
+TIMEOUT_S = 180                # for hangs: a quiet machine needs a tenth of it
 
 _tests = 0
 _failed = 0

@@ -245,7 +245,7 @@ def launched_by_an_agent(folder):
         code, err = end_of(p)
         wrong = complete(run_dir, type("R", (), {"returncode": code, "stderr": err})(), wanted)
         test("complete, the weights of one process", not wrong, wrong)
-        test("nobody is left", not processes(run_dir) and not Path(f"/proc/{mpirun}").exists(), processes(run_dir))
+        test("nobody is left", bool(wait_for(lambda: not processes(run_dir) and not Path(f"/proc/{mpirun}").exists(), 20)), f"{processes(run_dir)} mpirun {mpirun}")
     finally:
         kill_all(run_dir)
 
