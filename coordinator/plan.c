@@ -268,7 +268,7 @@ static void explain_limits(struct run_plan *p)
     if (p->threads > p->lanes)
         reason(p, "limit: %u compute threads, but only %u lane%s: raise train.lanes to use them all", p->threads, p->lanes, S(p->lanes));
     if (idle)
-        reason(p, "limit: %u ranks get no lane", idle);
+        reason(p, "limit: %u rank%s no lane", idle, idle == 1 ? " gets" : "s get");
     if (p->memory_bytes > p->machine.memory_bytes)
         reason(p, "limit: does NOT fit: about %.1f GB are needed and this machine has %.1f GB; lower train.batch, ranks or threads", (double)p->memory_bytes / 1e9,
                (double)p->machine.memory_bytes / 1e9);
