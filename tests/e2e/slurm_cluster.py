@@ -123,13 +123,19 @@ class Cluster:
         words = self.command("scontrol", "-o", "show", "job", number).stdout.split()
         return dict(w.split("=", 1) for w in words if "=" in w)
 
+    def state(self):
+        """What Slurm thinks: its jobs, and why nodes are out."""
+        return "".join(self.command(*words).stdout for words in (("squeue", "-o", "%A %T %r %S %N"), ("sinfo", "-N", "-o", "%N %T %E")))
+
     def _hurry_up(self):
-        """A requeued job waits two minutes before it may start: not here."""
+        """A requeued job waits two minutes before it may start: not here. squeue tells that reason only once the scheduler has looked at the job."""
         while not self._stop.wait(1):
-            for line in self.command("squeue", "-h", "-t", "PD", "-o", "%A %r").stdout.splitlines():
-                number, _, reason = line.partition(" ")
-                if reason == "BeginTime":
-                    self.command("scontrol", "update", f"JobId={number}", "StartTime=now")
+            try:
+                for number in set(self.command("squeue", "-h", "-t", "PD", "-o", "%A").stdout.split()):
+                    if self.job(number).get("Restarts", "0") != "0":
+                        self.command("scontrol", "update", f"JobId={number}", "StartTime=now")
+            except subprocess.TimeoutExpired:                       # a busy controller: at the next turn
+                pass
 
     def _ours(self):
         """Every process that was started with this cluster's configuration: daemons, step daemons, and what runs in the jobs."""
