@@ -128,10 +128,13 @@ class Cluster:
         return "".join(self.command(*words).stdout for words in (("squeue", "-o", "%A %T %r %S %N"), ("sinfo", "-N", "-o", "%N %T %E")))
 
     def _hurry_up(self):
-        """A requeued job waits two minutes before it may start: not here. squeue tells that reason only once the scheduler has looked at the job."""
+        """A requeued job waits two minutes before it may start: not here. But slurmd refuses ("already killed") a start in the second in which it killed the one before."""
+        turns = {}
         while not self._stop.wait(1):
             try:
-                for number in set(self.command("squeue", "-h", "-t", "PD", "-o", "%A").stdout.split()):
+                waiting = set(self.command("squeue", "-h", "-t", "PD", "-o", "%A").stdout.split())
+                turns = {number: turns.get(number, 0) + 1 for number in waiting}
+                for number in [n for n in waiting if turns[n] >= 3]:
                     if self.job(number).get("Restarts", "0") != "0":
                         self.command("scontrol", "update", f"JobId={number}", "StartTime=now")
             except subprocess.TimeoutExpired:                       # a busy controller: at the next turn
