@@ -12,7 +12,7 @@ from harness import (PROGRAM, ROOT, complete, environment, events, exported, fin
                      two_sites, viaduct, wait_for, workspace)
 
 FULL = "--full" in sys.argv
-TIMEOUT_S = 900 if FULL else 180
+TIMEOUT_S = 900 if FULL else 60
 LAYOUTS = [("1 rank", one_site(1)), ("2 ranks", one_site(2)), ("3 ranks", one_site(3)), ("4 ranks", one_site(4)), ("1 rank of 2 threads", one_site(1, 2)),
            ("sites of 1 + 1", two_sites(1, 1)), ("sites of 2 + 1", two_sites(2, 1)), ("sites of 2 + 2", two_sites(2, 2))]
 
@@ -99,14 +99,14 @@ def killed_and_resumed(w, wanted):
     p = start(job, directory, "sites=" + json.dumps(two_sites(2, 1)))
     wait_for(lambda: step_of(directory) >= 500, 300)
     kill_all(directory)
-    p.communicate(timeout=TIMEOUT_S)
+    p.communicate(timeout=60)
     result = run(job, directory, "--resume", *overrides(one_site(3)), timeout=TIMEOUT_S)
     wrong = complete(directory, result, wanted)
     test("killed at step 500, resumed on 3 ranks at one site: one hash", not wrong, wrong)
 
 
 with workspace() as w:
-    wanted = reference(job_in(w, "reference")[0])
+    wanted = reference(job_in(w, "reference")[0], timeout=TIMEOUT_S)
     for name, sites in LAYOUTS:
         job, directory = job_in(w, name)
         result = run(job, directory, *overrides(sites), timeout=TIMEOUT_S)

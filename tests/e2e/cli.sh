@@ -62,17 +62,18 @@ a=$(hash --threads 1) b=$(hash --threads 2) c=$(hash --threads 3) d=$(hash --thr
 [ -n "$a" ] && [ "$a" = "$b" ] && [ "$b" = "$c" ]; ok $? "one weights_sha256 for 1, 2 and 3 threads"
 [ "$a" != "$d" ]; ok $? "another seed gives other weights"
 
-# --help within 20 ms of processor time, which other work on the machine does not change: the median of 11 (measured at load 12 on 2 cores: 9 ms)
+# --help within 20 ms: the median of 11 in processor time, the best by the clock, which other work on the machine makes longer
 python3 - <<'PY'
-import resource, statistics, subprocess, sys
-times = []
+import resource, statistics, subprocess, sys, time
+times, walls = [], []
 for _ in range(11):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run(["./viaduct", "--help"], stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    walls.append(time.monotonic() - begin)
     times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-print("# median %.1f ms" % (1e3 * statistics.median(times)), file=sys.stderr)
-sys.exit(statistics.median(times) > 0.020)
+print("# median %.1f ms of processor time, best %.1f ms" % (1e3 * statistics.median(times), 1e3 * min(walls)), file=sys.stderr)
+sys.exit(statistics.median(times) > 0.020 or min(walls) > 0.020)
 PY
 ok $? "viaduct --help takes at most 20 ms"
 echo "1..$n"

@@ -12,7 +12,6 @@ import ssl
 import struct
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("VIADUCT_PROGRAM", str(ROOT / "viaduct"))   # a sanitizer build, for instance
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 DATA = ROOT / "build" / "tests" / "data"
-TIMEOUT_S = 180                # for hangs: a quiet machine needs a tenth of it
+TIMEOUT_S = 60
 
 _tests = 0
 _failed = 0
@@ -216,9 +216,9 @@ def pruned(directory, result, wanted, weights, share):
     return wrong
 
 
-def reference(job, *args):
+def reference(job, *args, timeout=TIMEOUT_S):
     """weights_sha256 of the same spec trained by one process alone."""
-    r = viaduct("bench", "train", job, "--full", "--threads", "2", "--json", *args)
+    r = viaduct("bench", "train", job, "--full", "--threads", "2", "--json", *args, timeout=timeout)
     return json.loads(r.stdout)["weights_sha256"]
 
 

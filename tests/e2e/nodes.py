@@ -1,43 +1,16 @@
 """Two Slurm clusters, whose nodes are hosts with a network of their own, as two sites of one job: the first site lies on two nodes, the second joins out of a batch job
 of the other cluster, leaves at its time limit, is requeued and joins again. The weights are those of one process. Prints TAP."""
 import json
-import os
-import signal
 import subprocess
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import slurm_cluster
-from harness import PROGRAM, ROOT, complete, events, finish, logs, processes, reference, report, skip, spec, step_of, test, wait_for
+from harness import PROGRAM, complete, events, finish, logs, processes, reference, report, skip, spec, step_of, test, wait_for
 from net import Switch, reason_not
 
 TRAIN = {"steps": 3000, "batch": 32, "lanes": 4, "seed": 7, "deterministic": True, "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}}
 MODEL = {"family": "mlp", "classes": 10, "input": [1, 28, 28], "hidden": [16]}
-
-
-class Brake(threading.Thread):
-    """Ranks run a fraction of the time until it is let go: the run must not end before everybody has come and gone."""
-
-    def __init__(self, directories):
-        super().__init__(daemon=True)
-        self.directories, self.off = directories, threading.Event()
-
-    def run(self):
-        while not self.off.is_set():
-            found = [pid for d in self.directories for pid, _ in processes(d, "worker")]
-            for signo, pause in ((signal.SIGSTOP, 0.4), (signal.SIGCONT, 0.02)):
-                for pid in found:
-                    try:
-                        os.kill(pid, signo)
-                    except ProcessLookupError:
-                        pass
-                time.sleep(pause)
-
-    def release(self):
-        self.off.set()
-        self.join()
 
 
 def sockets_of(pid):
@@ -66,7 +39,8 @@ def two_clusters(folder, first, second, address):
     job = spec(folder, sites=sites, model=MODEL, train=TRAIN, export=None, checkpoint={"every": "1000 steps"},
                coordinator={"listen": "0.0.0.0:7311", "address": f"{address}:7311"})
     wanted = reference(job)
-    brake = Brake([run_dir, join_dir])
+    brake = slurm_cluster.Brake([run_dir, join_dir], 0.025)      # the run must not end before everybody has come and gone
+    brake.on.set()
     brake.start()
 
     def story():
@@ -106,7 +80,7 @@ def two_clusters(folder, first, second, address):
          len(events(run_dir, "site joined")) >= 3, 120, 0.2) and second.job(number).get("Restarts") == "1", str(second.job(number)) + story())
     step = step_of(run_dir)
     wait_for(lambda: step_of(run_dir) >= step + 30, 90, 0.2)
-    brake.release()
+    brake.end()
     wait_for(lambda: report(run_dir).get("status") == "completed", 120, 0.2)
     wrong = complete(run_dir, subprocess.CompletedProcess([], 0), wanted)
     test("completed, with the weights of one process", not wrong, wrong + "\n" + story())

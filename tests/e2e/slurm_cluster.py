@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from harness import processes
+
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "unshare")
 CONF = """ClusterName={name}
 SlurmctldHost={host}({address})
@@ -41,6 +43,32 @@ MpiDefault=none
 {nodes}
 {partitions}
 """
+
+
+class Brake(threading.Thread):
+    """Ranks run a small part of the time while it is on: a job that lasts, and leaves the machine to others."""
+
+    def __init__(self, directories, run_s):
+        super().__init__(daemon=True)
+        self.directories, self.run_s = directories, run_s
+        self.on, self.over = threading.Event(), threading.Event()
+
+    def run(self):
+        while not self.over.is_set():
+            if not self.on.wait(0.5):
+                continue
+            found = [pid for d in self.directories for pid, _ in processes(d, "worker")]
+            for signo, pause in ((signal.SIGSTOP, 0.5), (signal.SIGCONT, self.run_s)):
+                for pid in found:
+                    try:
+                        os.kill(pid, signo)
+                    except ProcessLookupError:
+                        pass
+                time.sleep(pause)
+
+    def end(self):
+        self.over.set()
+        self.join()
 
 
 def why_not():
@@ -104,7 +132,7 @@ class Cluster:
 
     def start_node(self, node):
         # A host of its own has its own sockets too.
-        own = f'mkdir -p -m 700 /tmp/viaduct-0; mount -t tmpfs -o mode=700 tmpfs /tmp/viaduct-0; ' if node in self.places else ""
+        own = 'mkdir -p -m 700 /tmp/viaduct-0; mount -t tmpfs -o mode=700 tmpfs /tmp/viaduct-0; ' if node in self.places else ""
         subprocess.check_call(self._on(node, "unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
                                        f"hostname {node}; mount -t tmpfs tmpfs /dev/shm; {own}exec slurmd -N {node}"), env=self.env)
 

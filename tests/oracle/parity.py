@@ -1,6 +1,5 @@
 """The demo network in PyTorch from the same weights and batches: loss, every gradient tensor, and weights after AdamW steps must agree. Prints TAP."""
 import gzip
-import struct
 import sys
 
 import numpy as np
