@@ -637,6 +637,24 @@ static void test_failed_gate(void **state)
     place_close(&p);
 }
 
+/* Quantization may well hold the accuracy of a model that answers with NaN: it is refused before. */
+static void test_diverged(void **state)
+{
+    (void)state;
+    struct place p;
+    quantize_place(&p, "0.2");
+    for (uint32_t t = 0; t < p.m.layout.tensor_count; t++)
+        p.m.weights[p.m.layout.tensors[t].offset] = NAN;
+    write_checkpoint(p.run, "onprem", &p.m, p.json, 4);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "1", "4", NULL, 0)), 3);
+    char *out = text_of(&p, "out");
+    assert_non_null(strstr(out, "diverged"));
+    free(out);
+    assert_false(exists(&p, "export/float"));
+    assert_false(exists(&p, "export/result.json"));
+    place_close(&p);
+}
+
 /* A layer that sums too much stays in float at every rung; one of the others stays integer, to the last rung. */
 static void test_ladder_of_a_deep_layer(void **state)
 {
@@ -754,7 +772,7 @@ int main(void)
         cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
         cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_links_are_not_followed),
         cmocka_unit_test(test_quantized_is_published), cmocka_unit_test(test_quantized_again_and_not_any_more),
-        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
+        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }
