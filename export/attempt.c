@@ -50,10 +50,14 @@ static int remove_below(const char *dir, unsigned depth, struct err *err)
 
 int folder_remove(const char *dir, struct err *err) { return remove_below(dir, DEPTH_MAX, err); }
 
+static int trash_of(const char *dir, char out[PATH_MAX], struct err *err)
+{
+    return snprintf(out, PATH_MAX, "%s.trash", dir) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
+}
+
 static int set_aside(const char *dir, char trash[PATH_MAX], struct err *err)
 {
-    if (snprintf(trash, PATH_MAX, "%s.trash", dir) >= PATH_MAX)
-        return err_set(err, ERR_FAILED, "the path %s is too long", dir);
+    TRY(trash_of(dir, trash, err));
     TRY(folder_remove(trash, err));
     return rename(dir, trash) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot set %s aside", dir) : 0;
 }
@@ -112,14 +116,16 @@ static int take_place(const char *export_dir, const char *attempt_dir, const cha
 
 int attempt_publish(const char *export_dir, const char *attempt_dir, const char *name, struct err *err)
 {
-    char made[PATH_MAX], final[PATH_MAX];
+    char made[PATH_MAX], final[PATH_MAX], trash[PATH_MAX];
     TRY(path_in(attempt_dir, name, made, err));
     TRY(path_in(export_dir, name, final, err));
+    TRY(trash_of(final, trash, err));
     TRY(fs_fsync_dir(&fs_real, made, err));
     TRY(fs_fsync_dir(&fs_real, attempt_dir, err));
     failpoint(FAIL_EXPORT_RENAME);
     TRY(take_place(export_dir, made, final, err));
-    return fs_fsync_dir(&fs_real, export_dir, err);
+    TRY(fs_fsync_dir(&fs_real, export_dir, err));
+    return folder_remove(trash, err);    /* of replace_in_steps, this one's or one that died */
 }
 
 int attempt_withdraw(const char *export_dir, const char *name, struct err *err)

@@ -462,6 +462,10 @@ static void test_changed_files(void **state)
         assert_int_equal(wrong(p.r), 0);
         assert_int_equal(access(kept, F_OK), 0);
     }
+    snprintf(path, sizeof path, "%s/serving/small.trash", p.root);   /* where two names cannot be exchanged: what a replaced folder became */
+    assert_ok(fs_mkdirs(&fs_real, path, &e));
+    assert_ok(move(p.r, 1, 1, &e));
+    assert_int_not_equal(access(path, F_OK), 0);
     place_close(&p);
 }
 
