@@ -79,7 +79,9 @@ void result_export(const struct stage *s, struct page *p)
 /* What a failed gate was decided on. */
 static void add_decided(const struct stage *s, struct page *p)
 {
-    page_add(p, "\"gate_failed_on\":\"%llu/%u/%s/%s\"", (unsigned long long)s->step, s->generation, s->exported_sha256, s->spec_sha256);
+    char eval[SHA256_HEX];
+    hex_of(s->eval_data.sha256, SHA256_BYTES, eval);
+    page_add(p, "\"gate_failed_on\":\"%llu/%u/%s/%s/%s\"", (unsigned long long)s->step, s->generation, s->exported_sha256, s->spec_sha256, eval);
 }
 
 int result_publish(const struct stage *s, struct err *err)

@@ -81,7 +81,7 @@ static int quantize(struct stage *s, struct err *err)
     const struct job_dataset *files = &s->job.spec.train;
     struct dataset train;
     if (result_is_of_failed_gate(s))
-        return err_set(err, ERR_JOB, "the gate failed before on this checkpoint and spec, see %s/result.json; the float model is in %s/float; allow a larger "
+        return err_set(err, ERR_JOB, "the gate failed before on this checkpoint, spec and data.eval, see %s/result.json; the float model is in %s/float; allow a larger "
                        "drop, train longer, or leave out export.quantize", s->export_dir, s->export_dir);
     if (dataset_open_idx(&train, files->images, files->labels, c->channels, c->height, c->width, c->classes, err) < 0)
         return err_wrap(err, "calibrating");

@@ -628,9 +628,19 @@ static void test_failed_gate(void **state)
         assert_non_null(strstr(text, "mse ranges of 64 images\""));
         assert_non_null(strstr(text, "ranges of 256 images\""));
         assert_non_null(strstr(text, ", in float: "));
+        assert_true((again == 2) == !strstr(out, "the gate failed before"));
         free(out);
         free(text);
     }
+    snprintf(more, sizeof more, "%s/labels", p.run);   /* corrected where they lie: decided anew */
+    int fd = open(more, O_WRONLY);
+    assert_int_equal(pwrite(fd, (uint8_t[]){4}, 1, 8 + SAMPLES / 2), 1);
+    assert_int_equal(pwrite(fd, (uint8_t[]){3}, 1, 8 + SAMPLES / 2 + 1), 1);
+    close(fd);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "5", "3", NULL, 0)), 3);
+    char *anew = text_of(&p, "out");
+    assert_non_null(strstr(anew, "the gate failed: of "));
+    free(anew);
     with_eval(p.run, "export: {quantize: {images: 64}, gate: {max_drop: 0.2}}");   /* another spec: decided anew */
     assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
     assert_true(exists(&p, "export/quantized/model.onnx"));
