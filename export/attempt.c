@@ -11,7 +11,7 @@
 #include "base/base.h"
 #include "export/parts.h"
 
-static int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
+int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
 {
     return snprintf(out, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
 }

@@ -74,7 +74,7 @@ static int newest(struct stage *s, struct ckpt_found *found, struct err *err)
 {
     char root[PATH_MAX];
     struct ckpt_manifest m;
-    TRY(stage_path(s->run, "ckpt", root, err));
+    TRY(path_in(s->run, "ckpt", root, err));
     TRY(ckpt_newest(&fs_real, root, found, &m, NULL, passed_over, &s->log, err));
     s->step = m.meta.step;
     s->generation = m.meta.generation;
@@ -97,7 +97,7 @@ static int check_overrides(const struct stage *s, struct err *err)
     for (unsigned i = 0; i < s->override_count; i++)
         if (!names(s->overrides[i], "export") && !names(s->overrides[i], "data"))
             return err_set(err, ERR_USAGE, "%.100s: the run is trained; here only export.* and data.* may be said anew", s->overrides[i]);
-    TRY(stage_path(s->run, "spec.yaml", spec, err));
+    TRY(path_in(s->run, "spec.yaml", spec, err));
     struct job *job = calloc(2, sizeof *job);
     CHECK(job != NULL);
     bool loaded = job_load(&job[0], spec, NULL, 0, false, &ignored) == 0 && job_load(&job[1], spec, s->overrides, s->override_count, false, &ignored) == 0;

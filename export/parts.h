@@ -2,6 +2,7 @@
 #ifndef VIADUCT_EXPORT_PARTS_H
 #define VIADUCT_EXPORT_PARTS_H
 
+#include <limits.h>
 #include <stdbool.h>
 
 #include "base/log.h"
@@ -17,6 +18,8 @@ int exported_model_predict(const struct exported_model *m, const struct dataset 
                            struct err *err);
 int open_eval_data(const struct job_spec *spec, const struct model_config *c, struct dataset *out, struct err *err);
 
+/* DIR/NAME, or an error that says the path is too long. */
+int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err);
 /* Of a whole file, in hex, and its size. */
 int file_sha256(const char *path, char out[SHA256_HEX], int64_t *bytes, struct err *err);
 

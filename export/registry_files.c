@@ -151,9 +151,9 @@ static int make_folder(const char *root, const struct registry_version *v, const
     TRY(share_file(from, to, err));
     TRY(fs_fsync_dir(&fs_real, dir, err));
     serving_labels(&p->served, &labels);
-    TRY(serving_put(p->made, "labels.txt", &labels, err));
+    TRY(page_publish(&labels, p->made, "labels.txt", err));
     serving_config(&p->served, &config);
-    return serving_put(p->made, "config.pbtxt", &config, err);
+    return page_publish(&config, p->made, "config.pbtxt", err);
 }
 
 static bool is_folder(const char *path)

@@ -86,9 +86,7 @@ static void add_decided(const struct stage *s, struct page *p)
 
 int result_publish(const struct stage *s, struct err *err)
 {
-    char path[PATH_MAX];
     struct page p = {0};
-    TRY(stage_path(s->export_dir, "result.json", path, err));
     page_add(&p, "{\"eval_accuracy\":");
     page_number(&p, s->evaluated, s->trained_eval.accuracy);
     page_add(&p, ",\"eval_loss\":");
@@ -104,9 +102,7 @@ int result_publish(const struct stage *s, struct err *err)
         page_add(&p, ",");
     }
     page_add(&p, "\"state_sha256\":\"%s\",\"weights_sha256\":\"%s\"}\n", s->state_sha256, s->weights_sha256);
-    int rc = p.failed ? err_set(err, ERR_NO_MEMORY, "no memory for the result") : fs_publish_file(&fs_real, path, p.at, p.used, err);
-    page_free(&p);
-    return rc;
+    return page_publish(&p, s->export_dir, "result.json", err);
 }
 
 bool result_is_of_failed_gate(const struct stage *s)
@@ -117,7 +113,7 @@ bool result_is_of_failed_gate(const struct stage *s)
     void *text = NULL;
     size_t size;
     add_decided(s, &want);
-    bool same = !want.failed && stage_path(s->export_dir, "result.json", path, &ignored) == 0 &&
+    bool same = !want.failed && path_in(s->export_dir, "result.json", path, &ignored) == 0 &&
                 fs_read_file(&fs_real, path, RESULT_MAX, &text, &size, &ignored) == 0 && strstr(text, want.at) != NULL;
     free(text);
     page_free(&want);

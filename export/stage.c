@@ -8,11 +8,6 @@
 
 #include "base/base.h"
 
-int stage_path(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
-{
-    return snprintf(out, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
-}
-
 /* ---- set-up ---- */
 static int spec_error(const struct stage *s, const char *file, struct err *err)
 {
@@ -24,7 +19,7 @@ static int load_spec(struct stage *s, struct err *err)
 {
     char spec[PATH_MAX], attempt[40];
     uint8_t sha256[SHA256_BYTES];
-    TRY(stage_path(s->run, "spec.yaml", spec, err));
+    TRY(path_in(s->run, "spec.yaml", spec, err));
     if (job_load(&s->job, spec, s->overrides, s->override_count, false, err) < 0)
         return spec_error(s, spec, err);
     if (s->always && !s->job.spec.has_export) {
@@ -34,8 +29,8 @@ static int load_spec(struct stage *s, struct err *err)
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), sha256);
     hex_of(sha256, sizeof sha256, s->spec_sha256);
     snprintf(attempt, sizeof attempt, "attempt-%u.tmp", s->attempt);
-    TRY(stage_path(s->run, "export", s->export_dir, err));
-    TRY(stage_path(s->export_dir, attempt, s->attempt_dir, err));
+    TRY(path_in(s->run, "export", s->export_dir, err));
+    TRY(path_in(s->export_dir, attempt, s->attempt_dir, err));
     TRY(fs_mkdirs(&fs_real, s->export_dir, err));
     TRY(fs_fsync_dir(&fs_real, s->run, err));
     return attempt_sweep(s->export_dir, err);
@@ -106,10 +101,10 @@ static int write_model(struct stage *s, const struct exported_model *m, const ch
     unsigned to = s->job.spec.export_to;
     if (m->graph || m->quantized)
         TRY(measure_latency(m, &out->latency, err));
-    TRY(stage_path(s->attempt_dir, name, dir, err));
+    TRY(path_in(s->attempt_dir, name, dir, err));
     TRY(exported_model_write(m, dir, to, err));
     out->file = to & (EXPORT_ONNX | EXPORT_TRITON) ? "model.onnx" : "model.safetensors";
-    TRY(stage_path(dir, out->file, file, err));
+    TRY(path_in(dir, out->file, file, err));
     TRY(file_sha256(file, out->sha256, &out->bytes, err));
     out->done = true;
     return 0;
