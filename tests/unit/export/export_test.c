@@ -647,6 +647,22 @@ static void test_failed_gate(void **state)
     place_close(&p);
 }
 
+/* 613 samples cannot tell a drop of 0.4 %. */
+static void test_few_samples(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct place p;
+        quantize_place(&p, i ? "0.004" : "0.005");
+        attempt(&p, "1", "3", NULL, 0);
+        char *text = text_of(&p, "log/export-onprem-1.jsonl");
+        assert_non_null(text);
+        assert_int_equal(strstr(text, "can go unseen") != NULL, i);
+        free(text);
+        place_close(&p);
+    }
+}
+
 /* Quantization may well hold the accuracy of a model that answers with NaN: it is refused before. */
 static void test_diverged(void **state)
 {
@@ -782,7 +798,7 @@ int main(void)
         cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
         cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_links_are_not_followed),
         cmocka_unit_test(test_quantized_is_published), cmocka_unit_test(test_quantized_again_and_not_any_more),
-        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
+        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_few_samples), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }
