@@ -448,7 +448,7 @@ static void test_damage_and_loss(void **state)
 static void test_links_are_not_followed(void **state)
 {
     (void)state;
-    static const char *const link_name[] = {"export/triton", "export/float", "export/old.trash", "export/attempt-7.tmp"};
+    static const char *const link_name[] = {"export/triton", "export/float", "export/old~trash", "export/attempt-7.tmp"};
     struct place p;
     char path[200];
     place_open(&p, "");
