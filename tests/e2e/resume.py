@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 AS_ROOT = "--allow-run-as-root " if os.geteuid() == 0 else ""   # what Open MPI demands
@@ -359,7 +359,7 @@ def is_rank(proc, run_dir):
 
 
 def own_trainer(w):
-    program = ROOT / "build" / "release" / "tests" / "e2e" / "own_trainer"
+    program = driver("own_trainer")
     hashes = []
     for name, sites in (("one", one_site(2)), ("two", two_sites(1, 1))):
         job, run_dir = folder(w, f"own-{name}", sites=sites)
