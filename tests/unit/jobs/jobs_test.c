@@ -188,6 +188,13 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_string_equal(b.spec.registry_model, "1e5");
     job_fini(&a);
     job_fini(&b);
+    load(&a, good, "coordinator={listen: 'a\"b\\c:80'}", "data.train.images=\"two\\nlines\\x1b\"");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_string_equal(b.spec.listen, "a\"b\\c:80");
+    assert_string_equal(b.spec.train.images, "two\nlines\x1b");
+    job_fini(&a);
+    job_fini(&b);
     load(&a, good, "export.registry=models", NULL);
     assert_string_equal(a.spec.registry_model, a.spec.name);
     job_fini(&a);
