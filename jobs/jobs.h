@@ -167,9 +167,9 @@ struct job_init {
 };
 void job_init_print(FILE *out, const struct job_init *what);
 
-/* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
- * key with old and new value. */
-int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
+/* What may not change on resume: model, training data, and how it is trained but for the number of steps; ERR_USAGE naming each such key with old and new value.
+ * *changes: a line for each other key that differs, or NULL; malloc. */
+int job_resume_check(const struct job *was, const struct job *now, char **changes, struct err *err);
 /* Whether the spec's steps hold a checkpoint of that step, of phase prune or of phase train; ERR_USAGE with both numbers. */
 int job_resume_trained(const struct job_spec *spec, uint64_t step, bool pruned, uint64_t samples, struct err *err);
 

@@ -227,52 +227,6 @@ double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_ste
 }
 
 /* ---- resume ---- */
-#define SAME(field, path, format, type)                                                                                                             \
-    if (a->field != b->field)                                                                                                                       \
-    return err_set(err, ERR_USAGE, path " was " format " and is " format " now; a resume must keep it", (type)a->field, (type)b->field)
-
-static int same_text(const char *path, const char *a, const char *b, struct err *err)
-{
-    if (strcmp(a, b) != 0)
-        return err_set(err, ERR_USAGE, "%s was %s and is %s now; a resume must keep it", path, a, b);
-    return 0;
-}
-
-int job_resume_check(const struct job_spec *a, const struct job_spec *b, struct err *err)
-{
-    SAME(model.family, "model.family", "%d", int);
-    SAME(model.classes, "model.classes", "%u", unsigned);
-    SAME(model.batch_norm, "model.norm", "%d", int);
-    SAME(model.channel_count, "the length of model.channels", "%u", unsigned);
-    SAME(model.hidden_count, "the length of model.hidden", "%u", unsigned);
-    for (uint32_t i = 0; i < a->model.channel_count; i++)
-        SAME(model.channels[i], "an entry of model.channels", "%u", unsigned);
-    for (uint32_t i = 0; i < a->model.hidden_count; i++)
-        SAME(model.hidden[i], "an entry of model.hidden", "%u", unsigned);
-    for (uint32_t i = 0; i < 3; i++)
-        SAME(model.input[i], "an entry of model.input", "%u", unsigned);
-    TRY(same_text("data.train.images", a->train.images, b->train.images, err));
-    TRY(same_text("data.train.labels", a->train.labels, b->train.labels, err));
-    SAME(batch, "train.batch", "%u", unsigned);
-    SAME(lanes, "train.lanes", "%u", unsigned);
-    SAME(seed, "train.seed", "%llu", unsigned long long);
-    SAME(deterministic, "train.deterministic", "%d", int);
-    SAME(loss, "train.loss", "%d", int);
-    SAME(optimizer.name, "train.optimizer.name", "%d", int);
-    SAME(optimizer.lr, "train.optimizer.lr", "%g", double);
-    SAME(optimizer.weight_decay, "train.optimizer.weight_decay", "%g", double);
-    SAME(optimizer.beta1, "train.optimizer.beta1", "%g", double);
-    SAME(optimizer.beta2, "train.optimizer.beta2", "%g", double);
-    SAME(optimizer.eps, "train.optimizer.eps", "%g", double);
-    SAME(optimizer.momentum, "train.optimizer.momentum", "%g", double);
-    SAME(optimizer.nesterov, "train.optimizer.nesterov", "%d", int);
-    SAME(optimizer.schedule, "train.optimizer.schedule", "%d", int);
-    SAME(optimizer.final, "train.optimizer.final", "%g", double);
-    SAME(optimizer.warmup, "train.optimizer.warmup", "%llu", unsigned long long);
-    SAME(optimizer.clip, "train.optimizer.clip", "%g", double);
-    return 0;
-}
-
 int job_resume_trained(const struct job_spec *spec, uint64_t step, bool pruned, uint64_t samples, struct err *err)
 {
     uint64_t steps = job_steps(spec, samples), prunes = job_prune_steps(spec, samples);
