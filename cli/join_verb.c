@@ -565,7 +565,7 @@ static int with_site(const char *verb, int argc, char **argv, int (*act)(const s
 static int make_token(const struct rundir *run, const struct job *job, unsigned site, struct err *err)
 {
     char path[700], address[ADDRESS_LIMIT];
-    TRY(enrol_make_token(run->path, run->job, &job->spec, site, path, err));
+    TRY(enrol_make_token(run->path, run->job, &job->spec, site, true, path, err));
     printf("%s\n", path);
     fprintf(stderr, "good once, on the machine that becomes site %s: viaduct join %s --site %s --token FILE\n", job->spec.sites[site].name,
             enrol_address(&job->spec, run->job, address), job->spec.sites[site].name);

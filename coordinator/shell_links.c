@@ -329,9 +329,9 @@ static void enrol(struct shell *s, struct link *link, const struct msg_enrol *m)
     struct msg_enrolled reply = {0};
     void *image = NULL;
     size_t size = 0;
-    int rc = strcmp(m->site, site) == 0 ? enrol_spend(s->run.path, site, m->secret, &err) : err_set(&err, ERR_DENIED, "the token is of another site");
+    int rc = strcmp(m->site, site) == 0 ? enrol_pack(s->run.path, site, &image, &size, &err) : err_set(&err, ERR_DENIED, "the token is of another site");
     if (rc == 0)
-        rc = enrol_pack(s->run.path, site, &image, &size, &err);
+        rc = enrol_spend(s->run.path, site, m->secret, &err);   /* last: what it could not buy leaves it good */
     snprintf(reply.name, sizeof reply.name, "%s", s->job.spec.name);
     struct bytes payload = {image, size};
     struct msg_failed refused = {.who = {.role = ROLE_COORDINATOR}, .code = err.code};
