@@ -66,7 +66,7 @@ struct listener;
 int net_listen(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
                void *arg, struct listener **out, struct err *err);
 const char *listener_address(const struct listener *s);      /* with the real port */
-void listener_close(struct listener *s);             /* connections that have not opened yet end with it, without a call */
+void listener_close(struct listener *s);             /* connections that have not opened yet end with it, without a call; so does the oldest of more than 256 */
 /* Refused certificates close with ERR_DENIED, unreachable peers with ERR_TEMPORARY, protocol violations with ERR_CORRUPT; messages name both ends. */
 int net_dial(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
              void *arg, struct link **out, struct err *err);
