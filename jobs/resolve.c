@@ -10,6 +10,11 @@
 #define RESOLVED_MAX 65536
 #define PRUNE_LR 0.1                  /* of optimizer.lr */
 
+static const char *const families[] = {"mlp", "cnn"};   /* by the enums of jobs.h */
+static const char *const optimizers[] = {"sgd", "adamw"};
+static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
+static const char *const losses[] = {"cross_entropy", "mse", "bce"};
+
 struct text { char *at; size_t size, used; };
 static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void add(struct text *t, const char *fmt, ...)
@@ -67,9 +72,8 @@ static void add_set(struct text *t, const char *name, const struct job_dataset *
 
 static void add_optimizer(struct text *t, const struct job_optim *o)
 {
-    static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
     bool adamw = o->name == OPTIMIZER_ADAMW;
-    add(t, "  optimizer: {name: %s", adamw ? "adamw" : "sgd");
+    add(t, "  optimizer: {name: %s", optimizers[o->name]);
     add_number(t, ", lr", o->lr);
     add_number(t, ", weight_decay", o->weight_decay);
     if (adamw) {
@@ -122,11 +126,15 @@ static void add_export(struct text *t, const struct job_spec *s)
         return;
     }
     add(t, "export:\n");
-    if (s->prune.sparsity > 0)
-        add(t, "  prune: {sparsity: %.17g, epochs: %.17g}\n", s->prune.sparsity, s->prune.epochs);
+    if (s->prune.sparsity > 0) {
+        add_number(t, "  prune: {sparsity", s->prune.sparsity);
+        add_number(t, ", epochs", s->prune.epochs);
+        add(t, "}\n");
+    }
     if (s->quantize.on)
         add(t, "  quantize: {scheme: static, images: %u, calibration: %s}\n", s->quantize.images, job_calibration_name(s->quantize.calibration));
-    add(t, "  gate: {max_drop: %.17g}\n  to: [", s->quantize.max_drop);
+    add_number(t, "  gate: {max_drop", s->quantize.max_drop);
+    add(t, "}\n  to: [");
     for (unsigned i = 0; i < 3; i++)
         if (s->export_to >> i & 1) {
             add(t, "%s%s", comma, formats[i]);
@@ -145,7 +153,7 @@ void resolve_text(struct job *job)
     const struct job_spec *s = &job->spec;
     struct text t = {arena_alloc(&job->arena, RESOLVED_MAX, 1), RESOLVED_MAX, 0};
     CHECK(t.at != NULL);
-    add(&t, "viaduct: v1\nname: %s%s%s\nmodel: {family: %s, classes: %u", quote_of(s->name), s->name, quote_of(s->name), s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
+    add(&t, "viaduct: v1\nname: %s%s%s\nmodel: {family: %s, classes: %u", quote_of(s->name), s->name, quote_of(s->name), families[s->model.family], s->model.classes);
     add_list(&t, "input", s->model.input, s->model.input_dim_count);
     if (s->model.family == FAMILY_CNN)
         add_list(&t, "channels", s->model.channels, s->model.channel_count);
@@ -232,22 +240,24 @@ double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_ste
 }
 
 /* ---- resume ---- */
+#define KEEP "a resume must keep it; another run is another --dir"
 #define SAME(field, path, format, type)                                                                                                             \
     if (a->field != b->field)                                                                                                                       \
-    return err_set(err, ERR_USAGE, path " was " format " and is " format " now; a resume must keep it", (type)a->field, (type)b->field)
+    return err_set(err, ERR_USAGE, path " was " format " and is " format " now; " KEEP, (type)a->field, (type)b->field)
 
 static int same_text(const char *path, const char *a, const char *b, struct err *err)
 {
     if (strcmp(a, b) != 0)
-        return err_set(err, ERR_USAGE, "%s was %s and is %s now; a resume must keep it", path, a, b);
+        return err_set(err, ERR_USAGE, "%s was %s and is %s now; " KEEP, path, a, b);
     return 0;
 }
 
 int job_resume_check(const struct job_spec *a, const struct job_spec *b, struct err *err)
 {
-    SAME(model.family, "model.family", "%d", int);
+    static const char *const truth[] = {"false", "true"};
+    TRY(same_text("model.family", families[a->model.family], families[b->model.family], err));
     SAME(model.classes, "model.classes", "%u", unsigned);
-    SAME(model.batch_norm, "model.norm", "%d", int);
+    TRY(same_text("model.norm", a->model.batch_norm ? "batch" : "none", b->model.batch_norm ? "batch" : "none", err));
     SAME(model.channel_count, "the length of model.channels", "%u", unsigned);
     SAME(model.hidden_count, "the length of model.hidden", "%u", unsigned);
     for (uint32_t i = 0; i < a->model.channel_count; i++)
@@ -261,18 +271,20 @@ int job_resume_check(const struct job_spec *a, const struct job_spec *b, struct 
     SAME(batch, "train.batch", "%u", unsigned);
     SAME(lanes, "train.lanes", "%u", unsigned);
     SAME(seed, "train.seed", "%llu", unsigned long long);
-    SAME(deterministic, "train.deterministic", "%d", int);
-    SAME(loss, "train.loss", "%d", int);
-    SAME(optimizer.name, "train.optimizer.name", "%d", int);
+    TRY(same_text("train.deterministic", truth[a->deterministic], truth[b->deterministic], err));
+    TRY(same_text("train.loss", losses[a->loss], losses[b->loss], err));
+    TRY(same_text("train.optimizer.name", optimizers[a->optimizer.name], optimizers[b->optimizer.name], err));
     SAME(optimizer.lr, "train.optimizer.lr", "%g", double);
     SAME(optimizer.weight_decay, "train.optimizer.weight_decay", "%g", double);
     SAME(optimizer.beta1, "train.optimizer.beta1", "%g", double);
     SAME(optimizer.beta2, "train.optimizer.beta2", "%g", double);
     SAME(optimizer.eps, "train.optimizer.eps", "%g", double);
     SAME(optimizer.momentum, "train.optimizer.momentum", "%g", double);
-    SAME(optimizer.nesterov, "train.optimizer.nesterov", "%d", int);
-    SAME(optimizer.schedule, "train.optimizer.schedule", "%d", int);
+    TRY(same_text("train.optimizer.nesterov", truth[a->optimizer.nesterov], truth[b->optimizer.nesterov], err));
+    TRY(same_text("train.optimizer.schedule", schedules[a->optimizer.schedule], schedules[b->optimizer.schedule], err));
     SAME(optimizer.final, "train.optimizer.final", "%g", double);
+    SAME(optimizer.step_factor, "train.optimizer.factor", "%g", double);
+    SAME(optimizer.step_every, "train.optimizer.every", "%llu", unsigned long long);
     SAME(optimizer.warmup, "train.optimizer.warmup", "%llu", unsigned long long);
     SAME(optimizer.clip, "train.optimizer.clip", "%g", double);
     return 0;

@@ -158,6 +158,7 @@ static void test_resolved_text_loads_to_the_same(void **state)
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     assert_non_null(strstr(a.resolved_yaml, "lr: 0.1, weight_decay: 0, momentum: 0.9,"));   /* as people write it */
+    assert_non_null(strstr(a.resolved_yaml, "gate: {max_drop: 0.005}"));
     struct err e = ERR_INIT;
     assert_ok(job_resume_check(&a.spec, &b.spec, &e));
     assert_int_equal(b.spec.sites[0].ranks, 2);
@@ -256,7 +257,9 @@ static void test_resume_keeps_what_it_must(void **state)
 {
     (void)state;
     static const char *const changes[][2] = {{"train.batch=32", "train.batch was 64 and is 32"}, {"train.seed=9", "train.seed"}, {"train.lanes=8", "train.lanes"},
-                                             {"model.hidden=[64]", "model.hidden"}, {"train.optimizer.lr=0.5", "train.optimizer.lr"}, {"data.train.images=x", "data.train.images was a and is x"}};
+                                             {"model.hidden=[64]", "model.hidden"}, {"train.optimizer.lr=0.5", "train.optimizer.lr"}, {"data.train.images=x", "data.train.images was a and is x"},
+                                             {"train.optimizer.schedule=cosine", "schedule was constant and is cosine now"}, {"train.optimizer.every=7", "train.optimizer.every"},
+                                             {"train.optimizer.name=sgd", "name was adamw and is sgd"}};
     static struct job a, b;
     struct err e = ERR_INIT;
     load(&a, good, NULL, NULL);
