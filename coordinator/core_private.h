@@ -116,6 +116,7 @@ struct core {
     uint64_t committed_ms;                /* the last commit of this process; 0: none */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
+    int failure;                          /* what it gave up with: ERR_JOB, ERR_DIVERGED */
     double norm2[LAYOUT_BLOCKS_MAX];      /* from here on: not cleared at init */
     uint32_t bins[SHARDS_LIMIT][MAGNITUDE_BINS];   /* of each shard's newest report at a ramp round */
 };
@@ -123,6 +124,7 @@ struct core {
 struct core_action *core_act(struct core_out *out, enum core_action_kind kind);
 void core_event(struct core *c, struct core_out *out, const char *kind, struct process_id who, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void core_diverge(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));   /* likewise; to go on would end the same way */
 void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...) __attribute__((format(printf, 4, 5)));   /* what a process of that site is or says */
 void core_append(struct core *c, struct core_out *out, const struct log_entry *entry, bool sync);
 static inline bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }

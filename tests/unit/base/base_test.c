@@ -341,9 +341,25 @@ static void test_signals_do_not_end_a_reservation(void **state)
     close(fd);
 }
 
+static void touched_pages_keep_what_they_hold(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    const size_t size = 3 << 20;
+    uint8_t *p = pages_alloc(size, &e);
+    assert_non_null(p);
+    p[4097] = 7;
+    pages_touch(p + 1, size - 2);
+    pages_touch(NULL, 0);
+    assert_int_equal(p[4097], 7);
+    assert_int_equal(p[size - 1], 0);
+    pages_free(p, size);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(touched_pages_keep_what_they_hold),
         cmocka_unit_test(test_err_chain), cmocka_unit_test(test_cursor_round_trip_and_limits), cmocka_unit_test(test_lane_nodes_cover_exactly),
         cmocka_unit_test(test_lane_sum_is_the_same_for_every_split), cmocka_unit_test(test_lane_samples_partition),
         cmocka_unit_test(test_permutation_is_a_bijection), cmocka_unit_test(test_philox_known_answers), cmocka_unit_test(test_layout),
