@@ -179,14 +179,25 @@ static const struct step { const char *name; bool (*wanted)(const struct stage *
     {"finish", always, finish},
 };
 
+/* What was made until then: on a full disk it would be in the way. */
+static void clear_attempt(struct stage *s)
+{
+    struct err why = ERR_INIT;
+    if (*s->attempt_dir && folder_remove(s->attempt_dir, &why) < 0)
+        log_warn(&s->log, "%s", why.text);
+}
+
 int stage_run(struct stage *s, struct err *err)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(steps); i++)
+    int rc = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(steps) && rc == 0; i++)
         if (steps[i].wanted(s)) {
             log_debug(&s->log, "step: %s", steps[i].name);
-            TRY(steps[i].run(s, err));
+            rc = steps[i].run(s, err);
         }
-    return 0;
+    if (rc < 0)
+        clear_attempt(s);
+    return rc;
 }
 
 void stage_close(struct stage *s)

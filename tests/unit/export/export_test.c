@@ -485,6 +485,7 @@ static void test_full_disk(void **state)
     assert_non_null(strstr(out, "export/attempt-1.tmp/float/model.onnx"));
     free(out);
     assert_false(exists(&p, "export/result.json"));
+    assert_false(exists(&p, "export/attempt-1.tmp"));   /* its room is free again */
     assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
     check_result(&p, true);
     place_close(&p);
