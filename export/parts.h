@@ -64,7 +64,7 @@ struct ladder_input {
 int ladder_climb(const struct ladder_input *in, struct ladder *out, struct err *err);
 void ladder_close(struct ladder *l);
 
-/* ---- the attempt's folder: made whole in RUN/export/attempt-A.tmp, each folder in it takes its place in RUN/export by one rename. An older one is
+/* ---- the attempt's folder: made whole in RUN/export/attempt-*.tmp, each folder in it takes its place in RUN/export by one rename. An older one is
  * exchanged with it, and swept away afterwards with all that killed attempts left. ---- */
 int attempt_sweep(const char *export_dir, struct err *err);
 int attempt_publish(const char *export_dir, const char *attempt_dir, const char *name, struct err *err);

@@ -19,6 +19,7 @@ static int load_spec(struct stage *s, struct err *err)
 {
     char spec[PATH_MAX], attempt[40];
     uint8_t sha256[SHA256_BYTES];
+    uint32_t own;                    /* a resume counts attempts from 1 again, and one of before may still be there */
     TRY(path_in(s->run, "spec.yaml", spec, err));
     if (job_load(&s->job, spec, s->overrides, s->override_count, false, err) < 0)
         return spec_error(s, spec, err);
@@ -28,7 +29,8 @@ static int load_spec(struct stage *s, struct err *err)
     }
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), sha256);
     hex_of(sha256, sizeof sha256, s->spec_sha256);
-    snprintf(attempt, sizeof attempt, "attempt-%u.tmp", s->attempt);
+    random_bytes(&own, sizeof own);
+    snprintf(attempt, sizeof attempt, "attempt-%u-%08x.tmp", s->attempt, own);
     TRY(path_in(s->run, "export", s->export_dir, err));
     TRY(path_in(s->export_dir, attempt, s->attempt_dir, err));
     TRY(fs_mkdirs(&fs_real, s->export_dir, err));
