@@ -186,6 +186,7 @@ static int enter(struct registry *r, struct registry_version *v, const char *fil
     TRY(registry_db_next(r->db, v->model, &v->version, err));
     TRY(registry_db_standing(r->db, v->model, REGISTRY_CHAMPION, &champion, err));
     v->parent = champion.alias.version;
+    TRY(registry_store_check(r->root, v, err));
     TRY(registry_store(r->root, v, file, err));
     failpoint(FAIL_REGISTRY_STORED);
     TRY(registry_db_insert(r->db, v, err));
