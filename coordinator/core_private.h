@@ -81,6 +81,7 @@ struct core {
 
     struct view view, next;               /* next becomes view when `dirty` */
     bool dirty;
+    struct { uint32_t units[SITES_LIMIT]; struct lane_range lanes[SITES_LIMIT]; } cut;   /* the newest of lanes_over: it is asked after every event */
     struct slot_state slot[SLOTS_LIMIT];
     struct gang_state gang[SITES_LIMIT];
     struct agent_state agent[SITES_LIMIT];

@@ -7,8 +7,6 @@
 
 #include "base/base.h"
 
-#define SHARE_BITS 16                 /* of a lane: shares of sites that have not their planned number of ranks */
-
 bool view_in_sync(uint8_t role) { return role == COPY_PRIMARY || role == COPY_SYNC; }
 
 struct process_id view_slot_process(const struct core *c, unsigned slot)
@@ -594,41 +592,29 @@ void view_leases(struct core *c, struct core_out *out)
 }
 
 /* ---- lanes ---- */
-/* A site's share, as it was planned for as many ranks as it has now. */
-static uint64_t share_of(const struct core *c, unsigned site)
-{
-    const struct view_gang *planned = &c->config.gang[site];
-    uint64_t width = planned->lanes.hi - planned->lanes.lo;
-    return planned->ranks ? (width << SHARE_BITS) * c->next.gang[site].ranks / planned->ranks : 0;
-}
-
+/* As planned, while all sites that belong to the run work with the ranks they were planned with; else those that work share all lanes. */
 static void plan_lanes(struct core *c)
 {
     struct view *v = &c->next;
-    unsigned works = 0;
+    uint32_t units[SITES_LIMIT] = {0};
+    uint64_t working = 0;
     bool as_planned = true;
-    uint64_t width = 0, done = 0;
     for (unsigned i = 0; i < v->site_count; i++) {
-        if (!v->gang[i].wanted && !visiting(c, i))
-            continue;
-        if (!v->gang[i].wanted || c->gang[i].parked) {
-            as_planned = false;
-        } else {
-            works++;
-            width += share_of(c, i);
+        bool works = v->gang[i].wanted && !c->gang[i].parked;
+        units[i] = works ? v->gang[i].ranks * MAX(c->config.threads[i], 1) : 0;
+        if (works)
             as_planned = as_planned && v->gang[i].ranks == c->config.gang[i].ranks;
-        }
+        else if (v->gang[i].wanted || visiting(c, i))
+            as_planned = false;
+        working += units[i];
+    }
+    bool shared = !as_planned && working > 0;
+    if (shared && memcmp(units, c->cut.units, sizeof units) != 0) {
+        memcpy(c->cut.units, units, sizeof units);
+        lanes_over(c->plan.lanes, units, v->site_count, c->cut.lanes);
     }
     for (unsigned i = 0; i < v->site_count; i++) {
-        struct lane_range range = c->config.gang[i].lanes;
-        if (!as_planned && works && width) {
-            range = (struct lane_range){0, 0};
-            if (v->gang[i].wanted && !c->gang[i].parked) {
-                range.lo = (uint16_t)(done * c->plan.lanes / width);
-                done += share_of(c, i);
-                range.hi = (uint16_t)(done * c->plan.lanes / width);
-            }
-        }
+        struct lane_range range = shared ? c->cut.lanes[i] : c->config.gang[i].lanes;
         if (!lane_range_eq(range, v->gang[i].lanes)) {
             v->gang[i].lanes = range;
             c->dirty = true;
