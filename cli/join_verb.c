@@ -132,12 +132,11 @@ static int write_address(const struct joining *j, struct err *err)
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
 }
 
-static int check_overrides(const struct args *a, struct err *err)
+int join_check_override(const char *override, struct err *err)
 {
-    for (unsigned i = 0; i < a->override_count; i++)
-        if (strncmp(a->override[i], "data.train.", 11) != 0 && strncmp(a->override[i], "data.eval.", 10) != 0)
-            return err_set(err, ERR_USAGE, "%s: only data.train.* and data.eval.* can differ on this machine", a->override[i]);
-    return 0;
+    if (strncmp(override, "data.train.", 11) == 0 || strncmp(override, "data.eval.", 10) == 0)
+        return 0;
+    return err_set(err, ERR_USAGE, "%s: only data.train.* and data.eval.* can differ on this machine", override);
 }
 
 /* "key='path'", as YAML has it. */
@@ -170,7 +169,9 @@ static int own_data(const struct joining *j, const struct job *given, struct err
         add_path(&from_spec, text[2], "data.eval.images", given->spec.eval.images);
         add_path(&from_spec, text[3], "data.eval.labels", given->spec.eval.labels);
     }
-    int rc = check_overrides(a, err);
+    int rc = 0;
+    for (unsigned i = 0; i < a->override_count && rc == 0; i++)
+        rc = join_check_override(a->override[i], err);
     if (rc == 0)
         rc = job_load(job, path, a->override, a->override_count, true, err);
     if (rc == ERR_USAGE && job->problems.count) {
