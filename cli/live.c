@@ -414,8 +414,8 @@ void live_summary(const char *run_dir, FILE *out)
         fprintf(out, "  %-18s %s\n", "exported", string(floats, "path"));
     print_number(out, "its accuracy", number(floats, "accuracy"), "%.4f");
     if (json_is_object(gate))
-        fprintf(out, "  %-18s %s: drop %.4f, lower 95 %% bound %+.4f against %+.4f\n", "gate", json_is_true(json_object_get(gate, "passed")) ? "passed" : "failed",
-                number(gate, "drop"), number(gate, "low95"), -number(gate, "max_drop"));
+        fprintf(out, "  %-18s %s: accuracy %+.4f, lower 95 %% bound %+.4f, allowed %+.4f\n", "gate", json_is_true(json_object_get(gate, "passed")) ? "passed" : "failed",
+                0 - number(gate, "drop"), number(gate, "low95"), 0 - number(gate, "max_drop"));
     if (*string(quantized, "path"))
         fprintf(out, "  %-18s %s\n", "quantized", string(quantized, "path"));
     print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");
