@@ -89,6 +89,7 @@ void live_line(const char *json, unsigned width, char *out, size_t size)
     double step = number(s, "step"), steps = number(s, "steps"), loss = number(s, "loss"), rate = number(s, "samples_per_second"),
            wan = number(s, "wan_bytes_per_second");
     bool running = strcmp(string(s, "phase"), "running") == 0;   /* else nothing is trained that a rate would tell of */
+    bool ends = !running && strcmp(string(s, "phase"), "starting") != 0;   /* its processes leave, which is no loss */
     snprintf(phase, sizeof phase, "%s%s%s", string(s, "phase"), running && *string(s, "training_phase") ? " " : "", running ? string(s, "training_phase") : "");
     eta_text(number(s, "eta_seconds"), eta, sizeof eta);
     for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
@@ -99,7 +100,7 @@ void live_line(const char *json, unsigned width, char *out, size_t size)
         ADD(rows[i].rate && running && rate > 0, "  %.0f samples/s", rate);
         ADD(rows[i].eta && running && rate > 0, "  ETA %s", eta);
         sites_text(json_object_get(s, "sites"), rows[i].sites, sites, sizeof sites);
-        ADD(true, "%s", sites);
+        ADD(!ends, "%s", sites);
         ADD(rows[i].wan && running && wan > 0, "  WAN %.1f MB/s", wan / 1e6);
 #undef ADD
         if (!width || n <= width)

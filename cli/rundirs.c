@@ -379,6 +379,16 @@ static int check_trained(const char *dir, const struct job_spec *now, struct err
     return rc;
 }
 
+/* A length that was given on the command line is easily forgotten at the resume. */
+static void tell_length(const struct job_spec *old, const struct job_spec *now)
+{
+    bool follows = now->optimizer.schedule == SCHEDULE_LINEAR || now->optimizer.schedule == SCHEDULE_COSINE;
+    if (old->epochs == now->epochs && old->steps == now->steps)
+        return;
+    fprintf(stderr, "viaduct run: train.%s was %g, train.%s is %g now%s\n", old->steps ? "steps" : "epochs", old->steps ? (double)old->steps : old->epochs,
+            now->steps ? "steps" : "epochs", now->steps ? (double)now->steps : now->epochs, follows ? "; the learning rate takes the course of the new length" : "");
+}
+
 static int check_resume(const char *dir, const struct job *job, struct err *err)
 {
     struct job *old = calloc(1, sizeof *old);
@@ -386,11 +396,15 @@ static int check_resume(const char *dir, const struct job *job, struct err *err)
     int rc = load_earlier(dir, job, old, err);
     if (rc == 0)
         rc = check_pruning(dir, &old->spec, &job->spec, err);
-    job_fini(old);
-    free(old);
     if (rc == 0)
         rc = check_trained(dir, &job->spec, err);
-    return rc < 0 ? rc : check_checkpoints(dir, err);
+    if (rc == 0)
+        rc = check_checkpoints(dir, err);
+    if (rc == 0)
+        tell_length(&old->spec, &job->spec);
+    job_fini(old);
+    free(old);
+    return rc;
 }
 
 /* Whether the report is of that spec, and not of a shorter one that a resume which never began has replaced. */

@@ -240,7 +240,7 @@ double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_ste
 }
 
 /* ---- resume ---- */
-#define KEEP "a resume must keep it; another run is another --dir"
+#define KEEP "a resume must keep it; start the changed run in another --dir"
 #define SAME(field, path, format, type)                                                                                                             \
     if (a->field != b->field)                                                                                                                       \
     return err_set(err, ERR_USAGE, path " was " format " and is " format " now; " KEEP, (type)a->field, (type)b->field)
