@@ -115,6 +115,8 @@ def life_of_a_visitor(folder):
             test("lanes that moved restarted nobody at home", not [x for x in report(w.run_dir).get("restarts", []) if "home" in x["who"]], report(w.run_dir).get("restarts"))
             code = joined.wait(timeout=30)
             test("the visitor's command ends with the run: exit 0", code == 0, joined.stderr.read())
+            r = viaduct("drain", w.run_dir, "--site", "edge")
+            test("drain of a run that is over: exit 6 says so", r.returncode == 6 and "is not running (completed)" in r.stderr, f"{r.returncode} {r.stderr}")
         finally:
             nat.cut(False)
             w.close()
