@@ -128,14 +128,16 @@ static int show_line(void *arg, const struct registry_audit *a, struct err *err)
 static int show_version(void *arg, const struct registry_version *v, const char *aliases, struct err *err)
 {
     struct look *to = arg;
-    char accuracy[32], floats[32], drop[32], low95[32], parent[32];
+    char accuracy[32], floats[32], gate[100] = "none", parent[32];
     (void)err;
     if (v->version != to->version)
         return 0;
     to->count++;
-    number(v->accuracy, accuracy), number(v->accuracy_float, floats), number(v->drop, drop), number(v->low95, low95);
-    printf("%s version %lld\n  aliases     %s\n  kind        %s, %lld bytes\n  accuracy    %s, in float %s\n  gate        drop %s, lower 95 %% bound %s\n", v->model,
-           (long long)v->version, *aliases ? aliases : "-", v->kind, (long long)v->bytes, accuracy, floats, drop, low95);
+    number(v->accuracy, accuracy), number(v->accuracy_float, floats);
+    if (!isnan(v->drop))
+        snprintf(gate, sizeof gate, "passed: accuracy %+.4f, lower 95 %% bound %+.4f, allowed %+.4f", 0 - v->drop, v->low95, 0 - v->max_drop);
+    printf("%s version %lld\n  aliases     %s\n  kind        %s, %lld bytes\n  accuracy    %s, in float %s\n  gate        %s\n", v->model,
+           (long long)v->version, *aliases ? aliases : "-", v->kind, (long long)v->bytes, accuracy, floats, gate);
     printf("  input       %lld x %lld x %lld, %lld classes\n  sha256      %s\n  run         %s\n  job         %s, step %lld, generation %lld\n  commit      %s\n", (long long)v->channels,
            (long long)v->height, (long long)v->width, (long long)v->classes, v->sha256, v->run, v->job, (long long)v->step, (long long)v->generation, *v->commit ? v->commit : "-");
     snprintf(parent, sizeof parent, "%lld", (long long)v->parent);

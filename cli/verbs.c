@@ -91,7 +91,7 @@ const struct verb verbs[] = {
      .examples = {"viaduct token runs/fashion-mnist --site edge", "viaduct token runs/fashion-mnist --site edge | xargs -I FILE scp FILE edge:"}, .main = verb_token},
 
     {"drain", "RUN", "sends a site that joined away in good order", .takes = TAKES_RUN, .options = {{"--site", "NAME", "which", TAKES_SITE, .required = true}},
-     .exits = "4 no such site|75 the coordinator does not answer",
+     .exits = "4 no such site|6 the run is not running|75 the coordinator does not answer",
      .examples = {"viaduct drain runs/fashion-mnist --site edge", "viaduct drain runs/fashion-mnist --site edge && viaduct status runs/fashion-mnist"}, .main = verb_drain},
 
     {"report", "RUN", "writes the page RUN/report.html anew", .takes = TAKES_RUN, .exits = "4 no run there",

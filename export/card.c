@@ -128,14 +128,16 @@ void card_markdown(const struct stage *s, struct page *p)
     if (s->integers.done)
         markdown_row("quantized", &s->integers, true, stage_rung(s)->eval.accuracy, p);
     page_add(p, "\nAccuracy over %llu samples; latency of one sample on one thread.\n", (unsigned long long)s->eval_data.count);
+    if (s->job.spec.prune.sparsity > 0 && s->trained.weights)
+        page_add(p, "Pruned: %.0f %% of the weights of convolutions and dense layers are zero.\n", 100 * result_sparsity(s));
     if (s->quantized) {
         const struct gate *g = &stage_rung(s)->gate;
-        page_add(p, "\n## Quantization\n\nStatic int8 (QDQ): %s. Gate %s: drop %.4f, lower 95 %% bound %+.4f, limit %+.4f.\n\n"
-                    "| way | accuracy | drop | lower 95 %% | passed |\n| --- | --- | --- | --- | --- |\n",
-                 stage_rung(s)->name, g->passed ? "passed" : "failed", g->drop, g->low95, -g->max_drop);
+        page_add(p, "\n## Quantization\n\nStatic int8 (QDQ): %s. Gate %s: accuracy %+.4f, lower 95 %% bound %+.4f, allowed %+.4f.\n\n"
+                    "| way | accuracy | to float | lower 95 %% | passed |\n| --- | --- | --- | --- | --- |\n",
+                 stage_rung(s)->name, g->passed ? "passed" : "failed", 0 - g->drop, g->low95, 0 - g->max_drop);
         for (unsigned i = 0; i < s->ladder.count; i++) {
             const struct rung *r = &s->ladder.rung[i];
-            page_add(p, "| %s | %.4f | %.4f | %+.4f | %s |\n", r->name, r->eval.accuracy, r->gate.drop, r->gate.low95, r->gate.passed ? "yes" : "no");
+            page_add(p, "| %s | %.4f | %+.4f | %+.4f | %s |\n", r->name, r->eval.accuracy, 0 - r->gate.drop, r->gate.low95, r->gate.passed ? "yes" : "no");
         }
     }
     page_add(p, "\n## Lineage\n\nStep %llu, generation %u, seed %llu. weights_sha256 `%s`, spec_sha256 `%s`, viaduct " VIADUCT_VERSION ".\n",

@@ -67,8 +67,8 @@ static int rung(struct climb *c, enum job_calibration how, bool many, uint64_t l
         return err_set(err, ERR_JOB, "no layer can be quantized: each output sums more than %u products; leave out export.quantize", QUANT_DEPTH_MAX);
     TRY(exported_model_predict(&candidate, in->eval, 0, c->predicted, &r->eval, err));
     r->gate = gate_decide(in->eval->labels, in->with_float, c->predicted, in->eval->count, in->spec->seed, in->spec->quantize.max_drop);
-    log_info(in->log, "quantized by %s: accuracy %.4f, %.4f below float, lower 95 %% bound %+.4f against %+.4f: %s", r->name, r->eval.accuracy, r->gate.drop,
-             r->gate.low95, -r->gate.max_drop, r->gate.passed ? "passed" : "not enough");
+    log_info(in->log, "quantized by %s: accuracy %.4f, %+.4f to float, lower 95 %% bound %+.4f, allowed %+.4f: %s", r->name, r->eval.accuracy, 0 - r->gate.drop,
+             r->gate.low95, 0 - r->gate.max_drop, r->gate.passed ? "passed" : "not enough");
     *passed = r->gate.passed;
     if (l->count == 0 || r->gate.passed || r->gate.low95 > l->rung[l->chosen].gate.low95) {
         l->chosen = l->count;

@@ -36,7 +36,7 @@ static int start(struct stage *s, struct err *err)
     char path[PATH_MAX], who[64];
     struct rundir run;
     TRY(rundir_look(&run, s->run, err));
-    snprintf(who, sizeof who, "export %.40s/%u", s->site, s->attempt);
+    snprintf(who, sizeof who, "export %.40s/0", s->site);   /* as its agent has it; the attempts have a log each */
     snprintf(path, sizeof path, "%s/log/export-%s-%u.jsonl", s->run, s->site, s->attempt);
     log_close(&s->log);
     log_open(&s->log, path, who, run.job);

@@ -34,9 +34,9 @@ static void add_gate(const struct stage *s, struct page *p)
     page_add(p, "]}");
 }
 
-/* Share of the prunable weights that are zero. */
-static double sparsity_of(const struct exported_model *m)
+double result_sparsity(const struct stage *s)
 {
+    const struct exported_model *m = &s->model;
     uint64_t zero = 0, total = 0;
     for (uint32_t k = 0; k < m->layout.tensor_count; k++) {
         const struct tensor_desc *t = &m->layout.tensors[k];
@@ -53,7 +53,7 @@ void result_export(const struct stage *s, struct page *p)
     page_add(p, "{\"float\":");
     add_files("float", &s->floats, s->evaluated, s->eval.accuracy, p);
     page_add(p, ",\"sparsity\":");
-    page_number(p, s->trained.weights != NULL, sparsity_of(&s->model));
+    page_number(p, s->trained.weights != NULL, result_sparsity(s));
     page_add(p, "},\"gate\":");
     if (s->quantized)
         add_gate(s, p);

@@ -53,6 +53,8 @@ int result_publish(const struct stage *s, struct err *err);
 /* A failed gate fails again: whether result.json says that of this very stage. */
 bool result_is_of_failed_gate(const struct stage *s);
 void result_export(const struct stage *s, struct page *p);
+/* Share of the prunable weights that are zero. */
+double result_sparsity(const struct stage *s);
 
 /* Folders in the attempt's: triton/NAME with the best model and serving/, card with model-card.{json,md,html}. */
 int triton_write(const struct stage *s, struct err *err);

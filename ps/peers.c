@@ -13,7 +13,7 @@ struct peer {
     uint8_t slot, site;
     bool known, open, away, theirs;       /* away: at another site; theirs: the link is one that they dialled, because nobody can dial them */
     size_t warm_bytes;                    /* of MSG_WARM each way over the present link; 0: not begun */
-    bool warm;
+    bool came, went, warm;                /* those from there; those there, sent and received */
     uint32_t instance;
     char address[ADDRESS_LIMIT];
     struct link *link;                    /* the newest one dialled */
@@ -49,7 +49,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *hell
     }
     p->open = true;
     p->warm_bytes = 0;
-    p->warm = false;
+    p->came = p->went = p->warm = false;
     p->owner->config.opened(p->owner->config.arg, p->slot);
 }
 
@@ -67,11 +67,22 @@ static int send_warm(struct link *link, size_t bytes, bool to_shard, struct err 
 
 int ps_warm(struct link *link, size_t bytes, struct err *err) { return send_warm(link, bytes, false, err); }
 
-/* All has come that was asked for: first as much as goes back then; and then a byte, which says that this is there. */
-static void on_warm(struct peer *p, size_t came)
+/* What was asked for has come; then a byte, which says that what went is there. Links share what is narrow: none goes before all have come. */
+static void on_warm(struct ps_peers *p, struct peer *from)
 {
     struct err err = ERR_INIT;
-    p->warm = came == 1 || send_warm(p->link, p->warm_bytes, true, &err) < 0;   /* a full queue: this link is busy enough */
+    from->warm = from->came;
+    from->came = true;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++)
+        if (p->peer[s].open && p->peer[s].warm_bytes && !p->peer[s].came)
+            return;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++) {
+        struct peer *q = &p->peer[s];
+        if (!q->open || !q->warm_bytes || q->warm || q->went)
+            continue;
+        q->went = true;
+        q->warm = send_warm(q->link, q->warm_bytes, true, &err) < 0;   /* a full queue: this link is busy enough */
+    }
 }
 
 static void on_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t payload_size)
@@ -80,7 +91,7 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     if (link != p->link || !p->open)
         return;
     if (type == MSG_WARM && ((struct msg_warm *)m)->back == 0)
-        on_warm(p, payload_size);
+        on_warm(p->owner, p);
     p->owner->config.message(p->owner->config.arg, p->slot, p->instance, type, m, payload, payload_size);
 }
 

@@ -224,6 +224,7 @@ def checkpoints(w, run_dir, job):
     refused("eval: a part with a flipped bit", viaduct("eval", flipped, "--data", job), 3, part)
     part.unlink()
     refused("ckpt verify: a part that is missing", viaduct("ckpt", "verify", flipped), 3, part)
+    refused("ckpt show: a run has several", viaduct("ckpt", "show", run_dir), 4, f"viaduct ckpt ls {run_dir}")
     refused("ckpt show: no checkpoint there", viaduct("ckpt", "show", Path(w) / "over" / "none"), 4, Path(w) / "over" / "none")
 
 
