@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, processes, reference, report, skip, spec, step_of, test, viaduct, wait_for,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, free_ports, kill_all, processes, reference, report, skip, spec, step_of, test, viaduct, wait_for,
                      workspace)
 from net import Nat, inside, reason_not
 
@@ -134,7 +134,7 @@ def other_images(job, folder):
 
 
 def wrong_tokens(folder):
-    w = World(folder / "tokens", None, 7312, steps=1000000)
+    w = World(folder / "tokens", None, *free_ports(1), steps=1000000)
     try:
         text = w.token.read_text()
         bad = folder / "bad.token"
