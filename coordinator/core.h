@@ -120,6 +120,7 @@ void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);       
 
 /* ---- reading ---- */
 enum core_phase core_phase(const struct core *c);
+uint8_t core_export_site(const struct core *c);         /* whose agent runs the export */
 const struct view *core_view(const struct core *c);
 const struct msg_plan *core_plan(const struct core *c);
 uint64_t core_round(const struct core *c);             /* next round to commit */
