@@ -434,7 +434,7 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
         loop_stop(a->loop);
     if (!a->lost_since_ms) {
         a->lost_since_ms = loop_now_ms(a->loop);
-        log_info(&a->log, "coordinator: %s", why->text);
+        log_info(&a->log, "coordinator: %s", why->text[0] ? why->text : "the connection is closed");
     }
     snprintf(a->lost_why, sizeof a->lost_why, "%.*s", (int)sizeof a->lost_why - 1, why->text);
     if (a->goes_without_world)

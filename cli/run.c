@@ -480,7 +480,7 @@ static int outcome(struct supervisor *s)
     return strcmp(status, "completed") == 0 || strcmp(status, "stopped") == 0 ? 0 : 3;
 }
 
-/* For the line that resumes: an MPI world is started again by mpirun, a trainer of one's own named again. */
+/* For the line that resumes: an MPI world is started again by mpirun, a trainer of one's own named again, a Slurm job submitted again. */
 static int keep_words(struct supervisor *s, const struct args *a, struct err *err)
 {
     char before[200] = "", after[PATH_MAX + 200] = "";
@@ -488,6 +488,11 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
             mpirun_words(s->job.spec.sites[i].ranks, before, sizeof before);
+    if (slurm_first_site(&s->job.spec) >= 0) {
+        char verb[] = "submit", option[] = "--dir", spec[PATH_MAX];
+        snprintf(spec, sizeof spec, "%s/spec.yaml", s->dir.run.path);
+        return rundirs_keep_command(s->dir.run.path, "", 4, (char *[]){verb, spec, option, s->dir.run.path}, err);
+    }
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
     else if (args_value(a, "--worker") && worker)

@@ -270,7 +270,7 @@ static void remove_segments(const char *job)
         closedir(d);
 }
 
-static int load_earlier(const char *dir, const struct job *job, struct job *old, struct err *err)
+static int load_earlier(const char *dir, const struct job *job, struct job *old, char **changes, struct err *err)
 {
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/spec.yaml", dir);
@@ -279,7 +279,7 @@ static int load_earlier(const char *dir, const struct job *job, struct job *old,
         return err_set(err, rc, "%s is damaged (line %u: %s); copy the spec that the run was started with to that place", path, old->problems.item[0].line,
                        old->problems.item[0].text);
     TRY(rc);
-    return job_resume_check(&old->spec, &job->spec, err);
+    return job_resume_check(old, job, changes, err);
 }
 
 /* Of a run that had a checkpoint, one must be left: beginning again at step 1 is not what --resume means. Whether it verifies, the coordinator sees. */
@@ -379,18 +379,31 @@ static int check_trained(const char *dir, const struct job_spec *now, struct err
     return rc;
 }
 
+/* A key.path=value of an earlier start is in spec.yaml, which the resume may have been given or not. */
+static void tell_changes(const char *changes)
+{
+    if (changes)
+        fprintf(stderr, "viaduct run: the run goes on with another spec than it had (a key.path=value of an earlier start is kept by giving it again):\n%s\n", changes);
+}
+
 static int check_resume(const char *dir, const struct job *job, struct err *err)
 {
+    char *changes = NULL;
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
-    int rc = load_earlier(dir, job, old, err);
+    int rc = load_earlier(dir, job, old, &changes, err);
     if (rc == 0)
         rc = check_pruning(dir, &old->spec, &job->spec, err);
-    job_fini(old);
-    free(old);
     if (rc == 0)
         rc = check_trained(dir, &job->spec, err);
-    return rc < 0 ? rc : check_checkpoints(dir, err);
+    if (rc == 0)
+        rc = check_checkpoints(dir, err);
+    if (rc == 0)
+        tell_changes(changes);
+    free(changes);
+    job_fini(old);
+    free(old);
+    return rc;
 }
 
 /* Whether the report is of that spec, and not of a shorter one that a resume which never began has replaced. */
@@ -415,9 +428,11 @@ int rundirs_completed(const char *dir, const struct job *job, bool *completed, s
     rundirs_status(dir, status, sizeof status);
     if (strcmp(status, "completed") != 0)
         return 0;
+    char *changes = NULL;
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
-    int rc = load_earlier(dir, job, old, err);
+    int rc = load_earlier(dir, job, old, &changes, err);
+    free(changes);
     bool same = old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && old->spec.prune.sparsity == job->spec.prune.sparsity &&
                 old->spec.prune.epochs == job->spec.prune.epochs;
     *completed = rc == 0 && same && report_is_of(dir, old);
@@ -511,8 +526,8 @@ bool rundirs_diverged(const char *dir)
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/report.json", dir);
     json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
-    const char *error = json_string_value(json_object_get(report, "error"));
-    bool diverged = error && strstr(error, "not finite") && strstr(error, "start anew");
+    const char *code = json_string_value(json_object_get(report, "error_code"));
+    bool diverged = code && strcmp(code, err_code_name(ERR_DIVERGED)) == 0;
     json_decref(report);
     return diverged;
 }

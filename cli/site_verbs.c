@@ -2,10 +2,12 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/base.h"
 #include "cli/join.h"
 #include "cli/live.h"
+#include "cli/rundirs.h"
 #include "coordinator/coordinator.h"
 
 #define ANSWER_MS 10000
@@ -53,7 +55,12 @@ static int make_token(const struct rundir *run, const struct job *job, unsigned 
 
 static int drain_site(const struct rundir *run, const struct job *job, unsigned site, struct err *err)
 {
-    TRY(live_drain(run, (uint8_t)site, ANSWER_MS, err));
+    char status[32];
+    int rc = live_drain(run, (uint8_t)site, ANSWER_MS, err);
+    rundirs_status(run->path, status, sizeof status);
+    if (rc < 0 && *status && strcmp(status, "running") != 0 && !rundirs_lives(run->path))
+        return err_set(err, ERR_CONFLICT, "%s is not running (%s)", run->path, status);
+    TRY(rc);
     fprintf(stderr, "site %s leaves: its lanes and copies are with the others\n", job->spec.sites[site].name);
     return 0;
 }

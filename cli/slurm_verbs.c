@@ -121,7 +121,7 @@ int verb_slurm(int argc, char **argv)
     if (args_parse(&a, argc, argv, &err) < 0)
         return cli_fail("slurm", &err);
     if (a.positional_count != 2 || strcmp(a.positional[0], "render") != 0) {
-        err_set(&err, ERR_USAGE, "it is: viaduct slurm render SPEC [--site NAME] [--dir RUN] [--token FILE] [key.path=value ...]");
+        args_usage(&a, &err);
         return cli_fail("slurm", &err);
     }
     int rc = cli_load_spec("slurm render", &job, a.positional[1], &a, false);
@@ -180,7 +180,10 @@ static int sbatch(struct submitted *s, struct err *err)
     char answer[300], output[PATH_MAX + 64], path[PATH_MAX + 32];
     TRY(slurm_output_option(s->dir, output, sizeof output, err));
     const char *const argv[] = {"sbatch", "--parsable", output, s->script, NULL};
-    TRY(slurm_command(argv, SBATCH_MS, answer, sizeof answer, err));
+    if (slurm_command(argv, SBATCH_MS, answer, sizeof answer, err) < 0) {
+        struct err why = *err;
+        return err_set(err, why.code, "%s; nothing was submitted (`viaduct doctor` says whether Slurm answers here)", why.text);
+    }
     answer[strcspn(answer, "\n")] = '\0';
     char *semicolon = strchr(answer, ';');
     snprintf(s->cluster, sizeof s->cluster, "%.60s", semicolon ? semicolon + 1 : "");

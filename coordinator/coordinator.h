@@ -10,8 +10,8 @@
 /* `viaduct coordinator --run DIR [--fresh] [--host ADDRESS]`; --host: where other hosts reach this one when it listens at every address */
 int coordinator_main(int argc, char **argv);
 
-/* The checkpoint that a resume of this run, which is over, begins at: it verifies, and the log has not taken it back. ERR_NOT_FOUND: none;
- * ERR_CORRUPT: damaged ones only. */
+/* The checkpoint that a resume of this run, which is over, begins at when it verifies, which the resume does itself: its parts are there, and the log has not taken it back.
+ * ERR_NOT_FOUND: none; ERR_CORRUPT: damaged ones only. */
 int coordinator_base(const char *run_dir, struct ckpt_found *out, struct err *err);
 
 /* Who gets what, from the spec alone, so that `plan`, `run` and a restarted coordinator agree: fills the slots, shards, sites, lanes of gangs, copies

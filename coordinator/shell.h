@@ -108,6 +108,7 @@ struct shell {
     struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; bool sent_known; } topology;   /* last written: when, of which view, with what was sent */
     struct restarts *restarts;
     char error[TEXT_LIMIT];
+    int error_code;                   /* enum err_code of it */
     struct { uint64_t step; uint32_t generation; char sha256[SHA256_HEX]; } manifest;   /* last sent */
     uint64_t started_ms, first_commit_ms, last_commit_ms, samples_here;
     double seconds_before;                /* of earlier starts */
@@ -123,6 +124,7 @@ void shell_run(struct shell *s);                         /* executes s->out */
 void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end; also by the next coordinator, should this one die */
 void shell_stop_path(const struct shell *s, char out[700]);   /* there while a stop is under way */
 void shell_end(struct shell *s, int code, uint64_t after_ms);
+void shell_error(struct shell *s, int code, const char *text);          /* what the report says, and last words */
 void shell_tick(void *shell);
 void shell_sync(void *shell);
 struct member *shell_member(struct shell *s, struct process_id who);

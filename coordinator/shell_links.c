@@ -57,9 +57,9 @@ static int take_declaration(struct shell *s, const struct msg_join *m, const uin
 }
 
 /* A site that visits is sent away instead. */
-static void fail_job(struct shell *s, struct process_id who, int exit_code, const char *text)
+static void fail_job(struct shell *s, struct process_id who, int code, int exit_code, const char *text)
 {
-    struct msg_failed m = {.who = who};
+    struct msg_failed m = {.who = who, .code = code};
     snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
     core_on_failed(s->core, loop_now_ms(s->loop), &m, s->out);
     if (core_phase(s->core) == CORE_FAILED)
@@ -159,7 +159,7 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
         if (err.code == ERR_JOB)
-            fail_job(s, m->who, err_exit_code(err.code), err.text);
+            fail_job(s, m->who, err.code, err_exit_code(err.code), err.text);
         else
             refuse(s, me->link, err.text);
         return err.code == ERR_JOB;
@@ -208,7 +208,7 @@ static void on_exited(struct shell *s, struct msg_exited *m)
     if (cannot_begin(s, m)) {
         char text[TEXT_LIMIT];
         snprintf(text, sizeof text, "%s cannot begin: %.*s", who, (int)sizeof text - 160, m->text);
-        fail_job(s, m->who, m->code, text);
+        fail_job(s, m->who, ERR_JOB, m->code, text);
         return;
     }
     core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
@@ -233,7 +233,7 @@ static void on_failed(struct shell *s, const struct member *me, const struct msg
         log_info(&s->log, "a failure that a replaced process reports: %s", m->text);
         return;
     }
-    fail_job(s, me->who, err_exit_code(m->code), m->text);
+    fail_job(s, me->who, m->code, err_exit_code(m->code), m->text);
 }
 
 static const char *from_agent(struct shell *s, const struct member *me, enum msg_type type, void *m)

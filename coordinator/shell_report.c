@@ -27,7 +27,8 @@ void shell_event(struct shell *s, const char *kind, const char *who, uint64_t st
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     report_event(s->events, kind, who, step, text);
-    log_info(&s->log, "%s: %s (step %llu): %s", kind, who, (unsigned long long)step, text);
+    bool own = strcmp(who, "coordinator") == 0;   /* whose log it is anyway */
+    log_info(&s->log, "%s%s%s (step %llu): %s", kind, own ? "" : ": ", own ? "" : who, (unsigned long long)step, text);
 }
 
 /* ---- rates ---- */
@@ -226,6 +227,7 @@ static void fill(struct shell *s, const char *status)
     bool counted_before = restarts_wan_before(s->restarts, &wan_before);
     r->status = status;
     r->error = s->error[0] ? s->error : NULL;
+    r->error_code = s->error[0] ? err_code_name(s->error_code) : NULL;
     r->steps = s->history.count;
     r->planned_steps = p->rounds;
     r->samples = history_samples(&s->history, core_plan(s->core));

@@ -242,7 +242,7 @@ static void a_failing_child_is_told_with_code_and_last_words(void **state)
     assert_int_equal(r->ends, 1);
     assert_int_equal(r->killed_ends, 0);
     assert_int_equal(r->last.code, 3);
-    assert_string_equal(r->last.text, "viaduct: worker: no luck");
+    assert_string_equal(r->last.text, "no luck");
     assert_int_equal(children_death(r->c, rank(0, 1))->code, 3);
 }
 
