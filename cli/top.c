@@ -37,7 +37,7 @@ static struct top_look look_of(int fd)
     bool terminal = ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col > 0;
     const char *columns = getenv("COLUMNS");
     long asked = columns ? strtol(columns, NULL, 10) : 0;
-    return (struct top_look){.width = terminal ? w.ws_col : asked > 20 && asked < 1000 ? (unsigned)asked : 100,
+    return (struct top_look){.width = terminal ? w.ws_col : asked >= 20 && asked < 1000 ? (unsigned)asked : 100,
                              .height = terminal ? w.ws_row : 0, .unicode = speaks_unicode(), .colour = terminal && !getenv("NO_COLOR")};
 }
 
