@@ -427,7 +427,7 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
         loop_stop(a->loop);
     if (!a->lost_since_ms) {
         a->lost_since_ms = loop_now_ms(a->loop);
-        log_info(&a->log, "coordinator: %s", why->text);
+        log_info(&a->log, "coordinator: %s", why->text[0] ? why->text : "the connection is closed");
     }
     if (a->goes_without_world)
         begin_stop(a, err_exit_code(ERR_TEMPORARY));

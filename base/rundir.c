@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/fs.h"
+#include "base/base.h"
 
 static int own_folder(const char *path, bool make, struct err *err)
 {
@@ -23,6 +23,23 @@ static int own_folder(const char *path, bool make, struct err *err)
     return 0;
 }
 
+/* A folder without a job: `viaduct submit` leaves Slurm's number in it, and the run's start makes the rest. */
+static int no_run(const char *path, struct err *err)
+{
+    char file[600];
+    void *id = NULL;
+    size_t size = 0;
+    struct err none = ERR_INIT;
+    snprintf(file, sizeof file, "%s/slurm/id", path);
+    if (fs_read_file(&fs_real, file, 64, &id, &size, &none) < 0)
+        return err_wrap(err, "%s is not a run directory", path);
+    int n = (int)MIN(strspn(id, "0123456789"), (size_t)20);
+    err_set(err, ERR_TEMPORARY, "%s has not started yet: `squeue -j %.*s` says what its Slurm job waits for, `scancel %.*s` ends it", path, n, (const char *)id, n,
+            (const char *)id);
+    free(id);
+    return err->code;
+}
+
 static int open_run(struct rundir *r, const char *path, bool make, struct err *err)
 {
     struct rundir made = {0};
@@ -33,7 +50,7 @@ static int open_run(struct rundir *r, const char *path, bool make, struct err *e
         return err_set(err, ERR_FAILED, "the path of the run is longer than %zu bytes", sizeof made.path - 1);
     snprintf(file, sizeof file, "%s/state/job", path);
     if (fs_read_file(&fs_real, file, 64, &bytes, &size, err) < 0)
-        return err_wrap(err, "%s is not a run directory", path);
+        return no_run(path, err);
     snprintf(made.job, sizeof made.job, "%.*s", (int)strcspn(bytes, "\n"), (const char *)bytes);
     free(bytes);
     for (const char *p = made.job; *p; p++)

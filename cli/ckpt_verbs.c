@@ -82,6 +82,8 @@ static void show_text(const char *dir, const struct ckpt_manifest *m)
 static int show(const char *dir, bool json, struct err *err)
 {
     struct ckpt_manifest m;
+    if (!is_file(dir, "manifest.json") && is_file(dir, "ckpt"))
+        return err_set(err, ERR_NOT_FOUND, "%s is a run, not a checkpoint; `viaduct ckpt ls %s` lists those that it has", dir, dir);
     TRY(ckpt_open(&fs_real, dir, &m, err));
     int rc = 0;
     if (json) {

@@ -213,7 +213,7 @@ static void roff_verb(FILE *out, const struct verb *v)
 
 static void roff_title(FILE *out, const char *name, const char *section)
 {
-    fprintf(out, ".TH %s %s " VIADUCT_DATE " \"Viaduct " VIADUCT_VERSION "\" \"Viaduct\"\n", name, section);
+    fprintf(out, ".TH %s %s " VIADUCT_DATE " \"Viaduct " VIADUCT_VERSION "\" \"Viaduct\"\n.nh\n.ad l\n", name, section);   /* names of files and keys stay whole */
 }
 
 static void print_man(FILE *out)

@@ -89,6 +89,7 @@ void live_line(const char *json, unsigned width, char *out, size_t size)
     double step = number(s, "step"), steps = number(s, "steps"), loss = number(s, "loss"), rate = number(s, "samples_per_second"),
            wan = number(s, "wan_bytes_per_second");
     bool running = strcmp(string(s, "phase"), "running") == 0;   /* else nothing is trained that a rate would tell of */
+    bool ends = !running && strcmp(string(s, "phase"), "starting") != 0;   /* its processes leave, which is no loss */
     snprintf(phase, sizeof phase, "%s%s%s", string(s, "phase"), running && *string(s, "training_phase") ? " " : "", running ? string(s, "training_phase") : "");
     eta_text(number(s, "eta_seconds"), eta, sizeof eta);
     for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
@@ -99,7 +100,7 @@ void live_line(const char *json, unsigned width, char *out, size_t size)
         ADD(rows[i].rate && running && rate > 0, "  %.0f samples/s", rate);
         ADD(rows[i].eta && running && rate > 0, "  ETA %s", eta);
         sites_text(json_object_get(s, "sites"), rows[i].sites, sites, sizeof sites);
-        ADD(true, "%s", sites);
+        ADD(!ends, "%s", sites);
         ADD(rows[i].wan && running && wan > 0, "  WAN %.1f MB/s", wan / 1e6);
 #undef ADD
         if (!width || n <= width)
@@ -431,8 +432,8 @@ void live_summary(const char *run_dir, FILE *out)
         fprintf(out, "  %-18s %s\n", "exported", string(floats, "path"));
     print_number(out, "its accuracy", number(floats, "accuracy"), "%.4f");
     if (json_is_object(gate))
-        fprintf(out, "  %-18s %s: drop %.4f, lower 95 %% bound %+.4f against %+.4f\n", "gate", json_is_true(json_object_get(gate, "passed")) ? "passed" : "failed",
-                number(gate, "drop"), number(gate, "low95"), -number(gate, "max_drop"));
+        fprintf(out, "  %-18s %s: accuracy %+.4f, lower 95 %% bound %+.4f, allowed %+.4f\n", "gate", json_is_true(json_object_get(gate, "passed")) ? "passed" : "failed",
+                0 - number(gate, "drop"), number(gate, "low95"), 0 - number(gate, "max_drop"));
     if (*string(quantized, "path"))
         fprintf(out, "  %-18s %s\n", "quantized", string(quantized, "path"));
     print_number(out, "its accuracy", number(quantized, "accuracy"), "%.4f");

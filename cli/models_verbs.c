@@ -128,14 +128,16 @@ static int show_line(void *arg, const struct registry_audit *a, struct err *err)
 static int show_version(void *arg, const struct registry_version *v, const char *aliases, struct err *err)
 {
     struct look *to = arg;
-    char accuracy[32], floats[32], drop[32], low95[32], parent[32];
+    char accuracy[32], floats[32], gate[100] = "none", parent[32];
     (void)err;
     if (v->version != to->version)
         return 0;
     to->count++;
-    number(v->accuracy, accuracy), number(v->accuracy_float, floats), number(v->drop, drop), number(v->low95, low95);
-    printf("%s version %lld\n  aliases     %s\n  kind        %s, %lld bytes\n  accuracy    %s, in float %s\n  gate        drop %s, lower 95 %% bound %s\n", v->model,
-           (long long)v->version, *aliases ? aliases : "-", v->kind, (long long)v->bytes, accuracy, floats, drop, low95);
+    number(v->accuracy, accuracy), number(v->accuracy_float, floats);
+    if (!isnan(v->drop))
+        snprintf(gate, sizeof gate, "passed: accuracy %+.4f, lower 95 %% bound %+.4f, allowed %+.4f", 0 - v->drop, v->low95, 0 - v->max_drop);
+    printf("%s version %lld\n  aliases     %s\n  kind        %s, %lld bytes\n  accuracy    %s, in float %s\n  gate        %s\n", v->model,
+           (long long)v->version, *aliases ? aliases : "-", v->kind, (long long)v->bytes, accuracy, floats, gate);
     printf("  input       %lld x %lld x %lld, %lld classes\n  sha256      %s\n  run         %s\n  job         %s, step %lld, generation %lld\n  commit      %s\n", (long long)v->channels,
            (long long)v->height, (long long)v->width, (long long)v->classes, v->sha256, v->run, v->job, (long long)v->step, (long long)v->generation, *v->commit ? v->commit : "-");
     snprintf(parent, sizeof parent, "%lld", (long long)v->parent);
@@ -153,6 +155,8 @@ static int show(struct registry *r, const struct args *a, struct err *err)
     if (a->positional_count == 3)
         TRY(positive("version", a->positional[2], 1, &to.version, err));
     TRY(check_there(r, model, to.version, err));
+    if (json)                        /* half of it would be none */
+        TRY(registry_audit(r, NULL, NULL, NULL, head, err));
     if (json)
         printf("{\"aliases\":{");
     TRY(registry_aliases(r, model, show_alias, &to, err));
@@ -265,17 +269,22 @@ static int act(const struct args *a, struct job *job, struct err *err)
     const char *bad = failpoint_init(root);
     if (bad)
         return err_set(err, ERR_USAGE, "%s", bad);
+    if (n == REGISTER)
+        TRY(registry_check_run(a->positional[1], model, err));
     TRY(registry_open(root, n == REGISTER, &r, err));
     struct err behind = ERR_INIT;    /* told, and what was asked for is done all the same */
-    if (n == LS || n == SHOW || n == VERIFY)
+    bool looks = n == LS || n == SHOW || n == VERIFY;
+    if (looks)
         registry_complete(r, &behind);
     int rc = n == LS         ? ls(r, a->positional_count > 1 ? a->positional[1] : NULL, args_value(a, "--json") != NULL, err)
              : n == SHOW     ? show(r, a, err)
              : n == REGISTER ? enter(r, a, model, err)
              : n == VERIFY   ? verify(r, a, err)
                              : move(r, a, n == ROLLBACK, err);
+    if (rc == 0 && !looks && registry_complete(r, &behind) < 0)
+        fprintf(stderr, "viaduct models: something else is behind: %s\n", behind.text);
     registry_close(r);
-    if (rc == 0 && behind.code)
+    if (rc == 0 && looks && behind.code)
         return *err = behind, behind.code;
     return rc < 0 || fflush(stdout) == 0 ? rc : err_set(err, ERR_IO, "the result could not be written to stdout");
 }

@@ -285,7 +285,7 @@ static int expect_visitors(const struct supervisor *s, struct err *err)
         snprintf(host, sizeof host, "%.*s", (int)(strrchr(spec->address, ':') - spec->address), spec->address);
         if (setenv("VIADUCT_HOST_ADDRESS", host, 0) < 0)
             return err_errno(err, errno, "cannot tell where this host is");
-        TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, path, err));
+        TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, false, path, err));
         fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name,
                 enrol_address(spec, s->dir.run.job, address), spec->sites[i].name, path);
     }
@@ -480,7 +480,7 @@ static int outcome(struct supervisor *s)
     return strcmp(status, "completed") == 0 || strcmp(status, "stopped") == 0 ? 0 : 3;
 }
 
-/* For the line that resumes: an MPI world is started again by mpirun, a trainer of one's own named again. */
+/* For the line that resumes: an MPI world is started again by mpirun, a trainer of one's own named again, a Slurm job submitted again. */
 static int keep_words(struct supervisor *s, const struct args *a, struct err *err)
 {
     char before[200] = "", after[PATH_MAX + 200] = "";
@@ -488,6 +488,11 @@ static int keep_words(struct supervisor *s, const struct args *a, struct err *er
     for (unsigned i = 0; site && i < s->job.spec.site_count; i++)
         if (strcmp(s->job.spec.sites[i].name, site) == 0)
             mpirun_words(s->job.spec.sites[i].ranks, before, sizeof before);
+    if (slurm_first_site(&s->job.spec) >= 0) {
+        char verb[] = "submit", option[] = "--dir", spec[PATH_MAX];
+        snprintf(spec, sizeof spec, "%s/spec.yaml", s->dir.run.path);
+        return rundirs_keep_command(s->dir.run.path, "", 4, (char *[]){verb, spec, option, s->dir.run.path}, err);
+    }
     if (site)
         snprintf(after, sizeof after, "--site %s", site);
     else if (args_value(a, "--worker") && worker)

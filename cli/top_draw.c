@@ -241,7 +241,7 @@ static void draw_loss(struct canvas *c, const struct top_state *s)
 
 static void draw_split(struct canvas *c, const struct top_state *s)
 {
-    static const char *const names[METRIC_PARTS] = {"computing", "sums in a site", "between sites", "data wait", "checkpoint"};
+    const char *const names[METRIC_PARTS] = {"computing", "sums in a site", s->site_count == 1 ? "commit" : "between sites", "data wait", "checkpoint"};
     double v[METRIC_PARTS], total = 0;
     char text[40];
     for (unsigned k = 0; k < METRIC_PARTS; k++) {

@@ -53,7 +53,7 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
 /* ---- the process ---- */
 #define MEMBERS_MAX 512
 /* left: in good order, its link may last a moment longer; brings: ranks, an agent of a visiting site (MSG_BRINGS) */
-struct member { struct link *link; bool joined, left; struct process_id who; uint16_t brings; };
+struct member { struct link *link; bool joined, left; struct process_id who; uint16_t brings; uint64_t number; };   /* number: links are counted as they open */
 struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
 struct rank_address { uint32_t instance; uint16_t host; char address_tls[ADDRESS_LIMIT]; };
 struct wan { struct process_id who; uint64_t bytes, first; };   /* first: what it had sent when it was first heard; rates count from there */
@@ -74,6 +74,8 @@ struct shell {
     struct decision_log *db;
     unsigned unsynced;
     struct member member[MEMBERS_MAX];
+    uint64_t links;                       /* that ever opened */
+    struct log_few refused, strangers;
     struct slot_address address[SLOTS_LIMIT];   /* outlives a broken link: peers still dial it */
     struct rank_address rank[SITES_LIMIT][LANES_MAX];   /* likewise */
     struct wan *wan;

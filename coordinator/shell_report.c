@@ -27,7 +27,8 @@ void shell_event(struct shell *s, const char *kind, const char *who, uint64_t st
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     report_event(s->events, kind, who, step, text);
-    log_info(&s->log, "%s: %s (step %llu): %s", kind, who, (unsigned long long)step, text);
+    bool own = strcmp(who, "coordinator") == 0;   /* whose log it is anyway */
+    log_info(&s->log, "%s%s%s (step %llu): %s", kind, own ? "" : ": ", own ? "" : who, (unsigned long long)step, text);
 }
 
 /* ---- rates ---- */

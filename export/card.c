@@ -128,14 +128,16 @@ void card_markdown(const struct stage *s, struct page *p)
     if (s->integers.done)
         markdown_row("quantized", &s->integers, true, stage_rung(s)->eval.accuracy, p);
     page_add(p, "\nAccuracy over %llu samples; latency of one sample on one thread.\n", (unsigned long long)s->eval_data.count);
+    if (s->job.spec.prune.sparsity > 0 && s->trained.weights)
+        page_add(p, "Pruned: %.0f %% of the weights of convolutions and dense layers are zero.\n", 100 * result_sparsity(s));
     if (s->quantized) {
         const struct gate *g = &stage_rung(s)->gate;
-        page_add(p, "\n## Quantization\n\nStatic int8 (QDQ): %s. Gate %s: drop %.4f, lower 95 %% bound %+.4f, limit %+.4f.\n\n"
-                    "| way | accuracy | drop | lower 95 %% | passed |\n| --- | --- | --- | --- | --- |\n",
-                 stage_rung(s)->name, g->passed ? "passed" : "failed", g->drop, g->low95, -g->max_drop);
+        page_add(p, "\n## Quantization\n\nStatic int8 (QDQ): %s. Gate %s: accuracy %+.4f, lower 95 %% bound %+.4f, allowed %+.4f.\n\n"
+                    "| way | accuracy | to float | lower 95 %% | passed |\n| --- | --- | --- | --- | --- |\n",
+                 stage_rung(s)->name, g->passed ? "passed" : "failed", 0 - g->drop, g->low95, 0 - g->max_drop);
         for (unsigned i = 0; i < s->ladder.count; i++) {
             const struct rung *r = &s->ladder.rung[i];
-            page_add(p, "| %s | %.4f | %.4f | %+.4f | %s |\n", r->name, r->eval.accuracy, r->gate.drop, r->gate.low95, r->gate.passed ? "yes" : "no");
+            page_add(p, "| %s | %.4f | %+.4f | %+.4f | %s |\n", r->name, r->eval.accuracy, 0 - r->gate.drop, r->gate.low95, r->gate.passed ? "yes" : "no");
         }
     }
     page_add(p, "\n## Lineage\n\nStep %llu, generation %u, seed %llu. weights_sha256 `%s`, spec_sha256 `%s`, viaduct " VIADUCT_VERSION ".\n",
@@ -143,32 +145,22 @@ void card_markdown(const struct stage *s, struct page *p)
 }
 
 /* ---- files ---- */
-static int put(const char *dir, const char *name, struct page *p, struct err *err)
-{
-    char path[PATH_MAX];
-    int rc = stage_path(dir, name, path, err);
-    if (rc == 0)
-        rc = p->failed ? err_set(err, ERR_NO_MEMORY, "no memory for %s", path) : fs_publish_file(&fs_real, path, p->at, p->used, err);
-    page_free(p);
-    return rc;
-}
-
 static int put_all(const struct stage *s, const char *dir, const struct confusion *floats, const struct confusion *integers, struct err *err)
 {
     struct page json = {0}, markdown = {0}, html = {0};
     card_json(s, &json);
-    TRY(put(dir, "model-card.json", &json, err));
+    TRY(page_publish(&json, dir, "model-card.json", err));
     card_markdown(s, &markdown);
-    TRY(put(dir, "model-card.md", &markdown, err));
+    TRY(page_publish(&markdown, dir, "model-card.md", err));
     card_html(s, floats, integers, &html);
-    return put(dir, "model-card.html", &html, err);
+    return page_publish(&html, dir, "model-card.html", err);
 }
 
 int card_write(const struct stage *s, struct err *err)
 {
     char dir[PATH_MAX];
     struct confusion floats = {0}, integers = {0};
-    TRY(stage_path(s->attempt_dir, "card", dir, err));
+    TRY(path_in(s->attempt_dir, "card", dir, err));
     TRY(fs_mkdirs(&fs_real, dir, err));
     int rc = count_confusion(s, s->with_float, &floats, err);
     if (rc == 0)

@@ -103,13 +103,13 @@ static void ladder(const struct stage *s, struct page *p)
     const struct gate *g = &stage_rung(s)->gate;
     page_add(p, "<h2>Gate: %s</h2><p>Paired bootstrap over %llu samples: the quantized model must hold accuracy to within %.4g of the float model, with 95 %% "
                 "confidence.</p>"
-                "<table><tr><th>way to quantize</th><th>accuracy</th><th>drop</th><th>lower 95 %% bound</th><th>passed</th></tr>",
+                "<table><tr><th>way to quantize</th><th>accuracy</th><th>to float</th><th>lower 95 %% bound</th><th>passed</th></tr>",
              g->passed ? "passed" : "failed", (unsigned long long)s->eval_data.count, g->max_drop);
     for (unsigned i = 0; i < s->ladder.count; i++) {
         const struct rung *r = &s->ladder.rung[i];
         page_add(p, "<tr><td>");
         page_escape(p, r->name);
-        page_add(p, "</td><td>%.4f</td><td>%.4f</td><td>%+.4f</td><td>%s</td></tr>", r->eval.accuracy, r->gate.drop, r->gate.low95, r->gate.passed ? "yes" : "no");
+        page_add(p, "</td><td>%.4f</td><td>%+.4f</td><td>%+.4f</td><td>%s</td></tr>", r->eval.accuracy, 0 - r->gate.drop, r->gate.low95, r->gate.passed ? "yes" : "no");
     }
     page_add(p, "</table>");
 }

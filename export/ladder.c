@@ -1,5 +1,6 @@
 /* Ways to quantize, in the order of their cost, until one passes the gate: the calibration that the spec asks for, the others, more images, then
  * layers back to float, the most sensitive one first. Sensitivity: squared error of the logits on calibration images with that layer alone quantized. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,8 +67,8 @@ static int rung(struct climb *c, enum job_calibration how, bool many, uint64_t l
         return err_set(err, ERR_JOB, "no layer can be quantized: each output sums more than %u products; leave out export.quantize", QUANT_DEPTH_MAX);
     TRY(exported_model_predict(&candidate, in->eval, 0, c->predicted, &r->eval, err));
     r->gate = gate_decide(in->eval->labels, in->with_float, c->predicted, in->eval->count, in->spec->seed, in->spec->quantize.max_drop);
-    log_info(in->log, "quantized by %s: accuracy %.4f, %.4f below float, lower 95 %% bound %+.4f against %+.4f: %s", r->name, r->eval.accuracy, r->gate.drop,
-             r->gate.low95, -r->gate.max_drop, r->gate.passed ? "passed" : "not enough");
+    log_info(in->log, "quantized by %s: accuracy %.4f, %+.4f to float, lower 95 %% bound %+.4f, allowed %+.4f: %s", r->name, r->eval.accuracy, 0 - r->gate.drop,
+             r->gate.low95, 0 - r->gate.max_drop, r->gate.passed ? "passed" : "not enough");
     *passed = r->gate.passed;
     if (l->count == 0 || r->gate.passed || r->gate.low95 > l->rung[l->chosen].gate.low95) {
         l->chosen = l->count;
@@ -142,17 +143,16 @@ static int sensitivity(struct climb *c, double error[QUANT_LAYERS_MAX], struct e
 static int layers_to_float(struct climb *c, bool *passed, struct err *err)
 {
     double error[QUANT_LAYERS_MAX];
-    uint64_t layers = ALL_LAYERS;
     enum job_calibration how = c->best_how;
     bool many = c->best_many;
     TRY(sensitivity(c, error, err));
-    for (uint32_t done = 0; done + 1 < c->m->layer_count && !*passed; done++) {
-        uint32_t worst = 0;
-        for (uint32_t i = 1; i < c->m->layer_count; i++)
-            if (error[i] > error[worst])
+    quantized_model_plan(c->m, ALL_LAYERS);
+    for (uint64_t layers = layers_on(c->m); layers & (layers - 1) && !*passed;) {   /* until one is left */
+        uint32_t worst = (uint32_t)__builtin_ctzll(layers);
+        for (uint32_t i = worst + 1; i < c->m->layer_count; i++)
+            if (layers >> i & 1 && error[i] > error[worst])
                 worst = i;
         log_info(c->in->log, "most sensitive layer: %s, squared error of the logits %.3g", quantized_layer_name(c->m, worst), error[worst]);
-        error[worst] = -1;
         layers &= ~(1ull << worst);
         TRY(rung(c, how, many, layers, passed, err));
     }
@@ -181,8 +181,18 @@ static int rungs(struct climb *c, struct err *err)
     return 0;
 }
 
+/* Samples that never differ say nothing of those that were not drawn: of n alike, a share of up to 1 - 0.05^(1/n) may be lost (Clopper and Pearson 1934). */
+static void warn_of_few_samples(const struct ladder_input *in)
+{
+    double max_drop = in->spec->quantize.max_drop, unseen = 1 - pow(0.05, 1 / (double)in->eval->count);
+    if (max_drop > 0 && unseen > max_drop)
+        log_warn(in->log, "data.eval holds %llu samples: with 95 %% confidence a drop of %.4f can go unseen in so few, and export.gate.max_drop is %g; the gate needs more",
+                 (unsigned long long)in->eval->count, unseen, max_drop);
+}
+
 int ladder_climb(const struct ladder_input *in, struct ladder *out, struct err *err)
 {
+    warn_of_few_samples(in);
     *out = (struct ladder){.count = 0};
     struct climb *c = calloc(1, sizeof *c);
     if (!c)

@@ -111,6 +111,8 @@ static int add_line(struct registry *r, const char *action, const char *model, c
     snprintf(a.reason, sizeof a.reason, "%s", reason ? reason : "");
     gethostname(a.host, sizeof a.host - 1);
     text_plain(a.reason);
+    for (char *c = a.reason; (c = strpbrk(c, "\n\t"));)   /* a line is a line */
+        *c = ' ';
     return registry_db_audit_add(r->db, &a, err);
 }
 
@@ -135,6 +137,16 @@ static int read_run(const char *run, const char *model, struct registry_version 
         snprintf(out->run, sizeof out->run, "%s", run);
     time_text(out->created);
     return snprintf(file, PATH_MAX, "%s/export/%s/model.onnx", run, out->kind) < PATH_MAX ? 0 : err_set(err, ERR_USAGE, "the path %s is too long", run);
+}
+
+int registry_check_run(const char *run, const char *model, struct err *err)
+{
+    char file[PATH_MAX];
+    struct registry_version *v = calloc(1, sizeof *v);
+    CHECK(v != NULL);
+    int rc = read_run(run, model, v, file, err);
+    free(v);
+    return rc < 0 ? err_wrap(err, "registering %s", run) : 0;
 }
 
 /* That our own engine can open it is part of being registered. */
@@ -174,6 +186,7 @@ static int enter(struct registry *r, struct registry_version *v, const char *fil
     TRY(registry_db_next(r->db, v->model, &v->version, err));
     TRY(registry_db_standing(r->db, v->model, REGISTRY_CHAMPION, &champion, err));
     v->parent = champion.alias.version;
+    TRY(registry_store_check(r->root, v, err));
     TRY(registry_store(r->root, v, file, err));
     failpoint(FAIL_REGISTRY_STORED);
     TRY(registry_db_insert(r->db, v, err));
@@ -200,7 +213,7 @@ int registry_register(struct registry *r, const char *run, const char *model, st
     if (rc == 0)
         *out = v[0];
     free(v);
-    return rc < 0 ? err_wrap(err, "registering %s", run) : registry_complete(r, err);
+    return rc < 0 ? err_wrap(err, "registering %s", run) : 0;
 }
 
 /* ---- promote and rollback ---- */
@@ -241,8 +254,8 @@ static int move(struct registry *r, const struct registry_move *m, const struct 
     return registry_db_commit(r->db, err);
 }
 
-/* Where it stands already: files that someone changed are made anew. */
-static int render_again(struct registry *r, const struct registry_move *m, struct err *err)
+/* Also where it stood already: files that someone changed are made anew. */
+static int render_now(struct registry *r, const struct registry_move *m, struct err *err)
 {
     struct standing now;
     TRY(registry_db_begin(r->db, err));
@@ -267,14 +280,17 @@ int registry_move(struct registry *r, const struct registry_move *m, int64_t *fr
     *from = was.alias.version;
     TRY(verify_target(r, m->model, *to, err));
     if (m->version && *from == *to)
-        return render_again(r, m, err);
+        return render_now(r, m, err);
     failpoint(FAIL_REGISTRY_VERIFIED);
     int rc = move(r, m, &was, *to, err);
     registry_db_abandon(r->db);
     if (rc < 0)
         return rc;
     failpoint(FAIL_REGISTRY_MOVED);
-    return registry_complete(r, err);
+    if ((rc = render_now(r, m, err)) < 0)
+        err_wrap(err, "'%s' of model '%s' stands at version %lld, but not all that servers read shows it; the next `viaduct models` verb completes it", m->alias, m->model,
+                 (long long)*to);
+    return rc;
 }
 
 /* ---- looking ---- */

@@ -150,24 +150,20 @@ static void fill(const struct served *s, const char *template, struct page *p)
     page_add(p, "%s", template);
 }
 
-/* ---- files ---- */
-int serving_put(const char *dir, const char *name, struct page *p, struct err *err)
+const char *serving_manifest(const struct served *s, unsigned i, struct page *p)
 {
-    char path[PATH_MAX];
-    int rc = snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
-    if (rc == 0)
-        rc = p->failed ? err_set(err, ERR_NO_MEMORY, "no memory for %s", path) : fs_publish_file(&fs_real, path, p->at, p->used, err);
-    page_free(p);
-    return rc;
+    if (i == ARRAY_LEN(templates))
+        return NULL;
+    fill(s, templates[i].text, p);
+    return templates[i].file;
 }
 
 int serving_write(const struct served *s, const char *dir, struct err *err)
 {
+    struct page p = {0};
+    const char *name;
     TRY(fs_mkdirs(&fs_real, dir, err));
-    for (unsigned i = 0; i < ARRAY_LEN(templates); i++) {
-        struct page p = {0};
-        fill(s, templates[i].text, &p);
-        TRY(serving_put(dir, templates[i].file, &p, err));
-    }
+    for (unsigned i = 0; (name = serving_manifest(s, i, &p)); i++)
+        TRY(page_publish(&p, dir, name, err));
     return 0;
 }

@@ -45,8 +45,6 @@ int stage_run(struct stage *s, struct err *err);
 void stage_close(struct stage *s);
 
 int stage_open_checkpoints(struct stage *s, struct err *err);
-/* A path in the attempt's folder, or in RUN/export. */
-int stage_path(const char *dir, const char *name, char out[PATH_MAX], struct err *err);
 static inline const struct rung *stage_rung(const struct stage *s) { return &s->ladder.rung[s->ladder.chosen]; }
 static inline bool stage_passed(const struct stage *s) { return s->quantized && stage_rung(s)->gate.passed; }
 
@@ -55,6 +53,8 @@ int result_publish(const struct stage *s, struct err *err);
 /* A failed gate fails again: whether result.json says that of this very stage. */
 bool result_is_of_failed_gate(const struct stage *s);
 void result_export(const struct stage *s, struct page *p);
+/* Share of the prunable weights that are zero. */
+double result_sparsity(const struct stage *s);
 
 /* Folders in the attempt's: triton/NAME with the best model and serving/, card with model-card.{json,md,html}. */
 int triton_write(const struct stage *s, struct err *err);

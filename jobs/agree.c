@@ -121,7 +121,7 @@ int job_resume_check(const struct job *was, const struct job *now, char **change
     int rc = compare_jobs(&(struct comparison){on_resume, &r}, was, now, err);
     CHECK(fclose(r.kept) == 0 && fclose(r.changed) == 0);
     if (rc == 0 && r.kept_count)
-        rc = err_set(err, ERR_USAGE, "%.600s; a resume must keep %s", kept, r.kept_count == 1 ? "it" : "them");
+        rc = err_set(err, ERR_USAGE, "%.600s; a resume must keep %s; start the changed run in another --dir", kept, r.kept_count == 1 ? "it" : "them");
     free(kept);
     if (rc < 0 || !r.changed_count) {
         free(*changes);

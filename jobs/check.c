@@ -133,6 +133,18 @@ static void check_nodes(struct job *job, const struct tree *root)
     }
 }
 
+/* The port that machines which join are told must be the one that is listened at, or one that leads to it. */
+static void check_listen(struct job *job, const struct tree *root, bool visited)
+{
+    const struct job_spec *s = &job->spec;
+    const struct tree *listen = at(root, "coordinator.listen"), *address = at(root, "coordinator.address");
+    const char *here = s->listen ? strrchr(s->listen, ':') : NULL, *there = s->address ? strrchr(s->address, ':') : NULL;
+    if (visited && !s->coordinator_door && here && there && strcmp(here, ":0") == 0)
+        problem_at(job, listen ? listen : address, listen ? "coordinator.listen" : "coordinator.address", NULL,
+                   "coordinator.listen is '%.60s' (%s), a free port, which '%.60s' (%s) cannot lead to; name the port: listen: \"0.0.0.0%.20s\"", s->listen,
+                   line_of(job, listen), s->address, line_of(job, address), there);
+}
+
 static void check_sites(struct job *job, const struct tree *root)
 {
     struct job_spec *s = &job->spec;
@@ -158,6 +170,7 @@ static void check_sites(struct job *job, const struct tree *root)
         if (s->site_count == 1 && s->sites[i].ps_shards > 0)
             problem_at(job, shards, job_text(job, "sites[%u].ps_shards", i), NULL, "shards at the only site are not in this version; leave it out or use 0");
     }
+    check_listen(job, root, stay < s->site_count);
     if (!stay && s->site_count)
         problem_at(job, list, "sites", NULL, "all sites join later; at least one must be there from the start, to hold the model");
     const struct tree *lanes = at(root, "train.lanes");

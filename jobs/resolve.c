@@ -10,6 +10,10 @@
 #define RESOLVED_MAX 65536
 #define PRUNE_LR 0.1                  /* of optimizer.lr */
 
+static const char *const families[] = {"mlp", "cnn"};   /* by the enums of jobs.h */
+static const char *const optimizers[] = {"sgd", "adamw"};
+static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
+
 struct text { char *at; size_t size, used; };
 static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void add(struct text *t, const char *fmt, ...)
@@ -66,9 +70,8 @@ static void add_set(struct text *t, const char *name, const struct job_dataset *
 
 static void add_optimizer(struct text *t, const struct job_optim *o)
 {
-    static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
     bool adamw = o->name == OPTIMIZER_ADAMW;
-    add(t, "  optimizer: {name: %s", adamw ? "adamw" : "sgd");
+    add(t, "  optimizer: {name: %s", optimizers[o->name]);
     add_number(t, ", lr", o->lr);
     add_number(t, ", weight_decay", o->weight_decay);
     if (adamw) {
@@ -121,11 +124,15 @@ static void add_export(struct text *t, const struct job_spec *s)
         return;
     }
     add(t, "export:\n");
-    if (s->prune.sparsity > 0)
-        add(t, "  prune: {sparsity: %.17g, epochs: %.17g}\n", s->prune.sparsity, s->prune.epochs);
+    if (s->prune.sparsity > 0) {
+        add_number(t, "  prune: {sparsity", s->prune.sparsity);
+        add_number(t, ", epochs", s->prune.epochs);
+        add(t, "}\n");
+    }
     if (s->quantize.on)
         add(t, "  quantize: {scheme: static, images: %u, calibration: %s}\n", s->quantize.images, job_calibration_name(s->quantize.calibration));
-    add(t, "  gate: {max_drop: %.17g}\n  to: [", s->quantize.max_drop);
+    add_number(t, "  gate: {max_drop", s->quantize.max_drop);
+    add(t, "}\n  to: [");
     for (unsigned i = 0; i < 3; i++)
         if (s->export_to >> i & 1) {
             add(t, "%s%s", comma, formats[i]);
@@ -143,7 +150,7 @@ void resolve_text(struct job *job)
     const struct job_spec *s = &job->spec;
     struct text t = {arena_alloc(&job->arena, RESOLVED_MAX, 1), RESOLVED_MAX, 0};
     CHECK(t.at != NULL);
-    add(&t, "viaduct: v1\nname: %s%s%s\nmodel: {family: %s, classes: %u", quote_of(s->name), s->name, quote_of(s->name), s->model.family == FAMILY_CNN ? "cnn" : "mlp", s->model.classes);
+    add(&t, "viaduct: v1\nname: %s%s%s\nmodel: {family: %s, classes: %u", quote_of(s->name), s->name, quote_of(s->name), families[s->model.family], s->model.classes);
     add_list(&t, "input", s->model.input, s->model.input_dim_count);
     if (s->model.family == FAMILY_CNN)
         add_list(&t, "channels", s->model.channels, s->model.channel_count);

@@ -21,6 +21,7 @@
 #define DAY 86400L
 #define CA_DAYS 7300
 #define CERT_DAYS 730                    /* issued anew at a start that finds less than half of them left */
+#define SKEW_DAYS 1                      /* so far behind ours another host's clock may be */
 #define NAME_MAX_BYTES 128
 
 const char *role_word(unsigned role)
@@ -76,31 +77,13 @@ static int make_dir(const char *dir, struct err *err)
     return chmod(dir, 0700) == 0 ? 0 : err_errno(err, errno, "cannot protect folder %s", dir);
 }
 
-static int write_all(const char *path, const void *p, size_t n, struct err *err)
-{
-    char temporary[PATH_MAX + 32];
-    snprintf(temporary, sizeof temporary, "%s.%d", path, (int)getpid());
-    unlink(temporary);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_errno(err, errno, "cannot write %s", temporary);
-    bool good = write(fd, p, n) == (ssize_t)n && fsync(fd) == 0;
-    int why = errno;
-    close(fd);
-    if (good && rename(temporary, path) == 0)
-        return 0;
-    why = good ? errno : why;
-    unlink(temporary);
-    return err_errno(err, why, "cannot write %s", path);
-}
-
 static int write_pem(const char *path, X509 *cert, EVP_PKEY *key, struct err *err)
 {
     BIO *b = BIO_new(BIO_s_mem());
     char *bytes;
     int good = b && (cert ? PEM_write_bio_X509(b, cert) : PEM_write_bio_PrivateKey(b, key, NULL, NULL, 0, NULL, NULL));
     long n = good ? BIO_get_mem_data(b, &bytes) : 0;
-    int rc = n > 0 ? write_all(path, bytes, (size_t)n, err) : ssl_err(err, "cannot encode", path);
+    int rc = n > 0 ? fs_publish_secret(&fs_real, path, bytes, (size_t)n, err) : ssl_err(err, "cannot encode", path);
     BIO_free(b);
     return rc;
 }
@@ -198,7 +181,7 @@ static bool fill_cert(X509 *cert, EVP_PKEY *key, const struct request *r)
     uint64_t serial;
     random_bytes(&serial, sizeof serial);
     return X509_set_version(cert, 2) && ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial >> 1 | 1)
-           && X509_gmtime_adj(X509_getm_notBefore(cert), -3600) && X509_gmtime_adj(X509_getm_notAfter(cert), r->days * DAY)
+           && X509_gmtime_adj(X509_getm_notBefore(cert), -SKEW_DAYS * DAY) && X509_gmtime_adj(X509_getm_notAfter(cert), r->days * DAY)
            && X509_set_pubkey(cert, key) && name_cert(cert, r) && X509_sign(cert, r->ca ? r->ca->key : key, EVP_sha256()) > 0;
 }
 

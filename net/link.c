@@ -52,6 +52,7 @@ struct link {
     struct msg_hello hello, peer;
     char peer_site[64];
     uint64_t job_hash, next_out, next_in;
+    uint32_t payload_max;
     struct frame_head head;      /* of the frame at the inbox's start, when need > 0 */
     size_t need;
     struct inbox in;
@@ -309,6 +310,10 @@ static int check_hello(struct link *link, const struct msg_hello *peer, struct e
     if (MIN(peer->version_max, we->version_max) < MAX(peer->version_min, we->version_min))
         return err_set(err, ERR_DENIED, "the other end (%s) speaks versions %u to %u, this process (%s) %u to %u; install one release everywhere",
                        peer->build, peer->version_min, peer->version_max, we->build, we->version_min, we->version_max);
+    bool one_asks = peer->who.role == ROLE_JOIN || we->who.role == ROLE_JOIN, one_answers = peer->who.role == ROLE_COORDINATOR || we->who.role == ROLE_COORDINATOR;
+    if (one_asks && !one_answers)         /* any process of the run has a certificate that its authority signed */
+        return err_set(err, ERR_DENIED, "the other end says it is a %s, this process is a %s: with a token one asks a coordinator and nobody else", role_word(peer->who.role),
+                       role_word(we->who.role));
     if (peer->who.role == ROLE_NONE)
         return err_set(err, ERR_DENIED, "the other end has no role");
     return link->tls ? check_certificate(link, peer, err) : 0;
@@ -365,6 +370,8 @@ static int check_head(const struct link *link, struct err *err)
     }
     if (h->type == MSG_HELLO)
         return err_set(err, ERR_CORRUPT, "a second hello");
+    if (h->payload_size > link->payload_max)
+        return err_set(err, ERR_CORRUPT, "a message (%s) with more bytes than it may send", msg_type_name((enum msg_type)h->type));
     if (h->version != FRAME_VERSION)
         return err_set(err, ERR_CORRUPT, "a message (%s) of version %u", msg_type_name((enum msg_type)h->type), h->version);
     if (h->job_hash != link->job_hash)
@@ -599,6 +606,7 @@ static struct link *link_new(struct loop *l, const char *address, bool local, co
     link->ops = *ops;
     link->arg = arg;
     link->wire.fd = -1;
+    link->payload_max = FRAME_PAYLOAD_MAX;
     link->job_hash = xxh64_of(hello->job, strlen(hello->job), 0);
     snprintf(link->address, sizeof link->address, "%s", address);
     loop_own(l, &link->owned, drop_owned);
@@ -684,6 +692,8 @@ void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct l
     link->low = low;
     link->drained = fn;
 }
+
+void link_limit_payload(struct link *link, uint32_t bytes) { link->payload_max = bytes; }
 
 void link_close(struct link *link)
 {

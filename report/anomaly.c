@@ -13,10 +13,10 @@
 #define MAD_TO_DEVIATION 1.4826       /* of a normal distribution */
 #define ROW_LENGTH 3
 
-/* floor: least deviation, as a part of the median. ratio: to the median, at least. excess: above it, at least, unless ROW_LENGTH are high in a row. */
-static const struct limits { double z, floor, ratio, excess; } limits_of[ANOMALY_KINDS] = {
-    [ANOMALY_LOSS] = {.z = 8, .floor = 0.02, .ratio = 1.5, .excess = 0},
-    [ANOMALY_STEP_SECONDS] = {.z = 8, .floor = 0.05, .ratio = 5, .excess = 0.1},
+/* floor: least deviation, as a part of the median. least: and as such, for values that are nothing beside it. ratio: to the median, at least. excess: above it, at least, unless ROW_LENGTH are high in a row. */
+static const struct limits { double z, floor, least, ratio, excess; } limits_of[ANOMALY_KINDS] = {
+    [ANOMALY_LOSS] = {.z = 8, .floor = 0.02, .least = 1e-12, .ratio = 1.5, .excess = 0},
+    [ANOMALY_STEP_SECONDS] = {.z = 8, .floor = 0.05, .least = 1e-3, .ratio = 5, .excess = 0.1},
 };
 
 static int ascending(const void *a, const void *b)
@@ -38,7 +38,7 @@ static void measure(const struct anomaly_series *s, const struct limits *l, doub
     double median = median_of(v, s->count);
     for (unsigned i = 0; i < s->count; i++)
         v[i] = fabs(s->window[i] - median);
-    double deviation = fmax(MAD_TO_DEVIATION * median_of(v, s->count), fmax(l->floor * fabs(median), 1e-12));
+    double deviation = fmax(MAD_TO_DEVIATION * median_of(v, s->count), fmax(l->floor * fabs(median), l->least));
     *out = (struct anomaly_seen){.value = value, .median = median, .z = (value - median) / deviation};
 }
 

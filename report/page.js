@@ -97,7 +97,7 @@ function time() {
     'Parts of a step'));
   const wait = mean('between') !== null && mean('between') / total, words = [];
   if (is(D.plan_step_seconds)) words.push(`The plan predicted ${span(D.plan_step_seconds)} a step.`);
-  if (wait > 0.4) words.push('More than 40 % of the time is spent between the sites: a larger batch, fewer bytes or a faster link would help most.');
+  if (wait > 0.4 && world.sites.length > 1) words.push('More than 40 % of the time is spent between the sites: a larger batch, fewer bytes or a faster link would help most.');
   return section('Where the time goes', words.length ? h('p', { class: 'lede' }, words.join(' ')) : null,
     h('div', { class: 'stack' }, h('div', { class: 'grid' }, area, share), speed));
 }
@@ -273,8 +273,9 @@ function results() {
     table(['Kind', right('Accuracy'), right('Size'), right('Latency p50'), right('p99'), wide('File')], rows, 'Exported models'),
     h('p', { class: 'soft', style: 'margin-top:8px;font-size:12.5px' },
       [is(l.batch) ? `Latency at batch ${l.batch} on ${plural(l.threads || 1, 'thread')}.` : '',
-      e.gate && is(e.gate.drop) ? `Accuracy drop ${percent(e.gate.drop, 3)}${is(e.gate.low95) ? `, lower 95 % bound ${percent(e.gate.low95,
-        3)}` : ''}.` : ''].join(' ').trim())));
+      e.float && e.float.sparsity > 0.005 ? `${percent(e.float.sparsity, 0)} of the weights of convolutions and dense layers are pruned.` : '',
+      e.gate && is(e.gate.drop) ? `Quantized against float: accuracy ${points(-e.gate.drop)} points${is(e.gate.low95) ? `, lower 95 % bound ${points(e.gate.low95)}`
+        : ''}${is(e.gate.max_drop) ? `, allowed ${points(-e.gate.max_drop)}` : ''}.` : ''].filter(Boolean).join(' '))));
   }
   const facts = [], fact = (name, ...value) => facts.push(h('dt', {}, name), h('dd', {}, ...value));
   const l = R.ledger;

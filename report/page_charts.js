@@ -5,7 +5,7 @@ const R = D.report, S = D.series;
 const PARTS = [
   ['compute', 'Computing', 'forward and backward passes'],
   ['inside', 'Sums inside a site', 'reduce and gather among the ranks of a gang'],
-  ['between', 'Between sites', 'from contributing to the published version'],
+  ['between', R.world && R.world.sites.length === 1 ? 'Commit' : 'Between sites', 'from contributing to the published version'],
   ['data', 'Waiting for data', 'a rank stood still for want of samples'],
   ['checkpoint', 'Checkpoint', 'shards copied their blocks aside'],
 ];
@@ -26,6 +26,7 @@ const colour = (name) => `var(--${name})`;
 const grouped = (v) => Math.round(v).toLocaleString('en-US');
 const plural = (n, one, many) => `${grouped(n)} ${n === 1 ? one : many || one + 's'}`;
 const number = (v, digits = 4) => !is(v) ? '–' : v !== 0 && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e6) ? v.toExponential(2) : v.toPrecision(digits);
+const points = (v) => `${v < 0 ? '\u2212' : '+'}${(Math.abs(v) * 100).toFixed(2)}`;
 const percent = (v, digits = 2) => is(v) ? `${(v * 100).toFixed(digits)} %` : '–';
 function bytes(v) {
   if (!is(v)) return '–';

@@ -1,6 +1,6 @@
 /* A process with a valid certificate of a run that misbehaves: says HELLO as a worker of SITE, or as the role that the deed needs, then does what its
  * certificate gives it no right to.
- *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status
+ *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status|warm-without-end
  * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. */
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +20,7 @@ struct impostor {
 };
 
 static struct {
-    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited; struct msg_status status;
+    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited; struct msg_status status; struct msg_warm warm;
 } nothing;                            /* too large for a stack */
 
 static enum role role_for(const char *deed)
@@ -51,6 +51,9 @@ static void misbehave(struct impostor *me, struct err *err)
         link_send(me->link, MSG_STATUS, 0, &nothing.status, NULL, 0, err);
     } else if (strcmp(me->deed, "ack-elsewhere") == 0) {
         link_send(me->link, MSG_ACK, 0, &nothing.ack, NULL, 0, err);
+    } else if (strcmp(me->deed, "warm-without-end") == 0) {
+        nothing.warm.back = WARM_BYTES_MAX + 1;
+        link_send(me->link, MSG_WARM, 0, &nothing.warm, NULL, 0, err);
     } else if (strcmp(me->deed, "death-elsewhere") == 0) {
         nothing.join.who = me->hello.who;
         nothing.exited = (struct msg_exited){.who = {.role = ROLE_WORKER, .site = (uint8_t)(me->hello.who.site + 1), .instance = 1}, .signal = 9};

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, processes, reference, report, skip, spec, step_of, test, viaduct, wait_for,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, processes, reference, report, skip, spec, step_of, test, viaduct, wait_for,
                      workspace)
 from net import Nat, inside, reason_not
 
@@ -115,6 +115,8 @@ def life_of_a_visitor(folder):
             test("lanes that moved restarted nobody at home", not [x for x in report(w.run_dir).get("restarts", []) if "home" in x["who"]], report(w.run_dir).get("restarts"))
             code = joined.wait(timeout=30)
             test("the visitor's command ends with the run: exit 0", code == 0, joined.stderr.read())
+            r = viaduct("drain", w.run_dir, "--site", "edge")
+            test("drain of a run that is over: exit 6 says so", r.returncode == 6 and "is not running (completed)" in r.stderr, f"{r.returncode} {r.stderr}")
         finally:
             nat.cut(False)
             w.close()
@@ -142,7 +144,7 @@ def wrong_tokens(folder):
         bad.write_text("hello\n")
         r = w.join_to_its_end(token=bad, directory=folder / "b")
         test("no token at all: exit 2, says what is one", r.returncode == 2 and "no token" in r.stderr, r.stderr)
-        program = ROOT / "build" / "release" / "tests" / "e2e" / "impostor"
+        program = driver("impostor")
         r = subprocess.run([program, w.run_dir, "edge", f"tls:127.0.0.1:{w.port}", "ask-status"], capture_output=True, text=True, timeout=20)
         test("a token's certificate is good for enrolling, not for asking how the run goes", r.returncode == 0, r.stdout + r.stderr)
         r = w.join_to_its_end(site="elsewhere", directory=folder / "c")

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 AS_ROOT = "--allow-run-as-root " if os.geteuid() == 0 else ""   # what Open MPI demands
@@ -45,7 +45,7 @@ def stop_and_resume(w, wanted):
     other = run(job, run_dir, "--resume", "train.batch=64")
     test("a resume with another batch is refused with both values", other.returncode == 2 and "train.batch was 128 and is 64 now" in other.stderr, other.stderr)
     result = run(job, run_dir, "--resume", "sites=" + json.dumps(one_site(3)))
-    wrong = complete(run_dir, result, wanted)
+    wrong = complete(run_dir, result, wanted) or ("is 150 now" in result.stderr and "it says that the length has changed")
     test("resumed at one site with 3 ranks: the same weights", not wrong, wrong)
     test("and what the resume changes is said, old and new", "sites[0].ranks was 1 and is 3 now" in result.stderr and "batch was" not in result.stderr, result.stderr[:600])
     result = run(job, run_dir, "--resume")
@@ -108,7 +108,9 @@ def stop_outlives_the_coordinator(w):
     p.communicate(timeout=60)
     test("stop, and the coordinator dies before it is done: the next one stops", bool(restarted) and stopped.returncode == 0 and p.returncode == 0
          and report(run_dir).get("status") == "stopped", f"{restarted} {stopped.stderr} {p.returncode} {report(run_dir)}")
-    wrong = complete(run_dir, run(job, run_dir, "--resume"))   # to fewer steps than were planned: with other rates, so other weights
+    result = run(job, run_dir, "--resume")                     # to fewer steps than were planned: with other rates, so other weights
+    test("a resume to another length says both", "train.steps was 100000, train.steps is 150 now" in result.stderr, result.stderr[:600])
+    wrong = complete(run_dir, result)
     test("and a resume is not stopped again", not wrong, wrong)
 
 
@@ -360,7 +362,7 @@ def is_rank(proc, run_dir):
 
 
 def own_trainer(w):
-    program = ROOT / "build" / "release" / "tests" / "e2e" / "own_trainer"
+    program = driver("own_trainer")
     hashes = []
     for name, sites in (("one", one_site(2)), ("two", two_sites(1, 1))):
         job, run_dir = folder(w, f"own-{name}", sites=sites)

@@ -131,6 +131,12 @@ def cancelled(s):
     s.check("scancel: saved and stopped", s.status("stopped", 60) and report(s.run_dir)["checkpoint"], report(s.run_dir))
     wait_for(lambda: s.cluster.job(job).get("JobState") == "CANCELLED", 30, 0.2)
     s.check("... and not started again", s.cluster.job(job).get("JobState") == "CANCELLED", s.cluster.job(job))
+    seen = viaduct("status", s.run_dir)
+    s.check("status says the line that goes on: a submission", f"viaduct submit {s.run_dir}/spec.yaml --dir {s.run_dir}\n" in seen.stdout, seen.stdout)
+    (s.run_dir.parent / "waits/slurm").mkdir(parents=True)
+    (s.run_dir.parent / "waits/slurm/id").write_text("4711")
+    seen = viaduct("status", s.run_dir.parent / "waits")
+    s.check("... of a run whose job waits: exit 75, and what shows why", seen.returncode == 75 and "squeue -j 4711" in seen.stderr, seen.stderr)
     again = s.submit()
     s.completed()
     s.check("report.json says why: cancelled", again != job and s.causes() == [f"cancelled (Slurm job {job}, start 0)"], s.causes())
@@ -263,7 +269,7 @@ def render(cluster, work):
     job = spec(folder, sites=[site("onprem", "sitea", ps_shards=1, slurm={"mem": "100M", "comment": "a:b", "retries": {"preemption": 5}}),
                               site("cloud", "siteb", ps_shards=1, account="root")])
     script = folder / "job.sh"
-    r = viaduct("slurm", "render", job, "--dir", folder / "run", "--site", "onprem", "train.seed=3", env=env)
+    r = viaduct("slurm", "render", job, "--dir", folder / "run", "--site", "onprem", "train.seed=3", "data.train.labels=${LABELS:-$x}", env=env)
     script.write_text(r.stdout)
     checked = subprocess.run(["shellcheck", script], capture_output=True, text=True)
     test("render: a script that shellcheck passes", r.returncode == 0 and checked.returncode == 0, r.stderr + checked.stdout)

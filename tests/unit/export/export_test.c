@@ -1,6 +1,7 @@
 /* After training: what is written reads back to the same model, is evaluated alike, and a killed export starts over to the same result. */
 #include "tests/unit/unit.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -50,22 +51,25 @@ static void put32(uint8_t *p, uint32_t v)
         p[i] = (uint8_t)(v >> (24 - 8 * i));
 }
 
-static void write_data(const char *dir)
+static void write_images(const char *dir, uint32_t samples, uint32_t height, uint32_t width)
 {
-    static uint8_t images[16 + SAMPLES * 63], labels[8 + SAMPLES];
+    size_t pixels = (size_t)samples * height * width;
+    uint8_t *images = malloc(16 + pixels), *labels = malloc(8 + samples);
     struct test_random random = {99, 0};
     put32(images, 0x803);
-    put32(images + 4, SAMPLES);
-    put32(images + 8, 9);
-    put32(images + 12, 7);
+    put32(images + 4, samples);
+    put32(images + 8, height);
+    put32(images + 12, width);
     put32(labels, 0x801);
-    put32(labels + 4, SAMPLES);
-    for (size_t i = 16; i < sizeof images; i++)
+    put32(labels + 4, samples);
+    for (size_t i = 16; i < 16 + pixels; i++)
         images[i] = (uint8_t)test_u32(&random);
-    for (size_t i = 8; i < sizeof labels; i++)
+    for (size_t i = 8; i < 8 + samples; i++)
         labels[i] = (uint8_t)(test_u32(&random) % 5);
-    write_at(dir, "images", images, sizeof images);
-    write_at(dir, "labels", labels, sizeof labels);
+    write_at(dir, "images", images, 16 + pixels);
+    write_at(dir, "labels", labels, 8 + samples);
+    free(images);
+    free(labels);
 }
 
 static void write_spec(const char *run, const char *more)
@@ -117,7 +121,7 @@ static void place_open(struct place *p, const char *more)
     write_at(dir, "job", "00112233aabbccdd\n", 17);
     snprintf(dir, sizeof dir, "%s/log", p->run);
     assert_ok(fs_mkdirs(&fs_real, dir, &e));
-    write_data(p->run);
+    write_images(p->run, SAMPLES, 9, 7);
     with_eval(p->run, more);
     make(&p->m, &cnn, 5);
     model_config_print(&cnn, p->json, sizeof p->json);
@@ -135,8 +139,8 @@ static void place_close(struct place *p)
     waitpid(pid, NULL, 0);
 }
 
-/* The process of one attempt; its wait status. cap: largest file it may write, 0: any. */
-static int attempt(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
+/* The process of one attempt. cap: largest file it may write, 0: any. */
+static pid_t attempt_start(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -154,9 +158,34 @@ static int attempt(const struct place *p, const char *number, const char *step, 
             setrlimit(RLIMIT_FSIZE, &(struct rlimit){cap, cap});
         _exit(export_main(11, argv));
     }
+    return pid;
+}
+
+static int ended(pid_t pid)
+{
     int status = 0;
-    waitpid(pid, &status, 0);
+    waitpid(pid, &status, WUNTRACED);
     return status;
+}
+
+/* To its end; its wait status. */
+static int attempt(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
+{
+    return ended(attempt_start(p, number, step, failpoints, cap));
+}
+
+/* Whether an attempt's folder is left, or what one replaced. */
+static bool is_swept(const struct place *p)
+{
+    char path[100];
+    bool swept = true;
+    snprintf(path, sizeof path, "%s/export", p->run);
+    DIR *d = opendir(path);
+    for (struct dirent *f; d && (f = readdir(d));)
+        swept = swept && !strstr(f->d_name, "attempt-") && !strchr(f->d_name, '~');
+    if (d)
+        closedir(d);
+    return swept;
 }
 
 static char *text_of(const struct place *p, const char *name)
@@ -335,16 +364,35 @@ static void test_killed_anywhere_and_started_again(void **state)
         assert_false(exists(&p, "export/float"));
         assert_int_equal(attempt(&p, "2", "3", at[i], 0), 0);   /* a failpoint fires once in a run */
         check_result(&p, true);
-        assert_false(exists(&p, "export/attempt-1.tmp"));
+        assert_true(is_swept(&p));
         /* and when the files are there already: another killed attempt leaves them whole, one more replaces them */
         attempt(&p, "3", "3", i == 2 ? "export-rename:kill" : "export-write:kill:2", 0);
         check_result(&p, true);
         assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
         check_result(&p, true);
-        assert_false(exists(&p, "export/attempt-3.tmp"));
-        assert_false(exists(&p, "export/attempt-4.tmp"));
+        assert_true(is_swept(&p));
         place_close(&p);
     }
+}
+
+/* A resume counts attempts from 1 again. One of the start before that was stopped and goes on does not meet the new one's files. */
+static void test_late_process_of_the_same_number(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "");
+    pid_t late = attempt_start(&p, "1", "3", "export-write:stop", 0);
+    assert_true(WIFSTOPPED(ended(late)));
+    pid_t next = attempt_start(&p, "1", "3", "export-rename:stop", 0);
+    assert_true(WIFSTOPPED(ended(next)));
+    kill(late, SIGCONT);
+    assert_int_equal(WEXITSTATUS(ended(late)), 4);
+    assert_false(exists(&p, "export/float"));
+    kill(next, SIGCONT);
+    assert_int_equal(ended(next), 0);
+    check_result(&p, true);
+    assert_true(is_swept(&p));
+    place_close(&p);
 }
 
 static void test_later_step_replaces(void **state)
@@ -441,6 +489,37 @@ static void test_damage_and_loss(void **state)
     place_close(&p);
 }
 
+/* What lies behind a link in RUN/export is not ours: the link goes, or is replaced. */
+static void test_links_are_not_followed(void **state)
+{
+    (void)state;
+    static const char *const link_name[] = {"export/triton", "export/float", "export/old~trash", "export/attempt-7.tmp"};
+    struct place p;
+    char path[200];
+    place_open(&p, "");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    snprintf(path, sizeof path, "%s/elsewhere", p.run);
+    assert_int_equal(mkdir(path, 0755), 0);
+    write_at(path, "kept", "x", 1);
+    snprintf(path, sizeof path, "%s/export/float", p.run);
+    char *argv[] = {"rm", "-rf", path, NULL};
+    pid_t pid = fork();
+    if (pid == 0)
+        execvp("rm", argv), _exit(1);
+    waitpid(pid, NULL, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(link_name); i++) {
+        snprintf(path, sizeof path, "%s/%s", p.run, link_name[i]);
+        assert_int_equal(symlink("../elsewhere", path), 0);
+    }
+    assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
+    check_result(&p, true);
+    assert_true(exists(&p, "elsewhere/kept"));
+    assert_false(exists(&p, "elsewhere/model.onnx"));
+    for (unsigned i = 0; i < ARRAY_LEN(link_name); i++)
+        assert_true(i == 1 || !exists(&p, link_name[i]));
+    place_close(&p);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -448,9 +527,10 @@ static void test_full_disk(void **state)
     place_open(&p, "");
     assert_int_equal(WEXITSTATUS(attempt(&p, "1", "3", NULL, 1500)), 3);
     char *out = text_of(&p, "out");
-    assert_non_null(strstr(out, "export/attempt-1.tmp/float/model.onnx"));
+    assert_non_null(strstr(out, ".tmp/float/model.onnx"));
     free(out);
     assert_false(exists(&p, "export/result.json"));
+    assert_true(is_swept(&p));   /* its room is free again */
     assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
     check_result(&p, true);
     place_close(&p);
@@ -544,7 +624,7 @@ static void test_quantized_again_and_not_any_more(void **state)
     check_result(&p, true);
     assert_false(exists(&p, "export/quantized"));
     assert_false(exists(&p, "export/triton"));
-    assert_false(exists(&p, "export/attempt-3.tmp"));
+    assert_true(is_swept(&p));
     place_close(&p);
 }
 
@@ -561,8 +641,7 @@ static void test_quantized_killed_anywhere(void **state)
         assert_int_equal(attempt(&p, "2", "3", at[i], 0), 0);
         for (unsigned k = 0; k < ARRAY_LEN(whole); k++)
             assert_true(exists(&p, whole[k]));
-        assert_false(exists(&p, "export/attempt-1.tmp"));
-        assert_false(exists(&p, "export/attempt-2.tmp"));
+        assert_true(is_swept(&p));
         /* while all is there: whatever moment the next one dies at, every folder is whole */
         assert_true(WIFSIGNALED(attempt(&p, "3", "3", i % 2 ? "export-rename:kill:2" : "export-write:kill:5", 0)) || i == 1 || i == 3);
         for (unsigned k = 0; k < ARRAY_LEN(whole); k++)
@@ -594,12 +673,90 @@ static void test_failed_gate(void **state)
         assert_non_null(strstr(text, "mse ranges of 64 images\""));
         assert_non_null(strstr(text, "ranges of 256 images\""));
         assert_non_null(strstr(text, ", in float: "));
+        assert_true((again == 2) == !strstr(out, "the gate failed before"));
         free(out);
         free(text);
     }
+    snprintf(more, sizeof more, "%s/labels", p.run);   /* corrected where they lie: decided anew */
+    int fd = open(more, O_WRONLY);
+    assert_int_equal(pwrite(fd, (uint8_t[]){4}, 1, 8 + SAMPLES / 2), 1);
+    assert_int_equal(pwrite(fd, (uint8_t[]){3}, 1, 8 + SAMPLES / 2 + 1), 1);
+    close(fd);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "5", "3", NULL, 0)), 3);
+    char *anew = text_of(&p, "out");
+    assert_non_null(strstr(anew, "the gate failed: of "));
+    free(anew);
     with_eval(p.run, "export: {quantize: {images: 64}, gate: {max_drop: 0.2}}");   /* another spec: decided anew */
     assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
     assert_true(exists(&p, "export/quantized/model.onnx"));
+    place_close(&p);
+}
+
+/* 613 samples cannot tell a drop of 0.4 %. */
+static void test_few_samples(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct place p;
+        quantize_place(&p, i ? "0.004" : "0.005");
+        attempt(&p, "1", "3", NULL, 0);
+        char *text = text_of(&p, "log/export-onprem-1.jsonl");
+        assert_non_null(text);
+        assert_int_equal(strstr(text, "can go unseen") != NULL, i);
+        free(text);
+        place_close(&p);
+    }
+}
+
+/* Quantization may well hold the accuracy of a model that answers with NaN: it is refused before. */
+static void test_diverged(void **state)
+{
+    (void)state;
+    struct place p;
+    quantize_place(&p, "0.2");
+    for (uint32_t t = 0; t < p.m.layout.tensor_count; t++)
+        p.m.weights[p.m.layout.tensors[t].offset] = NAN;
+    write_checkpoint(p.run, "onprem", &p.m, p.json, 4);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "1", "4", NULL, 0)), 3);
+    char *out = text_of(&p, "out");
+    assert_non_null(strstr(out, "diverged"));
+    free(out);
+    assert_false(exists(&p, "export/float"));
+    assert_false(exists(&p, "export/result.json"));
+    place_close(&p);
+}
+
+/* A layer that sums too much stays in float at every rung; one of the others stays integer, to the last rung. */
+static void test_ladder_of_a_deep_layer(void **state)
+{
+    (void)state;
+    static const struct model_config deep = {.family = MODEL_MLP, .classes = 5, .channels = 1, .height = 182, .width = 182, .hidden_count = 2, .hidden = {4, 4},
+                                             .mean = {0.5f}, .deviation = {0.25f, 1, 1, 1}};
+    static struct job_spec spec = {.quantize = {.images = 16, .max_drop = -1}};
+    static uint8_t with_float[32];
+    static struct ladder l;
+    struct err e = ERR_INIT;
+    struct place p;
+    struct exported_model m;
+    struct dataset data;
+    struct log log;
+    char images[200], labels[200];
+    place_open(&p, "");
+    write_images(p.run, 32, 182, 182);
+    snprintf(images, sizeof images, "%s/images", p.run);
+    snprintf(labels, sizeof labels, "%s/labels", p.run);
+    assert_ok(dataset_open_idx(&data, images, labels, 1, 182, 182, 5, &e));
+    make(&m, &deep, 5);
+    log_open(&log, "/dev/null", "test", "");
+    struct ladder_input in = {&m, &data, &data, with_float, &spec, &log};
+    assert_ok(ladder_climb(&in, &l, &e));
+    assert_int_equal(l.count, 6);                          /* four ways, more images, one of two layers back to float */
+    for (unsigned i = 0; i < l.count; i++)
+        assert_true(!(l.rung[i].layers & 1) && l.rung[i].layers && !l.rung[i].gate.passed);
+    ladder_close(&l);
+    log_close(&log);
+    exported_model_close(&m);
+    dataset_close(&data);
     place_close(&p);
 }
 
@@ -683,10 +840,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_hold_the_same_model), cmocka_unit_test(test_safetensors_bytes), cmocka_unit_test(test_evaluation),
-        cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
-        cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_late_process_of_the_same_number), cmocka_unit_test(test_later_step_replaces),
+        cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_links_are_not_followed),
         cmocka_unit_test(test_quantized_is_published), cmocka_unit_test(test_quantized_again_and_not_any_more),
-        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
+        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_few_samples), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }

@@ -158,6 +158,7 @@ static void test_resolved_text_loads_to_the_same(void **state)
     load(&b, a.resolved_yaml, NULL, NULL);
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     assert_non_null(strstr(a.resolved_yaml, "lr: 0.1, weight_decay: 0, momentum: 0.9,"));   /* as people write it */
+    assert_non_null(strstr(a.resolved_yaml, "gate: {max_drop: 0.005}"));
     struct err e = ERR_INIT;
     char *changes;
     assert_ok(job_resume_check(&a, &b, &changes, &e));
@@ -268,6 +269,7 @@ static void test_resume_keeps_what_it_must(void **state)
                                              {"model.hidden=[64]", "model.hidden"}, {"train.optimizer.lr=0.5", "train.optimizer.lr"}, {"data.train.images=x", "data.train.images was a and is x"},
                                              {"train.optimizer.factor=0.5", "train.optimizer.factor was 0.1 and is 0.5"}, {"train.optimizer.every=9", "train.optimizer.every"},
                                              {"train.optimizer.lr=0.0100000001", "was 0.01 and is 0.0100000001"}, {"model.family=mlp", "model.family was cnn and is mlp"},
+                                             {"train.optimizer.schedule=cosine", "schedule was constant and is cosine now"}, {"train.optimizer.name=sgd", "name was adamw and is sgd"},
                                              {"train={batch: 32, lanes: 4, seed: 9, epochs: 2}", "train.batch was 64 and is 32 now, train"}};
     char *changed;
     static struct job a, b;

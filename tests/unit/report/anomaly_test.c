@@ -49,6 +49,11 @@ static void tiny_steps_need_several(void **state)
     assert_false(anomaly_see(&a, ANOMALY_STEP_SECONDS, 0.02, &seen));
     assert_false(anomaly_see(&a, ANOMALY_STEP_SECONDS, 0.02, &seen));
     assert_true(anomaly_see(&a, ANOMALY_STEP_SECONDS, 0.02, &seen));
+    anomaly_forget(&a);
+    for (unsigned i = 0; i < 64; i++)                                   /* commits so close that their times are the same */
+        assert_false(anomaly_see(&a, ANOMALY_STEP_SECONDS, 0, &seen));
+    assert_true(anomaly_see(&a, ANOMALY_STEP_SECONDS, 0.11, &seen));
+    assert_true(seen.z > 8 && seen.z < 1000);
 }
 
 static void crowded_machines_are_not_told(void **state)
