@@ -103,4 +103,7 @@ int cli_print_plan_json(const struct run_plan *p, const char *worker, FILE *out)
 /* job_load with problems printed to stderr; the caller calls job_fini always. Returns 0 or the code. */
 int cli_load_spec(const char *verb, struct job *job, const char *file, const struct args *a, bool check_files);
 
+/* What `viaduct status` says of a run that no coordinator answers for, on stdout. */
+int cli_status_of_ended(const char *dir, bool json, struct err *err);
+
 #endif

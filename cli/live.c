@@ -383,6 +383,22 @@ static void print_checkpoint(FILE *out, const json_t *ckpt)
     fputc('\n', out);
 }
 
+/* Last words of other programs may hold anything, and a terminal obeys some of it. */
+static void make_plain(json_t *v)
+{
+    const char *key;
+    json_t *below;
+    size_t i;
+    json_object_foreach(v, key, below)
+        make_plain(below);
+    json_array_foreach(v, i, below)
+        make_plain(below);
+    char *text = json_is_string(v) ? strdup(json_string_value(v)) : NULL;
+    if (text)
+        json_string_set(v, text_plain(text));
+    free(text);
+}
+
 void live_summary(const char *run_dir, FILE *out)
 {
     char path[600];
@@ -391,6 +407,7 @@ void live_summary(const char *run_dir, FILE *out)
         fprintf(out, "no report was written; the reason stands in %s/log/\n", run_dir);
         return;
     }
+    make_plain(r);
     const json_t *final = json_object_get(r, "final"), *ledger = json_object_get(r, "ledger"), *ckpt = json_object_get(r, "checkpoint");
     const json_t *wan = json_object_get(r, "wan"), *export = json_object_get(r, "export"), *floats = json_object_get(export, "float");
     const json_t *quantized = json_object_get(export, "quantized"), *gate = json_object_get(export, "gate");

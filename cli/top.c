@@ -14,6 +14,7 @@
 #include "base/base.h"
 #include "cli/cli.h"
 #include "cli/live.h"
+#include "cli/rundirs.h"
 #include "cli/top.h"
 
 #define REFRESH_MS 1000
@@ -36,7 +37,7 @@ static struct top_look look_of(int fd)
     bool terminal = ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col > 0;
     const char *columns = getenv("COLUMNS");
     long asked = columns ? strtol(columns, NULL, 10) : 0;
-    return (struct top_look){.width = terminal ? w.ws_col : asked > 20 && asked < 1000 ? (unsigned)asked : 100,
+    return (struct top_look){.width = terminal ? w.ws_col : asked >= 20 && asked < 1000 ? (unsigned)asked : 100,
                              .height = terminal ? w.ws_row : 0, .unicode = speaks_unicode(), .colour = terminal && !getenv("NO_COLOR")};
 }
 
@@ -139,6 +140,21 @@ static int plain_lines(const struct rundir *run)
     return 0;
 }
 
+/* What `status --json` says, a line each time, until the run is over; one whose coordinator is being started again is not. */
+static int json_lines(const struct rundir *run, bool once, struct err *err)
+{
+    char *json = NULL;
+    struct err none = ERR_INIT;
+    for (int rc; (rc = live_ask(run, PLAIN_MS, &json, &none)) == 0 || rundirs_lives(run->path); nanosleep(&(struct timespec){PLAIN_MS / 1000, 0}, NULL)) {
+        bool gone = rc == 0 && (puts(json) < 0 || fflush(stdout) != 0);
+        free(json);
+        json = NULL;
+        if (gone || (rc == 0 && once))
+            return 0;
+    }
+    return cli_status_of_ended(run->path, true, err);
+}
+
 static int once(const struct rundir *run, struct top_state *s)
 {
     struct top_look look = look_of(STDOUT_FILENO);
@@ -161,7 +177,9 @@ int verb_top(int argc, char **argv)
     int rc = args_parse(&a, argc, argv, &err);
     if (rc == 0)
         rc = a.positional_count == 1 ? rundir_open(&run, a.positional[0], &err) : err_set(&err, ERR_USAGE, "one run directory is needed: viaduct top RUN");
-    if (rc == 0 && args_value(&a, "--once"))
+    if (rc == 0 && args_value(&a, "--json"))
+        rc = json_lines(&run, args_value(&a, "--once") != NULL, &err);
+    else if (rc == 0 && args_value(&a, "--once"))
         rc = once(&run, s);
     else if (rc == 0 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
         rc = full_screen(&run, s, &err);

@@ -64,7 +64,8 @@ const struct verb verbs[] = {
      .examples = {"viaduct status runs/fashion-mnist", "viaduct status runs/fashion-mnist --json"}, .main = verb_status},
 
     {"top", "RUN", "a run on the whole terminal: steps, loss, where the time goes, sites, events", .takes = TAKES_RUN,
-     .options = {{"--once", .help = "prints it once, for a pipe or a file"}}, .exits = "4 no run there",
+     .options = {{"--once", .help = "prints it once, for a pipe or a file"}, JSON_OPTION("what status --json says, a line every 2 s until the run is over")},
+     .exits = "4 no run there",
      .examples = {"viaduct top runs/fashion-mnist", "viaduct top runs/fashion-mnist --once"}, .main = verb_top},
 
     {"logs", "RUN", "the logs of all its processes as one, by time", .takes = TAKES_RUN,

@@ -60,7 +60,7 @@ static void ended(const char *dir, char status[32])
         snprintf(status, 32, "interrupted");
 }
 
-static int status_of_ended(const char *dir, bool json, struct err *err)
+int cli_status_of_ended(const char *dir, bool json, struct err *err)
 {
     char status[32], who[200], resume[RESUME_COMMAND_BYTES];
     struct holder owner;
@@ -106,7 +106,7 @@ int verb_status(int argc, char **argv)
     } else if (!held_elsewhere(dir, &owner) && rundirs_lives(dir)) {
         err_set(&err, ERR_TEMPORARY, "%s runs, and its coordinator does not answer: ask again; its log is %s/log", dir, dir);
     } else {
-        rc = status_of_ended(dir, args_value(&a, "--json") != NULL, &err);
+        rc = cli_status_of_ended(dir, args_value(&a, "--json") != NULL, &err);
     }
     return rc < 0 ? cli_fail("status", &err) : 0;
 }

@@ -60,6 +60,7 @@ static void take_sites(struct run_plan *p, const struct job_spec *spec, const st
         struct lane_range node[LANE_NODES_MAX];
         snprintf(s->name, sizeof s->name, "%s", from->name);
         s->via = via_name(from->via);
+        s->later = from->via == VIA_JOIN;
         s->ranks = MIN(from->ranks, RANKS_MAX);
         s->threads = from->threads;
         s->nodes = from->nodes;
@@ -70,8 +71,16 @@ static void take_sites(struct run_plan *p, const struct job_spec *spec, const st
             struct lane_range part = lanes_of_part(s->lanes.hi - s->lanes.lo, r, s->ranks);
             s->rank_lanes[r] = (struct lane_range){(uint16_t)(s->lanes.lo + part.lo), (uint16_t)(s->lanes.lo + part.hi)};
         }
-        p->threads += s->ranks * s->threads;
+        p->threads += s->later ? 0 : s->ranks * s->threads;
     }
+}
+
+static uint32_t sites_there(const struct run_plan *p)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->site_count; i++)
+        n += !p->site[i].later;
+    return n;
 }
 
 static unsigned names_of_round(const struct run_plan *p)
@@ -98,9 +107,9 @@ static int take_shards(struct run_plan *p, const struct job_spec *spec, const st
     free(owner);
     for (uint32_t s = 0; s < p->shard_count; s++) {
         struct plan_shard *to = &p->shard[s];
-        to->copy_count = v->shard[s].copy_count;
-        for (unsigned k = 0; k < to->copy_count; k++)
-            to->slot[k] = v->shard[s].copy[k].slot;
+        for (unsigned k = 0; k < v->shard[s].copy_count; k++)
+            if (!p->site[v->slot[v->shard[s].copy[k].slot].site].later)
+                to->slot[to->copy_count++] = v->shard[s].copy[k].slot;
         to->memory_bytes = to->bytes * (1 + optimizer_slots(&spec->optimizer) + names_of_round(p) + 1);
     }
     for (unsigned s = 0; s < v->slot_count; s++)
@@ -119,7 +128,7 @@ static void count_bytes(struct run_plan *p)
             has_copy[p->slot_site[shard->slot[k]]] = true;
         p->wan.replicated += (uint64_t)(shard->copy_count - 1u) * names_of_round(p) * shard->bytes;
         for (uint32_t i = 0; i < p->site_count; i++) {
-            uint64_t contributed = p->site[i].names * shard->bytes, pulled = p->site[i].ranks ? shard->bytes : 0;
+            uint64_t contributed = p->site[i].names * shard->bytes, pulled = p->site[i].ranks && !p->site[i].later ? shard->bytes : 0;
             *(i == home ? &p->inside.contributed : &p->wan.contributed) += contributed;
             *(has_copy[i] ? &p->inside.pulled : &p->wan.pulled) += pulled;
         }
@@ -147,7 +156,7 @@ static void count_memory(struct run_plan *p, const struct layout *l)
         if (s->threads > 1)
             engine += (s->threads - 1) * p->probe.engine_bytes_per_slot;
         s->memory_per_rank_bytes = engine + p->data_bytes + (segment + sums) / s->ranks;
-        p->memory_bytes += s->memory_per_rank_bytes * s->ranks;
+        p->memory_bytes += s->later ? 0 : s->memory_per_rank_bytes * s->ranks;
         for (uint32_t n = 0; n < s->nodes; n++)
             s->node_memory_bytes[n] = s->memory_per_rank_bytes * (uint64_t)(s->first_rank[n + 1] - s->first_rank[n]);
     }
@@ -218,9 +227,10 @@ static void explain_bytes(struct run_plan *p)
     }
     for (uint32_t i = 0; i < p->site_count; i++)
         without_copy += p->site[i].names > 1;
-    reason(p, "%.2f MB a step between sites: %.2f MB sums to primaries elsewhere, %.2f MB contributions copied to replicas, %.2f MB weights pulled from afar; plain fp32, "
+    if (sites_there(p) > 1)
+        reason(p, "%.2f MB a step between sites: %.2f MB sums to primaries elsewhere, %.2f MB contributions copied to replicas, %.2f MB weights pulled from afar; plain fp32, "
               "every round (sync, codec none)", MB(wan_bytes(p)), MB(p->wan.contributed), MB(p->wan.replicated), MB(p->wan.pulled));
-    if (p->wan.pulled == 0)
+    if (p->wan.pulled == 0 && sites_there(p) > 1)
         reason(p, "every site holds a copy of every shard, so ranks pull weights at home and any one site may vanish");
     if (without_copy)
         reason(p, "lane ranges that are no single node of the lane tree go out in several sums; sites with as many ranks each would need fewer bytes");
@@ -257,11 +267,19 @@ static void explain_nodes(struct run_plan *p)
     }
 }
 
+static void explain_joins(struct run_plan *p)
+{
+    for (uint32_t i = 0; i < p->site_count; i++)
+        if (p->site[i].later)
+            reason(p, "%s joins later, with %u rank%s: the plan is of the start, without it; when it is there it gets its share of the lanes, then copies of the shards",
+                   p->site[i].name, p->site[i].ranks, S(p->site[i].ranks));
+}
+
 static void explain_limits(struct run_plan *p)
 {
     uint32_t idle = 0;
     for (uint32_t i = 0; i < p->site_count; i++)
-        for (uint32_t r = 0; r < p->site[i].ranks; r++)
+        for (uint32_t r = 0; r < p->site[i].ranks && !p->site[i].later; r++)
             idle += p->site[i].rank_lanes[r].lo == p->site[i].rank_lanes[r].hi;
     if (p->threads > p->machine.cores)
         reason(p, "limit: %u compute threads on %u cores; fewer ranks or threads would be as fast here (more machines would not share)", p->threads, p->machine.cores);
@@ -339,6 +357,7 @@ static int fill(struct run_plan *p, const struct job_spec *spec, const struct gr
     reason(p, "memory of a rank: activations of each thread's lane, the data set (%.1f MB), its share of the gang's gradients and weights in shared memory",
            MB(p->data_bytes));
     explain_nodes(p);
+    explain_joins(p);
     explain_limits(p);
     return 0;
 }

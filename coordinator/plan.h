@@ -23,6 +23,7 @@ int plan_probe(const struct job_spec *spec, const struct graph *g, const struct 
 struct plan_site {
     char name[64];
     const char *via;                  /* static */
+    bool later;                       /* it joins: at the start it has no lanes, no copies, and its memory is another machine's */
     uint32_t ranks, threads, nodes;
     uint16_t first_rank[HOSTS_LIMIT + 1];   /* of each node, and the end */
     uint64_t node_memory_bytes[HOSTS_LIMIT];

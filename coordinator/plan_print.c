@@ -30,7 +30,7 @@ static const char *duration_text(double seconds, char out[32])
 static void print_lanes(const struct plan_site *s, FILE *out)
 {
     if (s->lanes.lo == s->lanes.hi) {
-        fprintf(out, "none");
+        fprintf(out, s->later ? "when it joins" : "none");
         return;
     }
     fprintf(out, "%u-%u", s->lanes.lo, s->lanes.hi - 1u);
@@ -112,7 +112,7 @@ static void json_site(const struct plan_site *s, FILE *out)
 {
     fprintf(out, "{\"version\":1,\"name\":");
     quoted(out, s->name);
-    fprintf(out, ",\"via\":\"%s\",\"ranks\":%u,\"threads\":%u,\"lanes\":[%u,%u],\"rank_lanes\":[", s->via, s->ranks, s->threads, s->lanes.lo, s->lanes.hi);
+    fprintf(out, ",\"via\":\"%s\",\"joins_later\":%s,\"ranks\":%u,\"threads\":%u,\"lanes\":[%u,%u],\"rank_lanes\":[", s->via, s->later ? "true" : "false", s->ranks, s->threads, s->lanes.lo, s->lanes.hi);
     for (uint32_t r = 0; r < s->ranks; r++)
         fprintf(out, "%s[%u,%u]", r ? "," : "", s->rank_lanes[r].lo, s->rank_lanes[r].hi);
     fprintf(out, "],\"memory_per_rank_bytes\":%" PRIu64 ",\"nodes\":[", s->memory_per_rank_bytes);
@@ -145,7 +145,7 @@ static void json_costs(const struct run_plan *p, FILE *out)
 {
     uint32_t ranks = 0;
     for (uint32_t i = 0; i < p->site_count; i++)
-        ranks += p->site[i].ranks;
+        ranks += p->site[i].later ? 0 : p->site[i].ranks;
     fprintf(out, ",\"phases\":[{\"name\":\"train\",\"first_step\":1,\"last_step\":%" PRIu64 "}", p->train_steps);
     if (p->prune_steps)
         fprintf(out, ",{\"name\":\"prune\",\"first_step\":%" PRIu64 ",\"last_step\":%" PRIu64 ",\"sparsity\":%.6g,\"weights\":%" PRIu64 "}", p->train_steps + 1, p->steps,

@@ -99,6 +99,9 @@ def running(w):
     once = subprocess.run([PROGRAM, "top", str(run_dir), "--once"], capture_output=True, text=True, env=environment(LC_ALL="C", COLUMNS="90"), cwd=ROOT, timeout=30)
     test("top --once prints it: no control characters, ASCII for those who want it", once.returncode == 0 and once.stdout.isascii() and "\x1b" not in once.stdout
          and "computing" in once.stdout and widest(once.stdout) <= 90, once.stdout)
+    stream = subprocess.Popen([PROGRAM, "top", str(run_dir), "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    one = viaduct("top", run_dir, "--once", "--json")
+    test("top --json --once: one object of what status --json says", one.returncode == 0 and json.loads(one.stdout)["sites"][0]["name"] == "onprem", one.stdout + one.stderr)
     plain = subprocess.Popen([PROGRAM, "top", str(run_dir)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     told = stands_still(run_dir, processes(run_dir, "worker")[0][0])
     test("a step that took very long is told with what was seen",
@@ -108,6 +111,8 @@ def running(w):
     test("the run completes", not wrong, wrong)
     told, _ = plain.communicate(timeout=30)
     test("without a terminal top prints lines, then how it ended", "step" in told and "completed" in told and "\x1b" not in told, told)
+    told = [json.loads(line) for line in stream.communicate(timeout=30)[0].splitlines()]
+    test("top --json: a line each time, then how it ended", len(told) > 1 and told[0]["status"] == "running" and told[-1]["status"] == "completed", told)
     test("no anomaly of the loss in a sound training", not [e for e in events(run_dir, "anomaly") if e["of"] == "loss"], events(run_dir, "anomaly"))
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     parts = ("compute", "inside", "between", "data", "checkpoint")

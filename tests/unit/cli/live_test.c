@@ -1,6 +1,8 @@
 /* The live line: what stands in it, and what goes first when the terminal is narrow. */
 #include "tests/unit/unit.h"
 
+#include <unistd.h>
+
 #include "cli/live.h"
 
 static const char running[] = "{\"phase\":\"running\",\"step\":41,\"steps\":150,\"loss\":0.4994,\"samples_per_second\":3429.4,\"eta_seconds\":75,"
@@ -44,12 +46,34 @@ static void a_run_that_ends_has_no_rates_and_misses_nobody(void **state)
          "stopping  step 41/150  loss 0.5000");
 }
 
+static void the_end_is_told_without_control_characters(void **state)
+{
+    (void)state;
+    static const char report[] = "{\"name\":\"a\\u001b]0;x\\u0007\",\"status\":\"failed\",\"error\":\"said \\u001b[31m\",\"steps\":3}";
+    char dir[] = "/tmp/viaduct-live-XXXXXX", path[64], *text;
+    size_t size;
+    struct err e = ERR_INIT;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/report.json", dir);
+    assert_ok(fs_write_file(&fs_real, path, report, sizeof report - 1, &e));
+    FILE *out = open_memstream(&text, &size);
+    live_summary(dir, out);
+    fclose(out);
+    assert_non_null(strstr(text, "a?]0;x?: failed\n"));
+    assert_non_null(strstr(text, "said ?[31m\n"));
+    assert_null(strchr(text, 033));
+    free(text);
+    unlink(path);
+    rmdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_narrow_terminal_drops_the_least_important),
         cmocka_unit_test(what_is_not_known_is_not_shown),
         cmocka_unit_test(a_run_that_ends_has_no_rates_and_misses_nobody),
+        cmocka_unit_test(the_end_is_told_without_control_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

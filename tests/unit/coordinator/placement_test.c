@@ -115,8 +115,20 @@ static void ranks_over_nodes(void **state)
         }
 }
 
+/* Found by a plan: the site that begins the run had no lane, and so the run never took a step. */
+static void a_wide_site_leaves_a_lane_to_the_others(void **state)
+{
+    struct job job;
+    struct core_config c;
+    (void)state;
+    place("coordinator: {listen: '0.0.0.0:1', address: 'a:1'}\nsites: [{name: home, ranks: 2}, {name: edge, via: join, ranks: 3, threads: 64}, {name: far, via: join}]\n", &job, &c);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(c.gang[i].lanes.hi > c.gang[i].lanes.lo);
+    job_fini(&job);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(two_sites), cmocka_unit_test(embedded), cmocka_unit_test(uneven), cmocka_unit_test(ranks_over_nodes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(two_sites), cmocka_unit_test(embedded), cmocka_unit_test(uneven), cmocka_unit_test(a_wide_site_leaves_a_lane_to_the_others), cmocka_unit_test(ranks_over_nodes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -188,9 +188,34 @@ static void test_missing_data_is_named(void **state)
     free(job);
 }
 
+/* What joins later is no part of what the run costs at its start. */
+static void test_a_site_that_joins_later(void **state)
+{
+    (void)state;
+    static struct job joined;
+    char *text;
+    load(&joined, "coordinator: {listen: 'localhost:7000', address: 'localhost:7000'}\nsites: [{name: home, ranks: 2}, {name: edge, via: join, ranks: 3, threads: 64}]\n");
+    json_t *b = plan_of(&joined, &text);
+    json_t *edge = json_array_get(json_object_get(b, "sites"), 1);
+    assert_true(json_is_true(json_object_get(edge, "joins_later")));
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(b, "parallel"), "data")), 2);
+    assert_int_equal(json_integer_value(json_object_get(b, "wan_bytes_per_step")), 0);
+    assert_int_equal(json_array_size(json_object_get(json_array_get(json_object_get(b, "shards"), 0), "replicas")), 0);
+    int64_t shards = json_integer_value(json_object_get(json_array_get(json_object_get(b, "shards"), 0), "memory_bytes"));
+    int64_t ranks = 2 * json_integer_value(json_object_get(json_array_get(json_object_get(b, "sites"), 0), "memory_per_rank_bytes"));
+    assert_int_equal(json_integer_value(json_object_get(b, "memory_bytes")), shards + ranks);
+    assert_non_null(strstr(text, "edge joins later, with 3 ranks"));
+    assert_null(strstr(text, "get no lane"));
+    assert_null(strstr(text, "192"));                     /* its threads */
+    assert_null(strstr(text, "any one site may vanish"));
+    json_decref(b);
+    free(text);
+    job_fini(&joined);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_two_sites), cmocka_unit_test(test_one_site_sends_nothing),
-                                       cmocka_unit_test(test_phases_are_named), cmocka_unit_test(test_missing_data_is_named)};
+                                       cmocka_unit_test(test_phases_are_named), cmocka_unit_test(test_a_site_that_joins_later), cmocka_unit_test(test_missing_data_is_named)};
     return cmocka_run_group_tests_name("plan", tests, set_up, tear_down);
 }
