@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE_FROM_BYTES ((size_t)2 << 20)
 
@@ -23,6 +24,13 @@ void pages_free(void *p, size_t size_bytes)
 {
     if (p)
         munmap(p, size_bytes ? size_bytes : 1);
+}
+
+void pages_touch(void *p, size_t size_bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1);
+    if (size_bytes > 0)
+        madvise((void *)from, (uintptr_t)p + size_bytes - from, MADV_POPULATE_WRITE);
 }
 
 int arena_init(struct arena *a, size_t size_bytes, struct err *err)

@@ -23,5 +23,6 @@ void arena_reset(struct arena *a, size_t mark);
 /* Big long-lived buffers: mmap, MADV_HUGEPAGE from 2 MiB up, zeroed, 4096-aligned. NULL with err set on failure. */
 void *pages_alloc(size_t size_bytes, struct err *err);
 void pages_free(void *p, size_t size_bytes);
+void pages_touch(void *p, size_t size_bytes);   /* makes them present, contents as they are; where the system cannot, they come when they are used */
 
 #endif

@@ -65,7 +65,7 @@ int err_exit_code(int code)
     case ERR_NONE: return 0;
     case ERR_FAILED: return 1;
     case ERR_USAGE: return 2;
-    case ERR_JOB: case ERR_CORRUPT: case ERR_IO: case ERR_NO_MEMORY: return 3;
+    case ERR_JOB: case ERR_CORRUPT: case ERR_IO: case ERR_NO_MEMORY: case ERR_DIVERGED: return 3;
     case ERR_NOT_FOUND: return 4;
     case ERR_DENIED: return 5;
     case ERR_CONFLICT: return 6;
@@ -89,6 +89,7 @@ const char *err_code_name(int code)
     case ERR_IO: return "io";
     case ERR_NO_MEMORY: return "no-memory";
     case ERR_ABORTED: return "aborted";
+    case ERR_DIVERGED: return "diverged";
     }
     return "unknown";
 }

@@ -21,6 +21,7 @@ enum err_code {
     ERR_IO = -9,        /* the operating system refused, errno in text    exit 3  */
     ERR_NO_MEMORY = -10,/*                                                exit 3  */
     ERR_ABORTED = -11,  /* a deadline passed or the view changed          exit 75 */
+    ERR_DIVERGED = -12, /* a loss or gradient that is not finite          exit 3  */
 };
 
 /* The largest thing that died; recovery reads this, never the text. */

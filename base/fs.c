@@ -52,9 +52,9 @@ static int write_all(const struct fs *fs, int fd, const char *path, const void *
     return 0;
 }
 
-int fs_write_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err)
+static int write_file(const struct fs *fs, const char *path, int mode, const void *p, size_t n, struct err *err)
 {
-    int fd = fs->open(fs->state, path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    int fd = fs->open(fs->state, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
     if (fd < 0)
         return err_errno(err, -fd, "cannot create %s", path);
     int rc = write_all(fs, fd, path, p, n, err);
@@ -68,6 +68,8 @@ int fs_write_file(const struct fs *fs, const char *path, const void *p, size_t n
         rc = err_errno(err, -closed, "cannot close %s", path);
     return rc;
 }
+
+int fs_write_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err) { return write_file(fs, path, 0644, p, n, err); }
 
 static int read_all(const struct fs *fs, int fd, const char *path, uint8_t *out, size_t n, struct err *err)
 {
@@ -161,14 +163,14 @@ int fs_fsync_parent(const struct fs *fs, const char *path, struct err *err)
     return fs_fsync_dir(fs, dir, err);
 }
 
-int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err)
+static int publish(const struct fs *fs, const char *path, int mode, const void *p, size_t n, struct err *err)
 {
     char temporary[PATH_MAX];
     uint32_t id;
     random_bytes(&id, sizeof id);
     if (snprintf(temporary, sizeof temporary, "%s.tmp-%08x", path, id) >= (int)sizeof temporary)
         return err_set(err, ERR_FAILED, "the path is too long: %s", path);
-    int rc = fs_write_file(fs, temporary, p, n, err);
+    int rc = write_file(fs, temporary, mode, p, n, err);
     if (rc == 0) {
         int renamed = fs->rename(fs->state, temporary, path);
         if (renamed < 0)
@@ -180,6 +182,9 @@ int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t
     }
     return fs_fsync_parent(fs, path, err);
 }
+
+int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err) { return publish(fs, path, 0644, p, n, err); }
+int fs_publish_secret(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err) { return publish(fs, path, 0600, p, n, err); }
 
 int fs_mkdirs(const struct fs *fs, const char *path, struct err *err)
 {

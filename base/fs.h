@@ -31,6 +31,7 @@ int fs_read_file(const struct fs *fs, const char *path, size_t max_bytes, void *
 /* The same of what has no size before its end: a pipe, a terminal; name is what errors call it. */
 int fs_read_stream(int fd, const char *name, size_t max_bytes, void **out, size_t *n, struct err *err);
 int fs_publish_file(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err); /* temporary beside it, fsync, rename, fsync folder */
+int fs_publish_secret(const struct fs *fs, const char *path, const void *p, size_t n, struct err *err);   /* likewise; only its owner may read it */
 int fs_fsync_dir(const struct fs *fs, const char *dir, struct err *err);
 int fs_fsync_parent(const struct fs *fs, const char *path, struct err *err);   /* path's own name */
 int fs_mkdirs(const struct fs *fs, const char *path, struct err *err);

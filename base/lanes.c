@@ -32,6 +32,56 @@ unsigned lane_nodes(unsigned lanes, struct lane_range range, struct lane_range o
     return nodes_under((struct lane_range){0, (uint16_t)lanes}, range, out, 0);
 }
 
+/* Turns of the busiest part in the quickest cut. */
+static unsigned quickest(unsigned lanes, const uint32_t *units, unsigned n)
+{
+    uint64_t at_once = 0;
+    for (unsigned i = 0; i < n; i++)
+        at_once += units[i];
+    return at_once ? (unsigned)((lanes + at_once - 1) / at_once) : 0;
+}
+
+struct cut { uint64_t cost; uint16_t from; };   /* of the cheapest way to give the first lanes to the first parts; where the last of them begins */
+#define NO_CUT UINT64_MAX
+#define NODE_COST ((uint64_t)1 << 48)           /* above all differences from proportion */
+
+void lanes_over(unsigned lanes, const uint32_t *units, unsigned n, struct lane_range *out)
+{
+    struct cut best[LANE_PARTS_MAX + 1][LANES_MAX + 1];
+    struct lane_range node[LANE_NODES_MAX];
+    uint64_t total = 0, before = 0;
+    unsigned turns = quickest(lanes, units, n), parts = 0;
+    CHECK(lanes >= 1 && lanes <= LANES_MAX && n <= LANE_PARTS_MAX);
+    turns += turns / 8;
+    for (unsigned i = 0; i < n; i++) {
+        total += units[i];
+        parts += units[i] > 0;
+    }
+    for (unsigned hi = 0; hi <= lanes; hi++)
+        best[0][hi] = (struct cut){hi == 0 ? 0 : NO_CUT, 0};
+    for (unsigned i = 0; i < n; i++) {
+        before += units[i];
+        unsigned least = total <= lanes ? units[i] : units[i] > 0 && parts <= lanes;
+        for (unsigned hi = 0; hi <= lanes; hi++) {
+            uint64_t ideal = before * lanes, at = hi * total, off = at > ideal ? at - ideal : ideal - at;
+            best[i + 1][hi].cost = NO_CUT;
+            for (unsigned lo = 0; lo + least <= hi; lo++) {
+                if (best[i][lo].cost == NO_CUT || hi - lo > (uint64_t)units[i] * turns)
+                    continue;
+                uint64_t cost = best[i][lo].cost + off + NODE_COST * lane_nodes(lanes, (struct lane_range){(uint16_t)lo, (uint16_t)hi}, node);
+                if (cost < best[i + 1][hi].cost)
+                    best[i + 1][hi] = (struct cut){cost, (uint16_t)lo};
+            }
+        }
+    }
+    uint16_t hi = (uint16_t)lanes;
+    CHECK(total == 0 || best[n][lanes].cost != NO_CUT);
+    for (unsigned i = n; i-- > 0;) {
+        out[i] = total ? (struct lane_range){best[i + 1][hi].from, hi} : (struct lane_range){0, 0};
+        hi = out[i].lo;
+    }
+}
+
 bool lane_is_node(unsigned lanes, struct lane_range node)
 {
     if (node.lo >= node.hi || node.hi > lanes)

@@ -24,6 +24,11 @@ static inline uint64_t lane_mask(struct lane_range r)   /* bit per lane */
 
 /* Lanes of part `i` of `n`: [L*i/n, L*(i+1)/n). */
 struct lane_range lanes_of_part(unsigned lanes, unsigned i, unsigned n);
+/* Contiguous ranges for n parts, in their order; part i computes units[i] lanes at the same time (0: it gets none). Nobody is idle while there are lanes enough.
+ * A lane is not divided, so many cuts take equally long; each node is a sum that crosses to the shards. Of the cuts that take at most an eighth longer than the
+ * quickest: the one of fewest nodes, then the nearest to the parts' proportions. */
+#define LANE_PARTS_MAX 8
+void lanes_over(unsigned lanes, const uint32_t *units, unsigned n, struct lane_range *out);
 /* The maximal tree nodes inside `range`, in lane order; returns their number (0 for an empty range). */
 unsigned lane_nodes(unsigned lanes, struct lane_range range, struct lane_range out[LANE_NODES_MAX]);
 bool lane_is_node(unsigned lanes, struct lane_range node);

@@ -9,6 +9,8 @@
 
 #include "base/base.h"
 
+#define FEW_MS 10000
+
 static const char *const level_name[] = {"error", "warn", "info", "debug", "trace"};
 
 void time_text(char *out)
@@ -170,4 +172,22 @@ void log_at(struct log *l, enum log_level level, const char *fmt, ...)
     if (level <= l->stderr_level)
         fprintf(stderr, "viaduct: %s: %s: %s\n", l->who, level_name[level], text);
     pthread_mutex_unlock(&l->lock);
+}
+
+void log_warn_few(struct log *l, struct log_few *few, const char *fmt, ...)
+{
+    char text[1000], more[60] = "";
+    uint64_t now = clock_now_ms();
+    va_list ap;
+    if (now < few->quiet_until_ms) {
+        few->untold++;
+        return;
+    }
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (few->untold)
+        snprintf(more, sizeof more, " (%llu more since this was last said)", (unsigned long long)few->untold);
+    log_warn(l, "%s%s", text, more);
+    *few = (struct log_few){.quiet_until_ms = now + FEW_MS};
 }

@@ -4,6 +4,7 @@
 #define VIADUCT_BASE_LOG_H
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
@@ -20,6 +21,9 @@ struct log {
 int log_open(struct log *l, const char *path, const char *who, const char *job);
 void log_close(struct log *l);
 void log_at(struct log *l, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* A warning of what strangers can cause as often as they like: told, and then at most every 10 s, with how often it was not. */
+struct log_few { uint64_t quiet_until_ms, untold; };
+void log_warn_few(struct log *l, struct log_few *few, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define log_error(l, ...) log_at((l), LOG_ERROR, __VA_ARGS__)
 #define log_warn(l, ...) log_at((l), LOG_WARN, __VA_ARGS__)
 #define log_info(l, ...) log_at((l), LOG_INFO, __VA_ARGS__)

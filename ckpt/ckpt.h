@@ -72,7 +72,9 @@ void ckpt_manifest_fini(struct ckpt_manifest *m);
 int ckpt_open(const struct fs *fs, const char *dir, struct ckpt_manifest *out, struct err *err);       /* manifest only; ERR_NOT_FOUND without one */
 /* Verifies every part's size and SHA-256; ERR_CORRUPT naming the damaged or missing part file. */
 int ckpt_verify(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err);
-/* The same for model.h5, byte for byte, which a resume does not read. */
+/* Only whether every part is there, of the size that the manifest says: milliseconds for a checkpoint of any size. */
+int ckpt_present(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err);
+/* The same as ckpt_verify for model.h5, byte for byte, which a resume does not read. */
 int ckpt_verify_model(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err);
 /* Reads blocks (any subset, ascending) into the given pointers, from whichever parts hold them; verifies each part it opens first.
  * slots may be NULL. */
@@ -90,6 +92,9 @@ int ckpt_list_step(const char *root, uint64_t step, struct ckpt_found *out, uint
  * each damaged one passed over is reported through `damaged` (a line each, may be NULL). */
 int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
                 bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err);
+/* As ckpt_newest, of those that are present: which one a resume will look at first. */
+int ckpt_newest_present(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
+                        bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err);
 /* Removes all but the newest `keep` published checkpoints of one site's folder, and leftovers of older steps; never the last one, nor that of step `always`. Void ones,
  * that a newer generation went back below, do not count: they stay until that generation has a checkpoint of their step. */
 int ckpt_prune(const struct fs *fs, const char *site_dir, uint32_t keep, uint64_t always, struct err *err);

@@ -118,8 +118,14 @@ static bool superseded(const struct ckpt_found *f, const struct ckpt_found *all,
     return newest->generation > f->generation && newest->step < f->step;
 }
 
-int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
-                bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err)
+struct wanted {                       /* which checkpoint is looked for, and who is told what is passed over */
+    int (*check)(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err);
+    bool (*is_void)(void *arg, const struct ckpt_found *found);
+    void (*damaged)(void *arg, const char *text);
+    void *arg;
+};
+
+static int newest(const struct fs *fs, const char *root, const struct wanted *w, struct ckpt_found *out, struct ckpt_manifest *manifest, struct err *err)
 {
     uint32_t count;
     struct ckpt_found *all = calloc(FOUND_MAX, sizeof *all);
@@ -128,29 +134,41 @@ int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, s
     struct list l = {.out = all, .max = FOUND_MAX, .count = &count};
     int rc = list_all(root, &l, err);
     bool found = false;
-    if (rc == 0 && l.unreadable.code && damaged)
-        damaged(arg, l.unreadable.text);
+    if (rc == 0 && l.unreadable.code && w->damaged)
+        w->damaged(w->arg, l.unreadable.text);
     for (uint32_t i = 0; rc == 0 && i < count && !found; i++) {
         struct err why = ERR_INIT;
         struct ckpt_manifest m;
-        if (!all[i].published || (is_void ? is_void(arg, &all[i]) : superseded(&all[i], all, count)))
+        if (!all[i].published || (w->is_void ? w->is_void(w->arg, &all[i]) : superseded(&all[i], all, count)))
             continue;
         int opened = ckpt_open(fs, all[i].dir, &m, &why);
-        if (opened == 0 && ckpt_verify(fs, all[i].dir, &m, &why) == 0) {
+        if (opened == 0 && w->check(fs, all[i].dir, &m, &why) == 0) {
             *out = all[i];
             *manifest = m;
             found = true;
         } else {
             if (opened == 0)
                 ckpt_manifest_fini(&m);
-            if (damaged)
-                damaged(arg, why.text);
+            if (w->damaged)
+                w->damaged(w->arg, why.text);
         }
     }
     free(all);
     if (rc < 0)
         return rc;
     return found ? 0 : err_set(err, ERR_NOT_FOUND, "no checkpoint under %s verifies", root);
+}
+
+int ckpt_newest(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
+                bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err)
+{
+    return newest(fs, root, &(struct wanted){ckpt_verify, is_void, damaged, arg}, out, manifest, err);
+}
+
+int ckpt_newest_present(const struct fs *fs, const char *root, struct ckpt_found *out, struct ckpt_manifest *manifest,
+                        bool (*is_void)(void *arg, const struct ckpt_found *found), void (*damaged)(void *arg, const char *text), void *arg, struct err *err)
+{
+    return newest(fs, root, &(struct wanted){ckpt_present, is_void, damaged, arg}, out, manifest, err);
 }
 
 static int remove_folder(const struct fs *fs, const char *dir, struct err *err)

@@ -67,6 +67,21 @@ int ckpt_verify(const struct fs *fs, const char *dir, const struct ckpt_manifest
     return 0;
 }
 
+int ckpt_present(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err)
+{
+    char name[64], path[PATH_MAX];
+    for (uint32_t p = 0; p < m->part_count; p++) {
+        part_name(m->meta.generation, m->meta.step, m->part[p].index, name);
+        TRY(path_in(dir, name, path, err));
+        int64_t size = fs->size(fs->state, path);
+        if (size < 0)
+            return err_set(err, ERR_CORRUPT, "part %s of the checkpoint is missing", path);
+        if ((uint64_t)size != m->part[p].size_bytes)
+            return err_set(err, ERR_CORRUPT, "part %s of the checkpoint is damaged: its size is not what the manifest says", path);
+    }
+    return 0;
+}
+
 int ckpt_verify_model(const struct fs *fs, const char *dir, const struct ckpt_manifest *m, struct err *err)
 {
     char path[PATH_MAX];

@@ -18,6 +18,10 @@ int join_site(const struct join_request *q);
 /* `viaduct run` with --coordinator: whether its options go together; and that verb, for a process that mpirun did not start. */
 int join_check_run(const struct args *a, struct err *err);
 int join_run(const struct args *a, int argc, char **argv);
+/* Whether an agent that ended by itself is started again: not when it ends at once a few times in a row, nor when for ten minutes it has been alone. alone: it found
+ * no coordinator. */
+struct join_patience { unsigned quick; uint64_t alone_since_ms; };
+bool join_again(struct join_patience *p, uint64_t lived_ms, uint64_t now_ms, bool alone);
 /* ERR_NOT_FOUND, with the nearest name. */
 int join_find_site(const struct job_spec *spec, const char *name, unsigned *index, struct err *err);
 void join_default_dir(const char *site, const char *dir, char *out, size_t size);

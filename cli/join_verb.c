@@ -1,5 +1,5 @@
 /* `viaduct join`, `viaduct run --coordinator`: this machine becomes a site of a running job. A token gets it the files of a run directory; then an agent does the rest, is started
- * again when it dies and dials again when the coordinator was out of reach. `token` makes another token, `drain` sends a site away. */
+ * again when it dies and dials again when the coordinator was out of reach. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,6 +26,7 @@
 #define ANSWER_MS 10000
 #define AGAIN_MS 1000
 #define PATIENCE_MS 600000            /* without a coordinator, before this machine gives up */
+#define COMPANY_MS 120000             /* an agent that finds no coordinator ends within a minute: one that lived longer had one */
 #define QUICK_MS 2000
 #define QUICK_MAX 5
 
@@ -44,8 +45,9 @@ struct joining {
     struct opened_run run;
     pid_t agent;
     int parent_pipe[2];
-    unsigned interrupts, quick;
-    uint64_t started_ms, lost_since_ms;
+    unsigned interrupts;
+    uint64_t started_ms;
+    struct join_patience patience;
     int code;
     /* the Slurm job that it lives in, if it does */
     struct job *job;
@@ -58,8 +60,12 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
 {
     struct joining *j = arg;
     struct msg_enrol m = {{0}, {0}};
-    (void)peer;
     j->opened = true;
+    if (peer->who.role != ROLE_COORDINATOR) {   /* any process of the run has a certificate of its authority: a site's must not take this one over */
+        err_set(&j->err, ERR_DENIED, "another process of the run answers at %s where the coordinator should", j->address);
+        link_close(link);
+        return;
+    }
     snprintf(m.site, sizeof m.site, "%s", j->token.site);
     snprintf(m.secret, sizeof m.secret, "%s", j->token.secret);
     link_send(link, MSG_ENROL, 0, &m, NULL, 0, &j->err);
@@ -337,7 +343,17 @@ static void drain_or_kill(struct joining *j)
     kill(j->agent, j->interrupts == 1 ? SIGUSR1 : SIGTERM);
 }
 
-/* Whether the agent is to be started again. */
+bool join_again(struct join_patience *p, uint64_t lived_ms, uint64_t now_ms, bool alone)
+{
+    p->quick = lived_ms < QUICK_MS ? p->quick + 1 : 0;
+    if (!alone)
+        p->alone_since_ms = 0;
+    else if (!p->alone_since_ms || lived_ms > COMPANY_MS)
+        p->alone_since_ms = now_ms;
+    return p->quick < QUICK_MAX && !(alone && now_ms - p->alone_since_ms > PATIENCE_MS);
+}
+
+/* Whether it is to be started again. */
 static bool agent_ended(struct joining *j, int status)
 {
     uint64_t now = clock_now_ms();
@@ -348,12 +364,7 @@ static bool agent_ended(struct joining *j, int status)
         return false;
     if (code == 75 && j->q->ranks)        /* an MPI world is for once */
         return false;
-    j->quick = now - j->started_ms < QUICK_MS ? j->quick + 1 : 0;
-    if (code == 75 && !j->lost_since_ms)
-        j->lost_since_ms = now;
-    else if (code != 75)
-        j->lost_since_ms = 0;
-    return j->quick < QUICK_MAX && !(j->lost_since_ms && now - j->lost_since_ms > PATIENCE_MS);
+    return join_again(&j->patience, now - j->started_ms, now, code == 75);
 }
 
 static int supervise(struct joining *j, struct err *err)
@@ -529,60 +540,3 @@ int join_run(const struct args *a, int argc, char **argv)
     job_fini(&job);
     return code;
 }
-
-/* ---- token, drain ---- */
-static int find_site(const char *run_dir, const char *site, struct job *job, unsigned *index, struct err *err)
-{
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/spec.yaml", run_dir);
-    TRY(job_load(job, path, NULL, 0, false, err));
-    TRY(join_find_site(&job->spec, site, index, err));
-    return job->spec.sites[*index].via == VIA_JOIN ? 0 : err_set(err, ERR_USAGE, "site '%s' is not `via: join`: it belongs to the run from its start", site);
-}
-
-static int with_site(const char *verb, int argc, char **argv, int (*act)(const struct rundir *run, const struct job *job, unsigned site, struct err *err))
-{
-    struct args a;
-    struct err err = ERR_INIT;
-    struct rundir run;
-    unsigned site = 0;
-    struct job *job = calloc(1, sizeof *job);
-    CHECK(job != NULL);
-    int rc = args_parse(&a, argc, argv, &err);
-    if (rc == 0 && (a.positional_count != 1 || !args_value(&a, "--site")))
-        rc = args_usage(&a, &err);
-    if (rc == 0)
-        rc = rundir_open(&run, a.positional[0], &err);
-    if (rc == 0)
-        rc = find_site(run.path, args_value(&a, "--site"), job, &site, &err);
-    if (rc == 0)
-        rc = act(&run, job, site, &err);
-    job_fini(job);
-    free(job);
-    return rc < 0 ? cli_fail(verb, &err) : 0;
-}
-
-static int make_token(const struct rundir *run, const struct job *job, unsigned site, struct err *err)
-{
-    char path[700], address[ADDRESS_LIMIT];
-    TRY(enrol_make_token(run->path, run->job, &job->spec, site, path, err));
-    printf("%s\n", path);
-    fprintf(stderr, "good once, on the machine that becomes site %s: viaduct join %s --site %s --token FILE\n", job->spec.sites[site].name,
-            enrol_address(&job->spec, run->job, address), job->spec.sites[site].name);
-    return 0;
-}
-
-static int drain_site(const struct rundir *run, const struct job *job, unsigned site, struct err *err)
-{
-    char status[32];
-    int rc = live_drain(run, (uint8_t)site, ANSWER_MS, err);
-    rundirs_status(run->path, status, sizeof status);
-    if (rc < 0 && *status && strcmp(status, "running") != 0 && !rundirs_lives(run->path))
-        return err_set(err, ERR_CONFLICT, "%s is not running (%s)", run->path, status);
-    TRY(rc);
-    fprintf(stderr, "site %s leaves: its lanes and copies are with the others\n", job->spec.sites[site].name);
-    return 0;
-}
-
-int verb_token(int argc, char **argv) { return with_site("token", argc, argv, make_token); }
-int verb_drain(int argc, char **argv) { return with_site("drain", argc, argv, drain_site); }

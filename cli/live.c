@@ -331,7 +331,7 @@ static json_t *report_of(const char *run_dir)
 /* The report may still say "running" of a run that nobody ended. */
 int live_summary_json(const char *run_dir, const char *status, const char *resume, FILE *out, struct err *err)
 {
-    static const char *const taken[][2] = {{"step", "steps"}, {"steps", "planned_steps"}, {"error", "error"}, {"samples", "samples"}, {"epochs", "epochs"},
+    static const char *const taken[][2] = {{"step", "steps"}, {"steps", "planned_steps"}, {"error", "error"}, {"error_code", "error_code"}, {"samples", "samples"}, {"epochs", "epochs"},
                                            {"wall_seconds", "wall_seconds"}, {"checkpoint", "checkpoint"}, {"final", "final"},
                                            {"weights_sha256", "weights_sha256"}, {"export", "export"}};
     json_t *r = report_of(run_dir), *o = json_object();

@@ -155,6 +155,8 @@ static int show(struct registry *r, const struct args *a, struct err *err)
     if (a->positional_count == 3)
         TRY(positive("version", a->positional[2], 1, &to.version, err));
     TRY(check_there(r, model, to.version, err));
+    if (json)                        /* half of it would be none */
+        TRY(registry_audit(r, NULL, NULL, NULL, head, err));
     if (json)
         printf("{\"aliases\":{");
     TRY(registry_aliases(r, model, show_alias, &to, err));
@@ -269,15 +271,18 @@ static int act(const struct args *a, struct job *job, struct err *err)
         return err_set(err, ERR_USAGE, "%s", bad);
     TRY(registry_open(root, n == REGISTER, &r, err));
     struct err behind = ERR_INIT;    /* told, and what was asked for is done all the same */
-    if (n == LS || n == SHOW || n == VERIFY)
+    bool looks = n == LS || n == SHOW || n == VERIFY;
+    if (looks)
         registry_complete(r, &behind);
     int rc = n == LS         ? ls(r, a->positional_count > 1 ? a->positional[1] : NULL, args_value(a, "--json") != NULL, err)
              : n == SHOW     ? show(r, a, err)
              : n == REGISTER ? enter(r, a, model, err)
              : n == VERIFY   ? verify(r, a, err)
                              : move(r, a, n == ROLLBACK, err);
+    if (rc == 0 && !looks && registry_complete(r, &behind) < 0)
+        fprintf(stderr, "viaduct models: something else is behind: %s\n", behind.text);
     registry_close(r);
-    if (rc == 0 && behind.code)
+    if (rc == 0 && looks && behind.code)
         return *err = behind, behind.code;
     return rc < 0 || fflush(stdout) == 0 ? rc : err_set(err, ERR_IO, "the result could not be written to stdout");
 }

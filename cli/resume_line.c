@@ -133,7 +133,7 @@ void rundirs_print_resume(const char *dir, FILE *out)
     fprintf(out, "go on with: %s\n", command);
     int rc = coordinator_base(dir, &found, &err);
     if (rc == 0)
-        fprintf(out, "  it begins after step %llu, from ckpt/%s/step-%08llu\n", (unsigned long long)found.step, found.site, (unsigned long long)found.step);
+        fprintf(out, "  it begins after step %llu, from ckpt/%s/step-%08llu, when that verifies\n", (unsigned long long)found.step, found.site, (unsigned long long)found.step);
     else if (rc == ERR_NOT_FOUND)
         fprintf(out, "  it begins at step 1: no checkpoint was saved\n");
     else

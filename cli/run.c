@@ -285,7 +285,7 @@ static int expect_visitors(const struct supervisor *s, struct err *err)
         snprintf(host, sizeof host, "%.*s", (int)(strrchr(spec->address, ':') - spec->address), spec->address);
         if (setenv("VIADUCT_HOST_ADDRESS", host, 0) < 0)
             return err_errno(err, errno, "cannot tell where this host is");
-        TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, path, err));
+        TRY(enrol_make_token(s->dir.run.path, s->dir.run.job, spec, i, false, path, err));
         fprintf(stderr, "site %s joins from its machine with: viaduct join %s --site %s --token FILE   (FILE: %s, good once)\n", spec->sites[i].name,
                 enrol_address(spec, s->dir.run.job, address), spec->sites[i].name, path);
     }

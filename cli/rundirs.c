@@ -270,7 +270,7 @@ static void remove_segments(const char *job)
         closedir(d);
 }
 
-static int load_earlier(const char *dir, const struct job *job, struct job *old, struct err *err)
+static int load_earlier(const char *dir, const struct job *job, struct job *old, char **changes, struct err *err)
 {
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/spec.yaml", dir);
@@ -279,7 +279,7 @@ static int load_earlier(const char *dir, const struct job *job, struct job *old,
         return err_set(err, rc, "%s is damaged (line %u: %s); copy the spec that the run was started with to that place", path, old->problems.item[0].line,
                        old->problems.item[0].text);
     TRY(rc);
-    return job_resume_check(&old->spec, &job->spec, err);
+    return job_resume_check(old, job, changes, err);
 }
 
 /* Of a run that had a checkpoint, one must be left: beginning again at step 1 is not what --resume means. Whether it verifies, the coordinator sees. */
@@ -379,21 +379,19 @@ static int check_trained(const char *dir, const struct job_spec *now, struct err
     return rc;
 }
 
-/* A length that was given on the command line is easily forgotten at the resume. */
-static void tell_length(const struct job_spec *old, const struct job_spec *now)
+/* A key.path=value of an earlier start is in spec.yaml, which the resume may have been given or not. */
+static void tell_changes(const char *changes)
 {
-    bool follows = now->optimizer.schedule == SCHEDULE_LINEAR || now->optimizer.schedule == SCHEDULE_COSINE;
-    if (old->epochs == now->epochs && old->steps == now->steps)
-        return;
-    fprintf(stderr, "viaduct run: train.%s was %g, train.%s is %g now%s\n", old->steps ? "steps" : "epochs", old->steps ? (double)old->steps : old->epochs,
-            now->steps ? "steps" : "epochs", now->steps ? (double)now->steps : now->epochs, follows ? "; the learning rate takes the course of the new length" : "");
+    if (changes)
+        fprintf(stderr, "viaduct run: the run goes on with another spec than it had (a key.path=value of an earlier start is kept by giving it again):\n%s\n", changes);
 }
 
 static int check_resume(const char *dir, const struct job *job, struct err *err)
 {
+    char *changes = NULL;
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
-    int rc = load_earlier(dir, job, old, err);
+    int rc = load_earlier(dir, job, old, &changes, err);
     if (rc == 0)
         rc = check_pruning(dir, &old->spec, &job->spec, err);
     if (rc == 0)
@@ -401,9 +399,8 @@ static int check_resume(const char *dir, const struct job *job, struct err *err)
     if (rc == 0)
         rc = check_checkpoints(dir, err);
     if (rc == 0)
-        tell_length(&old->spec, &job->spec);
-    job_fini(old);
-    free(old);
+        tell_changes(changes);
+    free(changes);
     return rc;
 }
 
@@ -429,9 +426,11 @@ int rundirs_completed(const char *dir, const struct job *job, bool *completed, s
     rundirs_status(dir, status, sizeof status);
     if (strcmp(status, "completed") != 0)
         return 0;
+    char *changes = NULL;
     struct job *old = calloc(1, sizeof *old);
     CHECK(old != NULL);
-    int rc = load_earlier(dir, job, old, err);
+    int rc = load_earlier(dir, job, old, &changes, err);
+    free(changes);
     bool same = old->spec.epochs == job->spec.epochs && old->spec.steps == job->spec.steps && old->spec.prune.sparsity == job->spec.prune.sparsity &&
                 old->spec.prune.epochs == job->spec.prune.epochs;
     *completed = rc == 0 && same && report_is_of(dir, old);
@@ -525,8 +524,8 @@ bool rundirs_diverged(const char *dir)
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/report.json", dir);
     json_t *report = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
-    const char *error = json_string_value(json_object_get(report, "error"));
-    bool diverged = error && strstr(error, "not finite") && strstr(error, "start anew");
+    const char *code = json_string_value(json_object_get(report, "error_code"));
+    bool diverged = code && strcmp(code, err_code_name(ERR_DIVERGED)) == 0;
     json_decref(report);
     return diverged;
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define TICK_MS 50
+#define WARM_PART 32                      /* of the weights' bytes: what a rank's links carry both ways before they count */
 #define FLUSH_MS 1500                     /* for the last words of a failing rank */
 
 int client_error(struct viaduct_error *out, const struct err *err)
@@ -156,17 +157,19 @@ static void on_plan(struct viaduct *v, const struct msg_plan *m)
         tell_failure(v, err.code, 0, err.text);
 }
 
-/* A rank that has no lanes is given some when it says this. */
+/* A rank that has no lanes is given some when it says this. From then on a round waits for its links, so what they have to learn they learn before. */
 static void tell_ready(struct viaduct *v)
 {
-    const struct view *view = &v->view.view;
-    const struct lane_range *lanes = &view->gang[v->hello.who.site].lanes;
+    const struct view_gang *gang = &v->view.view.gang[v->hello.who.site];
     struct msg_ready m = {.who = v->hello.who};
-    bool ready = client_is_member(v) && v->have_plan && lanes->lo == lanes->hi;
-    for (unsigned s = 0; ready && s < v->plan.shard_count; s++)
-        ready = ps_peers_linked(v->peers, rounds_primary(v, s));
+    if (!client_is_member(v) || !v->have_plan || gang->lanes.lo < gang->lanes.hi)
+        return;
+    size_t share = v->layout.elems * sizeof(float) / WARM_PART / MAX(gang->ranks, 1) / MAX(v->plan.shard_count, 1);
+    bool ready = true;
+    for (unsigned s = 0; s < v->plan.shard_count; s++)
+        ready = ps_peers_warmed(v->peers, rounds_primary(v, s), MIN(share, WARM_BYTES_MAX)) && ready;
     if (ready)
-        ps_member_send(v->member, MSG_READY, view->number, &m, NULL, 0);
+        ps_member_send(v->member, MSG_READY, v->view.view.number, &m, NULL, 0);
 }
 
 static void on_view(struct viaduct *v, const struct msg_view *m)
@@ -285,10 +288,11 @@ static void peer_message(void *arg, uint8_t slot, uint32_t instance, enum msg_ty
     struct viaduct *v = arg;
     (void)slot;
     (void)instance;
-    if (type != MSG_PULLREPLY)
-        return;
     pthread_mutex_lock(&v->lock);
-    rounds_reply(v, m, payload, size);
+    if (type == MSG_PULLREPLY)
+        rounds_reply(v, m, payload, size);
+    else if (type == MSG_WARM)
+        tell_ready(v);
     pthread_mutex_unlock(&v->lock);
 }
 

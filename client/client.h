@@ -35,6 +35,7 @@ struct piece {                            /* what this rank owns of one shard */
     uint64_t version;
     uint32_t next, flying;                /* asked for in chunks: the next block, and what is not answered */
     bool flowing;                         /* the version wanted is there: chunks come */
+    bool answered;                        /* some of it came since it was last asked for */
     uint64_t asked_ms, seeded_ms, sent_ms, patience_ms;   /* patience: until what was contributed is sent again */
     uint64_t received;                    /* over its source's link at the last tick */
 };
@@ -69,6 +70,7 @@ struct viaduct {
 
     enum client_phase phase;
     struct coll *coll;
+    bool touched;                         /* its memory */
     char segment[COLL_SEGMENT_BYTES];     /* of coll; set while it is being opened too */
     struct lane_range gang_lanes, lanes;  /* of the gang as opened (none at first); of this rank */
     unsigned gang_turn;                   /* counts openings: all ranks of a gang open together */

@@ -118,7 +118,8 @@ static void ask(struct viaduct *v, unsigned shard)
     struct piece *p = &v->piece[shard];
     p->next = p->first;
     p->flying = 0;
-    p->flowing = false;
+    p->flowing = !v->works;               /* first lanes come right after a commit: that version is there */
+    p->answered = false;
     ask_on(v, shard);
 }
 
@@ -135,6 +136,9 @@ static bool trainer_waits(const struct viaduct *v)
 {
     return v->coll && (v->phase == CLIENT_WAITING || v->phase == CLIENT_AGREEING);
 }
+
+static struct lane_range lanes_told(const struct viaduct *v) { return v->view.view.gang[v->hello.who.site].lanes; }
+static bool other_lanes(const struct viaduct *v) { return client_is_member(v) && !lane_range_eq(lanes_told(v), v->gang_lanes); }
 
 static void ask_all(struct viaduct *v)
 {
@@ -230,7 +234,7 @@ void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_
                 size == bytes_of_blocks(v, m->shard, m->block_first, m->block_count);
     if (v->phase != CLIENT_WAITING || !mine || m->version < v->target || (p->have && p->version >= m->version))
         return;
-    bool newer = m->version > v->target;
+    bool newer = m->version > v->target, first = !p->answered;
     v->target = m->version;
     float *weights = coll_weights(v->coll);
     for (uint32_t i = 0; i < m->block_count; i++) {
@@ -243,10 +247,12 @@ void rounds_reply(struct viaduct *v, const struct msg_pullreply *m, const uint8_
     p->version = m->version;
     if (newer) {                              /* others were faster: all pieces must be of one version */
         v->contributed = false;
-        ask_all(v);
+        for (unsigned s = 0; s < v->plan.shard_count; s++)
+            if (wants(v, s) && (s != m->shard || !first))
+                ask(v, s);                    /* what of this one is under way is that version too, when nothing older came before */
     }
-    p->flowing = true;
-    p->flying -= p->flying > 0 && !newer;
+    p->flying -= p->flying > 0 && (!newer || first);
+    p->flowing = p->answered = true;
     if (!p->have)
         ask_on(v, m->shard);
     pthread_cond_broadcast(&v->wake);
@@ -263,7 +269,8 @@ void rounds_view(struct viaduct *v)
         v->piece[s].seeded_ms = 0;
         v->piece[s].patience_ms = RESEND_VIEW_MS;
     }
-    ask_all(v);
+    if (!other_lanes(v))                      /* else the gang is opened anew first, and what comes before that is lost */
+        ask_all(v);
 }
 
 void rounds_linked(struct viaduct *v, uint8_t slot)
@@ -366,20 +373,24 @@ static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err
         return rc;
     }
     v->coll = coll;
+    v->touched = false;
     log_info(&v->log, "%u ranks sum over %s, lanes %u to %u", c.ranks, c.transport, lanes.lo, lanes.hi);
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
 }
 
-static struct lane_range lanes_told(const struct viaduct *v) { return v->view.view.gang[v->hello.who.site].lanes; }
-static bool other_lanes(const struct viaduct *v) { return client_is_member(v) && !lane_range_eq(lanes_told(v), v->gang_lanes); }
-
 /* Locked on entry and return. The own pieces at `target`, or other lanes, or why not. */
 static int wait_for_pieces(struct viaduct *v, struct err *err)
 {
     v->phase = CLIENT_WAITING;
     loop_post(v->loop, start_waiting, v);
+    if (!v->touched) {                        /* while the weights are on their way */
+        v->touched = true;
+        pthread_mutex_unlock(&v->lock);
+        coll_touch(v->coll);
+        pthread_mutex_lock(&v->lock);
+    }
     while (v->end.code == 0 && !v->stopping && !pieces_level(v) && !other_lanes(v))
         pthread_cond_wait(&v->wake, &v->lock);
     if (v->end.code < 0)

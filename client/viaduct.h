@@ -82,7 +82,7 @@ VIADUCT_API void viaduct_data_wait(struct viaduct *v, double seconds);
 struct viaduct_totals { double loss_sum; uint64_t correct, samples, nonfinite; };     /* of one lane */
 /* totals: of lanes lane_lo .. lane_hi - 1. */
 VIADUCT_API int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, struct viaduct_error *error);
-/* The job cannot go on (bad data, loss not finite): tells the coordinator, which ends it with this text. */
+/* The job cannot go on: tells the coordinator, which ends it with this text. code: -3, or -12 when the loss is not finite, so that a resume would end the same way. */
 VIADUCT_API void viaduct_fail(struct viaduct *v, int code, const char *text);
 
 #endif

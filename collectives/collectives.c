@@ -68,6 +68,13 @@ void coll_abort(struct coll *c) { c->ops->abort(c); }
 struct lane_range coll_rank_lanes(const struct coll *c) { return c->mine; }
 float *coll_weights(struct coll *c) { return c->weights; }
 
+void coll_touch(struct coll *c)
+{
+    pages_touch(c->own_sums, c->own_sums_bytes);
+    if (c->mine.lo < c->mine.hi)
+        pages_touch(coll_lane_buffer(c, c->mine.lo), (c->mine.hi - c->mine.lo) * c->stride * sizeof(float));
+}
+
 float *coll_lane_buffer(struct coll *c, unsigned lane)
 {
     CHECK(lane >= c->mine.lo && lane < c->mine.hi);

@@ -63,6 +63,8 @@ void coll_abort_segment(const char *segment);     /* aborts and unlinks: for the
 #define COLL_SEGMENT_BYTES 160
 void coll_segment_name(char out[COLL_SEGMENT_BYTES], const char *job, const char *site, uint32_t incarnation, unsigned turn, unsigned host);
 
+/* Makes the memory of the own lanes and sums present, which the first round would wait for otherwise. For a thread that waits anyway. */
+void coll_touch(struct coll *c);
 struct lane_range coll_rank_lanes(const struct coll *c);
 /* layout->elems floats; valid until the round's coll_reduce. Threads may fill different lanes at the same time. */
 float *coll_lane_buffer(struct coll *c, unsigned lane);

@@ -10,8 +10,8 @@
 /* `viaduct coordinator --run DIR [--fresh] [--host ADDRESS]`; --host: where other hosts reach this one when it listens at every address */
 int coordinator_main(int argc, char **argv);
 
-/* The checkpoint that a resume of this run, which is over, begins at: it verifies, and the log has not taken it back. ERR_NOT_FOUND: none;
- * ERR_CORRUPT: damaged ones only. */
+/* The checkpoint that a resume of this run, which is over, begins at when it verifies, which the resume does itself: its parts are there, and the log has not taken it back.
+ * ERR_NOT_FOUND: none; ERR_CORRUPT: damaged ones only. */
 int coordinator_base(const char *run_dir, struct ckpt_found *out, struct err *err);
 
 /* Who gets what, from the spec alone, so that `plan`, `run` and a restarted coordinator agree: fills the slots, shards, sites, lanes of gangs, copies
@@ -25,14 +25,16 @@ void placement_nodes(unsigned lanes, const struct view_gang *gang, unsigned node
 /* What a visitor writes behind `viaduct join`: coordinator.address, with the coordinator's name when it stands behind a front door. out: ADDRESS_LIMIT. */
 const char *enrol_address(const struct job_spec *spec, const char *job, char *out);
 struct enrol_token { char job[40], site[64], secret[80]; unsigned index; };
-/* RUN/state/tokens/SITE.token, 0600: good once, and the only one that is good. path: where it lies. */
-int enrol_make_token(const char *run_dir, const char *job, const struct job_spec *spec, unsigned site, char path[700], struct err *err);
+/* RUN/state/tokens/SITE.token, 0600: good once, and the only one that is good. path: where it lies. another: in place of one that nobody has used yet; else that one
+ * stays, because somebody may be on the way with it. */
+int enrol_make_token(const char *run_dir, const char *job, const struct job_spec *spec, unsigned site, bool another, char path[700], struct err *err);
 /* ERR_DENIED when it is not the newest one of the site or was used; else it is used now. */
 int enrol_spend(const char *run_dir, const char *site, const char *secret, struct err *err);
 /* Puts the token's certificate into dir/state/tls, so that identity_load(.., ROLE_JOIN, ..) finds it. */
 int enrol_read_token(const char *path, const char *dir, struct enrol_token *out, struct err *err);
 /* What a site's processes need of a run directory, as the payload of MSG_ENROLLED; *out: malloc. */
 int enrol_pack(const char *run_dir, const char *site, void **out, size_t *size, struct err *err);
+/* A folder in which state/job stands has them all. */
 int enrol_unpack(const char *dir, const char *site, const void *image, size_t size, struct err *err);
 
 /* ---- the plan as people see it ---- */

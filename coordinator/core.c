@@ -53,20 +53,46 @@ static void end(struct core *c, struct core_out *out, enum stop_why why, const c
     c->end_ms = c->now_ms;
 }
 
-void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...)
+static void give_up(struct core *c, struct core_out *out, int code, const char *text)
 {
-    char text[TEXT_LIMIT];
-    va_list args;
     if (core_over(c))
         return;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
+    c->failure = code;
     end(c, out, STOP_FAILED, text);
     snprintf(core_act(out, CORE_FAIL)->u.text, TEXT_LIMIT, "%s", text);
 }
 
+void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...)
+{
+    char text[TEXT_LIMIT];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    give_up(c, out, ERR_JOB, text);
+}
+
+void core_diverge(struct core *c, struct core_out *out, const char *fmt, ...)
+{
+    char text[TEXT_LIMIT];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    give_up(c, out, ERR_DIVERGED, text);
+}
+
 /* A site that visits ends nobody's job but its own. */
+static void refuse(struct core *c, struct core_out *out, unsigned site, int code, const char *text)
+{
+    if (core_over(c))
+        return;
+    if (site < c->next.site_count && visiting(c, site))
+        send_away(c, out, site, STOP_FAILED, text);
+    else
+        give_up(c, out, code, text);
+}
+
 void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...)
 {
     char text[TEXT_LIMIT];
@@ -74,13 +100,10 @@ void core_refuse(struct core *c, struct core_out *out, unsigned site, const char
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    if (core_over(c))
-        return;
-    if (site < c->next.site_count && visiting(c, site))
-        send_away(c, out, site, STOP_FAILED, text);
-    else
-        core_give_up(c, out, "%s", text);
+    refuse(c, out, site, ERR_JOB, text);
 }
+
+int core_failure(const struct core *c) { return c->failure; }
 
 /* ---- beginning ---- */
 size_t core_size(void) { return (sizeof(struct core) + 15) & ~(size_t)15; }
@@ -519,7 +542,7 @@ void core_on_synced(struct core *c, uint64_t now_ms, uint64_t position, struct c
 void core_on_failed(struct core *c, uint64_t now_ms, const struct msg_failed *m, struct core_out *out)
 {
     begin(c, now_ms, out);
-    core_refuse(c, out, m->who.site, "%s", m->text);
+    refuse(c, out, m->who.site, m->code == ERR_DIVERGED ? ERR_DIVERGED : ERR_JOB, m->text);
     settle(c, out);
 }
 

@@ -70,6 +70,7 @@ struct core_out { uint16_t count; struct core_action action[CORE_ACTIONS_MAX]; }
 struct core_config {
     struct msg_plan plan;             /* rounds 0 and layout_hash 0 until the first worker declared layout and samples (core_on_join fills them) */
     struct view_gang gang[SITES_LIMIT];   /* lanes and ranks a site; incarnation ignored */
+    uint32_t threads[SITES_LIMIT];        /* of each of its ranks: lanes that one computes at the same time; 0 counts as 1 */
     uint8_t visiting;                 /* bit per site: comes and goes (`viaduct join`): no lanes and no copies until its agent is there */
     uint8_t copies;                   /* wanted copies of each shard: min(replica sites, COPIES_LIMIT) */
     uint8_t checkpoint_replicas;      /* sites that must report a checkpoint before it is durable */
@@ -120,6 +121,7 @@ void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);       
 
 /* ---- reading ---- */
 enum core_phase core_phase(const struct core *c);
+int core_failure(const struct core *c);                /* of one that failed: ERR_JOB; ERR_DIVERGED: to go on from its checkpoint would end the same way */
 const struct view *core_view(const struct core *c);
 const struct msg_plan *core_plan(const struct core *c);
 uint64_t core_round(const struct core *c);             /* next round to commit */

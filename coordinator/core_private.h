@@ -81,6 +81,7 @@ struct core {
 
     struct view view, next;               /* next becomes view when `dirty` */
     bool dirty;
+    struct { uint32_t units[SITES_LIMIT]; struct lane_range lanes[SITES_LIMIT]; } cut;   /* the newest of lanes_over: it is asked after every event */
     struct slot_state slot[SLOTS_LIMIT];
     struct gang_state gang[SITES_LIMIT];
     struct agent_state agent[SITES_LIMIT];
@@ -116,6 +117,7 @@ struct core {
     uint64_t committed_ms;                /* the last commit of this process; 0: none */
     uint8_t end_why;
     char end_text[TEXT_LIMIT];
+    int failure;                          /* what it gave up with: ERR_JOB, ERR_DIVERGED */
     double norm2[LAYOUT_BLOCKS_MAX];      /* from here on: not cleared at init */
     uint32_t bins[SHARDS_LIMIT][MAGNITUDE_BINS];   /* of each shard's newest report at a ramp round */
 };
@@ -123,6 +125,7 @@ struct core {
 struct core_action *core_act(struct core_out *out, enum core_action_kind kind);
 void core_event(struct core *c, struct core_out *out, const char *kind, struct process_id who, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 void core_give_up(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void core_diverge(struct core *c, struct core_out *out, const char *fmt, ...) __attribute__((format(printf, 3, 4)));   /* likewise; to go on would end the same way */
 void core_refuse(struct core *c, struct core_out *out, unsigned site, const char *fmt, ...) __attribute__((format(printf, 4, 5)));   /* what a process of that site is or says */
 void core_append(struct core *c, struct core_out *out, const struct log_entry *entry, bool sync);
 static inline bool visiting(const struct core *c, unsigned site) { return c->config.visiting >> site & 1; }
@@ -133,21 +136,24 @@ bool view_in_sync(uint8_t role);
 struct process_id view_slot_process(const struct core *c, unsigned slot);
 void view_first(struct core *c);                          /* fresh start: the whole placement */
 void view_again(struct core *c);                          /* coordinator restart: the same, newer number */
+void slot_vacate(struct core *c, unsigned slot, uint32_t relaunches);      /* no process has it, and its copies are nobody's */
 void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts, const char *why);
 void gang_died(struct core *c, struct core_out *out, unsigned site, bool counts, const char *why);
 void slot_joined(struct core *c, struct core_out *out, unsigned slot);
 bool gang_whole(const struct core *c, unsigned site);
 bool gang_needed(const struct core *c);
 void gang_unpark(struct core *c, unsigned site);
+void view_slept(struct core *c, uint64_t ms);
+void view_leases(struct core *c, struct core_out *out);
+void view_promote(struct core *c, unsigned shard, uint8_t complete_mask);
+void view_settle(struct core *c, struct core_out *out);   /* rollback, lanes, then logs and sends a changed view */
+
+/* core_visit.c */
 void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks);   /* a visiting one: another number of ranks than it had; 0: as planned */
 void site_arrived(struct core *c, struct core_out *out, unsigned site);   /* a visiting one: its gang is launched, lanes come when it is ready */
 void visitors_work(struct core *c, struct core_out *out, const struct record *record);   /* a round was committed: first lanes, then copies */
 void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why);
 void site_left(struct core *c, struct core_out *out, unsigned site, const char *why);
-void view_slept(struct core *c, uint64_t ms);
-void view_leases(struct core *c, struct core_out *out);
-void view_promote(struct core *c, unsigned shard, uint8_t complete_mask);
-void view_settle(struct core *c, struct core_out *out);   /* rollback, lanes, then logs and sends a changed view */
 
 /* core_rounds.c */
 void rounds_fill_plan(struct core *c, const struct msg_join *m, struct core_out *out);

@@ -198,12 +198,12 @@ static bool sum_is_sound(struct core *c, struct core_out *out, uint32_t count)
     for (unsigned s = 0; s < c->view.shard_count; s++) {
         const struct shard_report *r = &c->report[s];
         if (r->nonfinite > 0 && RULE_FINITE) {
-            core_give_up(c, out, "step %llu: the gradient of block %u is not finite (%llu values, lanes 0-%u): start anew with a lower learning rate or with clipping",
+            core_diverge(c, out, "step %llu: the gradient of block %u is not finite (%llu values, lanes 0-%u): start anew with a lower learning rate or with clipping",
                          step, r->nonfinite_block, (unsigned long long)r->nonfinite, c->plan.lanes - 1u);
             return false;
         }
         if ((r->totals.nonfinite > 0 || !isfinite(r->totals.loss_sum)) && RULE_FINITE) {
-            core_give_up(c, out, "step %llu: the loss is not finite (lanes 0-%u): start anew with a lower learning rate, or look at the data", step, c->plan.lanes - 1u);
+            core_diverge(c, out, "step %llu: the loss is not finite (lanes 0-%u): start anew with a lower learning rate, or look at the data", step, c->plan.lanes - 1u);
             return false;
         }
         if (r->totals.samples != count) {

@@ -7,8 +7,6 @@
 
 #include "base/base.h"
 
-#define SHARE_BITS 16                 /* of a lane: shares of sites that have not their planned number of ranks */
-
 bool view_in_sync(uint8_t role) { return role == COPY_PRIMARY || role == COPY_SYNC; }
 
 struct process_id view_slot_process(const struct core *c, unsigned slot)
@@ -314,8 +312,7 @@ static void promote_another(struct core *c, struct view_shard *vs)
         vs->copy[best].role = COPY_PRIMARY;
 }
 
-/* No process has this slot, and its copies are nobody's. */
-static void vacate(struct core *c, unsigned slot, uint32_t relaunches)
+void slot_vacate(struct core *c, unsigned slot, uint32_t relaunches)
 {
     struct view_slot *vslot = &c->next.slot[slot];
     c->slot[slot] = (struct slot_state){.relaunches = relaunches, .deadline_ms = c->now_ms + c->config.relaunch_ms};
@@ -341,7 +338,7 @@ void slot_died(struct core *c, struct core_out *out, unsigned slot, bool counts,
     uint32_t relaunches = c->slot[slot].relaunches + (counts ? 1 : 0);
     core_event(c, out, "dead", (struct process_id){.role = ROLE_PS, .site = vslot->site, .index = (uint16_t)slot, .instance = vslot->instance}, "%s", why);
     unsigned site = vslot->site;
-    vacate(c, slot, relaunches);
+    slot_vacate(c, slot, relaunches);
     if (relaunches > SLOT_RELAUNCH_LIMIT && visiting(c, site))
         send_away(c, out, site, STOP_FAILED, why);   /* a visitor whose processes keep dying fails nobody's job but its own */
     else if (relaunches > SLOT_RELAUNCH_LIMIT)
@@ -411,106 +408,6 @@ void view_promote(struct core *c, unsigned shard, uint8_t complete_mask)
             vs->copy[i].role = COPY_SYNC;
             c->dirty = true;
         }
-}
-
-/* ---- visitors ---- */
-/* How many ranks a visiting site has is as who comes says. More than there are lanes for are no gang of this job: they get none, and its agent is told to go. */
-void site_brings(struct core *c, struct core_out *out, unsigned site, uint16_t ranks)
-{
-    uint32_t all = 0;
-    if (!visiting(c, site))
-        return;
-    ranks = ranks ? ranks : c->config.gang[site].ranks;
-    if (ranks == c->next.gang[site].ranks)
-        return;
-    site_left(c, out, site, "comes with another number of ranks");
-    for (unsigned i = 0; i < c->next.site_count; i++)
-        all += i == site ? ranks : c->next.gang[i].ranks;
-    c->next.gang[site].ranks = all > c->plan.lanes ? 0 : ranks;
-    if (all > c->plan.lanes) {
-        struct core_action *stop = core_act(out, CORE_SEND_STOP);
-        stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
-        stop->u.stop.why = STOP_FAILED;
-    }
-    c->dirty = true;
-}
-
-/* Whoever launches now was never told to before: another machine may have been this site. */
-void site_arrived(struct core *c, struct core_out *out, unsigned site)
-{
-    struct view_gang *gang = &c->next.gang[site];
-    if (!visiting(c, site) || gang->wanted || gang->ranks == 0 || !gang_needed(c))
-        return;
-    gang->wanted = true;
-    gang->incarnation++;
-    c->dirty = true;
-    c->gang[site] = (struct gang_state){.parked = true, .since_ms = c->now_ms, .patience_ms = c->config.relaunch_ms};
-    for (unsigned s = 0; s < c->next.slot_count; s++)
-        if (c->next.slot[s].site == site)
-            vacate(c, s, 0);              /* its agent may have launched one that joined after the site had left: that one's copies are not the new one's */
-    core_event(c, out, "site joined", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "its ranks get lanes when they reach the shards");
-}
-
-static void copy_to(struct core *c, unsigned site)
-{
-    for (unsigned s = 0; s < c->next.shard_count; s++)
-        for (unsigned i = 0; i < c->next.shard[s].copy_count; i++) {
-            unsigned slot = c->next.shard[s].copy[i].slot;
-            if (c->next.shard[s].copy[i].role != COPY_NONE || c->next.slot[slot].site != site || !c->slot[slot].joined)
-                continue;
-            c->next.shard[s].copy[i].role = COPY_COPYING;
-            c->dirty = true;
-        }
-}
-
-static bool has_lanes_of(const struct record *record, struct lane_range own)
-{
-    for (uint16_t n = 0; n < record->cover_count; n++)
-        if (record->cover[n].lanes.lo >= own.lo && record->cover[n].lanes.hi <= own.hi)
-            return true;
-    return false;
-}
-
-/* A visitor contributes before anything but the weights crosses its link. Then its copies are filled, if a round with it is so short that the link can do
- * that in seconds: rounds stand still meanwhile. Over a longer link they would for several steps, and a copy there takes as many bytes a round as it saves. */
-void visitors_work(struct core *c, struct core_out *out, const struct record *record)
-{
-    bool quick = c->committed_ms && c->now_ms - c->committed_ms <= COPY_ROUND_MS;
-    c->committed_ms = c->now_ms;
-    for (unsigned i = 0; i < c->view.site_count; i++) {
-        if (visiting(c, i) && c->next.gang[i].wanted)
-            gang_unpark(c, i);
-        if (!visiting(c, i) || c->gang[i].parked || !has_lanes_of(record, c->view.gang[i].lanes))
-            continue;
-        if (!c->gang[i].works)
-            core_event(c, out, "site works", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)i}, "the first step with lanes of this site");
-        c->gang[i].works = true;
-        if (quick)
-            copy_to(c, i);
-    }
-}
-
-void site_left(struct core *c, struct core_out *out, unsigned site, const char *why)
-{
-    if (!visiting(c, site) || !c->next.gang[site].wanted)
-        return;
-    core_event(c, out, "site left", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "%s", why);
-    for (unsigned s = 0; s < c->next.slot_count; s++)
-        if (c->next.slot[s].site == site)
-            vacate(c, s, 0);
-    c->next.gang[site].wanted = false;
-    c->gang[site] = (struct gang_state){0};
-    c->dirty = true;
-}
-
-/* Its processes are told to end; its agent, to come back or not as its person likes. */
-void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_why how, const char *why)
-{
-    struct core_action *stop = core_act(out, CORE_SEND_STOP);
-    stop->to = (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site};
-    stop->u.stop.why = (uint8_t)how;
-    c->agent[site].sent_away = true;
-    site_left(c, out, site, why);
 }
 
 /* ---- silence ---- */
@@ -594,41 +491,29 @@ void view_leases(struct core *c, struct core_out *out)
 }
 
 /* ---- lanes ---- */
-/* A site's share, as it was planned for as many ranks as it has now. */
-static uint64_t share_of(const struct core *c, unsigned site)
-{
-    const struct view_gang *planned = &c->config.gang[site];
-    uint64_t width = planned->lanes.hi - planned->lanes.lo;
-    return planned->ranks ? (width << SHARE_BITS) * c->next.gang[site].ranks / planned->ranks : 0;
-}
-
+/* As planned, while all sites that belong to the run work with the ranks they were planned with; else those that work share all lanes. */
 static void plan_lanes(struct core *c)
 {
     struct view *v = &c->next;
-    unsigned works = 0;
+    uint32_t units[SITES_LIMIT] = {0};
+    uint64_t working = 0;
     bool as_planned = true;
-    uint64_t width = 0, done = 0;
     for (unsigned i = 0; i < v->site_count; i++) {
-        if (!v->gang[i].wanted && !visiting(c, i))
-            continue;
-        if (!v->gang[i].wanted || c->gang[i].parked) {
-            as_planned = false;
-        } else {
-            works++;
-            width += share_of(c, i);
+        bool works = v->gang[i].wanted && !c->gang[i].parked;
+        units[i] = works ? v->gang[i].ranks * MAX(c->config.threads[i], 1) : 0;
+        if (works)
             as_planned = as_planned && v->gang[i].ranks == c->config.gang[i].ranks;
-        }
+        else if (v->gang[i].wanted || visiting(c, i))
+            as_planned = false;
+        working += units[i];
+    }
+    bool shared = !as_planned && working > 0;
+    if (shared && memcmp(units, c->cut.units, sizeof units) != 0) {
+        memcpy(c->cut.units, units, sizeof units);
+        lanes_over(c->plan.lanes, units, v->site_count, c->cut.lanes);
     }
     for (unsigned i = 0; i < v->site_count; i++) {
-        struct lane_range range = c->config.gang[i].lanes;
-        if (!as_planned && works && width) {
-            range = (struct lane_range){0, 0};
-            if (v->gang[i].wanted && !c->gang[i].parked) {
-                range.lo = (uint16_t)(done * c->plan.lanes / width);
-                done += share_of(c, i);
-                range.hi = (uint16_t)(done * c->plan.lanes / width);
-            }
-        }
+        struct lane_range range = shared ? c->cut.lanes[i] : c->config.gang[i].lanes;
         if (!lane_range_eq(range, v->gang[i].lanes)) {
             v->gang[i].lanes = range;
             c->dirty = true;

@@ -1,7 +1,6 @@
 /* How a machine becomes a site: a token, good once, gets it the files of a run directory. The token holds a certificate that is good for asking and
  * for nothing else (role join), so the asking itself runs over mutual TLS; what the answer may contain is a fixed table of names. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,28 +15,17 @@
 #define FILE_MAX (1u << 20)
 #define SECRET_BYTES 32
 
-/* %s: the site. Secret: only its owner may read it. */
-static const struct { const char *name; bool secret; } files[] = {
-    {"spec.yaml", false}, {"state/job", false}, {"state/sites", false}, {"state/tls/ca.pem", false},
-    {"state/tls/agent-%s.pem", false}, {"state/tls/agent-%s.key", true}, {"state/tls/worker-%s.pem", false}, {"state/tls/worker-%s.key", true},
-    {"state/tls/ps-%s.pem", false}, {"state/tls/ps-%s.key", true}, {"state/tls/export-%s.pem", false}, {"state/tls/export-%s.key", true}};
+/* %s: the site. Last on the disk of who gets them is the one that tells that all are there. */
+#define LAST 1
+static const char *const files[] = {
+    "spec.yaml", "state/job", "state/sites", "state/tls/ca.pem", "state/tls/agent-%s.pem", "state/tls/agent-%s.key", "state/tls/worker-%s.pem", "state/tls/worker-%s.key",
+    "state/tls/ps-%s.pem", "state/tls/ps-%s.key", "state/tls/export-%s.pem", "state/tls/export-%s.key"};
 
 static int path_in(char out[700], const char *dir, const char *name, const char *site, struct err *err)
 {
     char file[160];
     snprintf(file, sizeof file, name, site);   /* names are the table's; a site is a plain word */
     return snprintf(out, 700, "%s/%s", dir, file) < 700 ? 0 : err_set(err, ERR_USAGE, "the path %s is too long", dir);
-}
-
-static int write_secret(const char *path, const void *bytes, size_t size, struct err *err)
-{
-    unlink(path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool good = fd >= 0 && write(fd, bytes, size) == (ssize_t)size && fsync(fd) == 0;
-    int why = errno;
-    if (fd >= 0)
-        close(fd);
-    return good ? 0 : err_errno(err, why, "cannot write %s", path);
 }
 
 static int append_file(FILE *to, const char *path, struct err *err)
@@ -73,50 +61,82 @@ static int token_text(const char *run_dir, const char *job, const char *site, un
     return rc;
 }
 
-int enrol_make_token(const char *run_dir, const char *job, const struct job_spec *spec, unsigned site, char path[700], struct err *err)
+static void hash_of(const char *secret, char hash[SHA256_HEX])
 {
-    const char *name = spec->sites[site].name;
-    char tls[700], file[760], secret[2 * SECRET_BYTES + 1], hash[SHA256_HEX], *text = NULL;
-    uint8_t random[SECRET_BYTES], digest[SHA256_BYTES];
-    size_t size = 0;
-    TRY(path_in(tls, run_dir, "state/tls", "", err));
-    TRY(path_in(path, run_dir, "state/tls/join-%s.pem", name, err));
-    unlink(path);                         /* a token has a certificate of its own, too */
-    TRY(identity_issue(tls, job, name, ROLE_JOIN, err));
-    TRY(path_in(path, run_dir, "state/tokens", "", err));
-    TRY(fs_mkdirs(&fs_real, path, err));
-    if (chmod(path, 0700) < 0)
-        return err_errno(err, errno, "cannot protect %s", path);
-    random_bytes(random, sizeof random);
-    hex_of(random, sizeof random, secret);
+    uint8_t digest[SHA256_BYTES];
     sha256_of(secret, strlen(secret), digest);
     hex_of(digest, sizeof digest, hash);
-    TRY(path_in(path, run_dir, "state/tokens/%s.token", name, err));
-    int rc = token_text(run_dir, job, name, site, secret, &text, &size, err);
-    if (rc == 0)
-        rc = write_secret(path, text, size, err);
-    free(text);
-    TRY(rc);
-    TRY(path_in(file, run_dir, "state/tokens/%s.sha256", name, err));
-    return fs_publish_file(&fs_real, file, hash, strlen(hash), err);
 }
 
-int enrol_spend(const char *run_dir, const char *site, const char *secret, struct err *err)
+/* path: of what stands for it until it is used. */
+static int check_secret(const char *run_dir, const char *site, const char *secret, char path[700], struct err *err)
 {
-    char path[700], hash[SHA256_HEX];
-    uint8_t digest[SHA256_BYTES], differs = 0;
+    char hash[SHA256_HEX];
+    uint8_t differs = 0;
     void *bytes;
     size_t size;
     TRY(path_in(path, run_dir, "state/tokens/%s.sha256", site, err));
     if (fs_read_file(&fs_real, path, SHA256_HEX, &bytes, &size, err) < 0)
         return err_set(err, ERR_DENIED, "the token of site '%s' has been used; make another with: viaduct token RUN --site %s", site, site);
-    sha256_of(secret, strlen(secret), digest);
-    hex_of(digest, sizeof digest, hash);
+    hash_of(secret, hash);
     for (size_t i = 0; i < SHA256_HEX - 1; i++)
         differs |= (uint8_t)(i < size ? ((const char *)bytes)[i] ^ hash[i] : 1);
     free(bytes);
-    if (differs)
-        return err_set(err, ERR_DENIED, "this is not the newest token of site '%s'; make another with: viaduct token RUN --site %s", site, site);
+    return differs ? err_set(err, ERR_DENIED, "this is not the newest token of site '%s'; make another with: viaduct token RUN --site %s", site, site) : 0;
+}
+
+/* Of the token that lies there, if nobody has used it. */
+static bool unused(const char *run_dir, const char *site, char secret[2 * SECRET_BYTES + 1])
+{
+    char path[700];
+    void *bytes = NULL;
+    size_t size;
+    struct err none = ERR_INIT;
+    bool there = path_in(path, run_dir, "state/tokens/%s.token", site, &none) == 0 && fs_read_file(&fs_real, path, FILE_MAX, &bytes, &size, &none) == 0 &&
+                 sscanf(bytes, TOKEN_WORD " %*s %*s %*u %64s", secret) == 1 && check_secret(run_dir, site, secret, path, &none) == 0;
+    free(bytes);
+    return there;
+}
+
+static int new_secret(const char *run_dir, const char *site, char secret[2 * SECRET_BYTES + 1], struct err *err)
+{
+    uint8_t random[SECRET_BYTES];
+    char path[700];
+    random_bytes(random, sizeof random);
+    hex_of(random, sizeof random, secret);
+    TRY(path_in(path, run_dir, "state/tls/join-%s.pem", site, err));
+    unlink(path);                         /* it gets a certificate of its own, too */
+    return 0;
+}
+
+int enrol_make_token(const char *run_dir, const char *job, const struct job_spec *spec, unsigned site, bool another, char path[700], struct err *err)
+{
+    const char *name = spec->sites[site].name;
+    char tls[700], file[700], secret[2 * SECRET_BYTES + 1], hash[SHA256_HEX], *text = NULL;
+    size_t size = 0;
+    if (another || !unused(run_dir, name, secret))
+        TRY(new_secret(run_dir, name, secret, err));
+    TRY(path_in(tls, run_dir, "state/tls", "", err));
+    TRY(identity_issue(tls, job, name, ROLE_JOIN, err));
+    TRY(path_in(path, run_dir, "state/tokens", "", err));
+    TRY(fs_mkdirs(&fs_real, path, err));
+    if (chmod(path, 0700) < 0)
+        return err_errno(err, errno, "cannot protect %s", path);
+    TRY(path_in(path, run_dir, "state/tokens/%s.token", name, err));
+    int rc = token_text(run_dir, job, name, site, secret, &text, &size, err);
+    if (rc == 0)
+        rc = fs_publish_secret(&fs_real, path, text, size, err);
+    free(text);
+    TRY(rc);
+    hash_of(secret, hash);
+    TRY(path_in(file, run_dir, "state/tokens/%s.sha256", name, err));
+    return fs_publish_secret(&fs_real, file, hash, strlen(hash), err);
+}
+
+int enrol_spend(const char *run_dir, const char *site, const char *secret, struct err *err)
+{
+    char path[700];
+    TRY(check_secret(run_dir, site, secret, path, err));
     return unlink(path) == 0 ? 0 : err_errno(err, errno, "cannot spend the token %s", path);
 }
 
@@ -131,7 +151,7 @@ static int split_pem(const char *text, const char *tls, const char *site, struct
         if (!line)
             return err_set(err, ERR_USAGE, "the token is cut off: it has %u of its 3 parts", i);
         TRY(path_in(path, tls, names[i], site, err));
-        TRY(write_secret(path, begin, (size_t)(line + 1 - begin), err));
+        TRY(fs_publish_secret(&fs_real, path, begin, (size_t)(line + 1 - begin), err));
         at = line + 1;
     }
     return 0;
@@ -176,7 +196,7 @@ int enrol_pack(const char *run_dir, const char *site, void **out, size_t *size, 
     for (unsigned i = 0; i < ARRAY_LEN(files) && rc == 0; i++) {
         void *bytes = NULL;
         size_t n = 0;
-        if ((rc = path_in(path, run_dir, files[i].name, site, err)) == 0)
+        if ((rc = path_in(path, run_dir, files[i], site, err)) == 0)
             rc = fs_read_file(&fs_real, path, FILE_MAX, &bytes, &n, err);
         put_u32(&w, (uint32_t)n);
         put_bytes(&w, bytes, n);
@@ -193,17 +213,27 @@ int enrol_pack(const char *run_dir, const char *site, void **out, size_t *size, 
     return 0;
 }
 
-int enrol_unpack(const char *dir, const char *site, const void *image, size_t size, struct err *err)
+static int write_one(const char *dir, const char *site, unsigned i, struct bytes what, struct err *err)
 {
     char path[700];
+    TRY(path_in(path, dir, files[i], site, err));
+    return fs_publish_secret(&fs_real, path, what.data, what.size, err);
+}
+
+int enrol_unpack(const char *dir, const char *site, const void *image, size_t size, struct err *err)
+{
+    struct bytes file[ARRAY_LEN(files)];
     struct reader r = reader_over(image, size);
     for (unsigned i = 0; i < ARRAY_LEN(files); i++) {
-        uint32_t n = get_count(&r, FILE_MAX);
-        const uint8_t *bytes = get_bytes(&r, n);
-        if (!bytes || r.bad)
+        file[i].size = get_count(&r, FILE_MAX);
+        file[i].data = get_bytes(&r, file[i].size);
+        if (!file[i].data || r.bad)
             return err_set(err, ERR_CORRUPT, "the coordinator's answer is cut off");
-        TRY(path_in(path, dir, files[i].name, site, err));
-        TRY(files[i].secret ? write_secret(path, bytes, n, err) : fs_publish_file(&fs_real, path, bytes, n, err));
     }
-    return reader_done(&r) ? 0 : err_set(err, ERR_CORRUPT, "the coordinator's answer is longer than this program expects; install one release everywhere");
+    if (!reader_done(&r))
+        return err_set(err, ERR_CORRUPT, "the coordinator's answer is longer than this program expects; install one release everywhere");
+    for (unsigned i = 0; i < ARRAY_LEN(files); i++)
+        if (i != LAST)
+            TRY(write_one(dir, site, i, file[i], err));
+    return write_one(dir, site, LAST, file[LAST], err);
 }

@@ -219,7 +219,7 @@ static void on_door_timer(void *arg)
     s->door_timer = NULL;
     if (rc == 0)
         return;
-    snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
+    shell_error(s, rc, err.text);
     log_error(&s->log, "%s", s->error);
     shell_end(s, err_exit_code(rc), 0);
 }
@@ -245,7 +245,9 @@ static void on_orphaned(void *arg)
     struct shell *s = arg;
     if (s->ending)
         return;
-    snprintf(s->error, sizeof s->error, "viaduct run was gone and the run could not be saved within %d s; resume it", ORPHAN_MS / 1000);
+    char text[120];
+    snprintf(text, sizeof text, "viaduct run was gone and the run could not be saved within %d s; resume it", ORPHAN_MS / 1000);
+    shell_error(s, ERR_TEMPORARY, text);
     log_error(&s->log, "%s", s->error);
     shell_end(s, err_exit_code(ERR_TEMPORARY), 0);
 }
@@ -485,7 +487,7 @@ int coordinator_main(int argc, char **argv)
         loop_run(s->loop);
     } else {
         s->exit_code = err_exit_code(rc);
-        snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err.text);
+        shell_error(s, rc, err.text);
     }
     give_room_up(s);
     shell_metrics_write(s, true);

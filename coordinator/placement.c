@@ -31,22 +31,18 @@ static void place_slots(const struct job_spec *spec, struct core_config *c)
     c->copies = (uint8_t)MIN(homes, (unsigned)COPIES_LIMIT);
 }
 
-/* In proportion to what sites can compute at the same time; contiguous, in the order of the spec. */
+/* By what sites can compute at the same time, in the order of the spec. */
 static void place_lanes(const struct job_spec *spec, struct core_config *c)
 {
-    uint64_t total = 0, before = 0;
-    for (uint32_t i = 0; i < spec->site_count; i++)
-        total += (uint64_t)spec->sites[i].ranks * spec->sites[i].threads;
+    uint32_t units[SITES_LIMIT];
+    struct lane_range lanes[SITES_LIMIT];
     for (uint32_t i = 0; i < spec->site_count; i++) {
-        uint64_t width = (uint64_t)spec->sites[i].ranks * spec->sites[i].threads;
-        struct lane_range r = {0, 0};
-        if (total && width) {
-            r.lo = (uint16_t)(before * spec->lanes / total);
-            r.hi = (uint16_t)((before + width) * spec->lanes / total);
-        }
-        before += width;
-        c->gang[i] = (struct view_gang){.lanes = r, .ranks = (uint16_t)spec->sites[i].ranks};
+        c->threads[i] = spec->sites[i].threads;
+        units[i] = spec->sites[i].ranks * c->threads[i];
     }
+    lanes_over(spec->lanes, units, spec->site_count, lanes);
+    for (uint32_t i = 0; i < spec->site_count; i++)
+        c->gang[i] = (struct view_gang){.lanes = lanes[i], .ranks = (uint16_t)spec->sites[i].ranks};
 }
 
 /* Lane-tree nodes that `count` ranks of the gang hold together. */

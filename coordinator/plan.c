@@ -223,7 +223,7 @@ static void explain_bytes(struct run_plan *p)
     if (p->wan.pulled == 0)
         reason(p, "every site holds a copy of every shard, so ranks pull weights at home and any one site may vanish");
     if (without_copy)
-        reason(p, "lane ranges that are no single node of the lane tree go out in several sums; lanes %u split evenly over sites would need fewer bytes", p->lanes);
+        reason(p, "lane ranges that are no single node of the lane tree go out in several sums; sites with as many ranks each would need fewer bytes");
 }
 
 static void explain_pruning(struct run_plan *p, const struct job_spec *spec)

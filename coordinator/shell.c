@@ -33,10 +33,16 @@ void shell_end(struct shell *s, int code, uint64_t after_ms)
     timer_start(s->loop, after_ms, 0, on_end_timer, s);
 }
 
+void shell_error(struct shell *s, int code, const char *text)
+{
+    s->error_code = code;
+    snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, text);
+}
+
 static void fatal(struct shell *s, const struct err *err)
 {
     log_error(&s->log, "%s", err->text);
-    snprintf(s->error, sizeof s->error, "%.*s", (int)sizeof s->error - 1, err->text);
+    shell_error(s, err->code, err->text);
     s->superseded = err->code == ERR_CONFLICT;
     shell_end(s, err_exit_code(err->code), 0);
 }
@@ -224,7 +230,7 @@ static void on_core_event(struct shell *s, const struct core_action *a)
 
 static void on_fail(struct shell *s, const char *text)
 {
-    snprintf(s->error, sizeof s->error, "%s", text);
+    shell_error(s, core_failure(s->core) ? core_failure(s->core) : ERR_JOB, text);   /* a failure that was logged by an earlier coordinator has the text alone */
     shell_end(s, s->failed_code ? s->failed_code : err_exit_code(ERR_JOB), FLUSH_MS);
 }
 

@@ -53,7 +53,7 @@ int history_write_metrics(const struct history *h, const char *path, FILE **out,
 /* ---- the process ---- */
 #define MEMBERS_MAX 512
 /* left: in good order, its link may last a moment longer; brings: ranks, an agent of a visiting site (MSG_BRINGS) */
-struct member { struct link *link; bool joined, left; struct process_id who; uint16_t brings; };
+struct member { struct link *link; bool joined, left; struct process_id who; uint16_t brings; uint64_t number; };   /* number: links are counted as they open */
 struct slot_address { uint32_t instance; char address_unix[ADDRESS_LIMIT], address_tls[ADDRESS_LIMIT]; };
 struct rank_address { uint32_t instance; uint16_t host; char address_tls[ADDRESS_LIMIT]; };
 struct wan { struct process_id who; uint64_t bytes, first; };   /* first: what it had sent when it was first heard; rates count from there */
@@ -74,6 +74,8 @@ struct shell {
     struct decision_log *db;
     unsigned unsynced;
     struct member member[MEMBERS_MAX];
+    uint64_t links;                       /* that ever opened */
+    struct log_few refused, strangers;
     struct slot_address address[SLOTS_LIMIT];   /* outlives a broken link: peers still dial it */
     struct rank_address rank[SITES_LIMIT][LANES_MAX];   /* likewise */
     struct wan *wan;
@@ -106,6 +108,7 @@ struct shell {
     struct { uint64_t at_ms, sent_before[SITES_LIMIT]; uint32_t view; bool sent_known; } topology;   /* last written: when, of which view, with what was sent */
     struct restarts *restarts;
     char error[TEXT_LIMIT];
+    int error_code;                   /* enum err_code of it */
     struct { uint64_t step; uint32_t generation; char sha256[SHA256_HEX]; } manifest;   /* last sent */
     uint64_t started_ms, first_commit_ms, last_commit_ms, samples_here;
     double seconds_before;                /* of earlier starts */
@@ -121,6 +124,7 @@ void shell_run(struct shell *s);                         /* executes s->out */
 void shell_stop_asked(struct shell *s);                  /* a checkpoint, then the end; also by the next coordinator, should this one die */
 void shell_stop_path(const struct shell *s, char out[700]);   /* there while a stop is under way */
 void shell_end(struct shell *s, int code, uint64_t after_ms);
+void shell_error(struct shell *s, int code, const char *text);          /* what the report says, and last words */
 void shell_tick(void *shell);
 void shell_sync(void *shell);
 struct member *shell_member(struct shell *s, struct process_id who);

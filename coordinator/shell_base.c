@@ -107,13 +107,6 @@ static void start_from(struct shell *s, const struct ckpt_found *found, const st
     shell_event(s, "resumed", "coordinator", meta->step, "from %s", s->report.checkpoint_path);
 }
 
-/* The newest that verifies and that the log has not taken back. */
-static int find_newest(struct finding *f, const char *run_dir, char root[700], struct ckpt_found *out, struct ckpt_manifest *m, struct err *err)
-{
-    snprintf(root, 700, "%s/ckpt", run_dir);
-    return ckpt_newest(&fs_real, root, out, m, is_void, on_damaged, f, err);
-}
-
 static int only_damaged(const struct finding *f, int code, struct err *err)
 {
     return err_set(err, code, "the only copies of this run's checkpoints are damaged; first: %s. Bring back a copy of that folder, or start anew in another --dir", f->first);
@@ -131,7 +124,8 @@ int coordinator_base(const char *run_dir, struct ckpt_found *out, struct err *er
             f.count = 0;                  /* a resume puts a damaged log aside */
         decision_log_sqlite.close(db);
     }
-    int rc = find_newest(&f, run_dir, path, out, &m, err);
+    snprintf(path, sizeof path, "%s/ckpt", run_dir);
+    int rc = ckpt_newest_present(&fs_real, path, out, &m, is_void, on_damaged, &f, err);
     if (rc == 0)
         ckpt_manifest_fini(&m);
     else if (rc == ERR_NOT_FOUND && f.damaged)
@@ -146,7 +140,8 @@ static int find(struct finding *f, struct err *err)
     char root[700];
     struct ckpt_found found;
     struct ckpt_manifest m;
-    int rc = find_newest(f, s->run.path, root, &found, &m, err);
+    snprintf(root, sizeof root, "%s/ckpt", s->run.path);
+    int rc = ckpt_newest(&fs_real, root, &found, &m, is_void, on_damaged, f, err);
     if (rc == ERR_NOT_FOUND && f->damaged)
         return only_damaged(f, ERR_NOT_FOUND, err);
     if (rc == ERR_NOT_FOUND)

@@ -6,6 +6,9 @@
 
 #include "base/magnitude.h"
 
+#define ASKERS_MAX 8                      /* tokens that ask at once */
+#define ANSWERS_MAX (64u << 20)
+
 static struct member *member_of(struct shell *s, const struct link *link)
 {
     for (unsigned i = 0; i < MEMBERS_MAX; i++)
@@ -18,7 +21,7 @@ static void refuse(struct shell *s, struct link *link, const char *what)
 {
     char who[120];
     shell_who(s, link_peer(link)->who, who);
-    log_warn(&s->log, "%s %s: its link is closed", who, what);
+    log_warn_few(&s->log, &s->refused, "%s %s: its link is closed", who, what);
     link_close(link);
 }
 
@@ -54,9 +57,9 @@ static int take_declaration(struct shell *s, const struct msg_join *m, const uin
 }
 
 /* A site that visits is sent away instead. */
-static void fail_job(struct shell *s, struct process_id who, int exit_code, const char *text)
+static void fail_job(struct shell *s, struct process_id who, int code, int exit_code, const char *text)
 {
-    struct msg_failed m = {.who = who};
+    struct msg_failed m = {.who = who, .code = code};
     snprintf(m.text, sizeof m.text, "%.*s", (int)sizeof m.text - 1, text);
     core_on_failed(s->core, loop_now_ms(s->loop), &m, s->out);
     if (core_phase(s->core) == CORE_FAILED)
@@ -156,7 +159,7 @@ static bool on_join(struct shell *s, struct member *me, const struct msg_join *m
     }
     if (m->who.role == ROLE_WORKER && take_declaration(s, m, payload, size, &err) < 0) {
         if (err.code == ERR_JOB)
-            fail_job(s, m->who, err_exit_code(err.code), err.text);
+            fail_job(s, m->who, err.code, err_exit_code(err.code), err.text);
         else
             refuse(s, me->link, err.text);
         return err.code == ERR_JOB;
@@ -205,7 +208,7 @@ static void on_exited(struct shell *s, struct msg_exited *m)
     if (cannot_begin(s, m)) {
         char text[TEXT_LIMIT];
         snprintf(text, sizeof text, "%s cannot begin: %.*s", who, (int)sizeof text - 160, m->text);
-        fail_job(s, m->who, m->code, text);
+        fail_job(s, m->who, ERR_JOB, m->code, text);
         return;
     }
     core_on_exited(s->core, loop_now_ms(s->loop), m, s->out);
@@ -230,7 +233,7 @@ static void on_failed(struct shell *s, const struct member *me, const struct msg
         log_info(&s->log, "a failure that a replaced process reports: %s", m->text);
         return;
     }
-    fail_job(s, me->who, err_exit_code(m->code), m->text);
+    fail_job(s, me->who, m->code, err_exit_code(m->code), m->text);
 }
 
 static const char *from_agent(struct shell *s, const struct member *me, enum msg_type type, void *m)
@@ -316,7 +319,9 @@ static void answer_status(struct shell *s, struct link *link)
     struct err err = ERR_INIT;
     struct msg_statusreply reply = {.phase = (uint8_t)core_phase(s->core)};
     struct bytes payload = {text, shell_status(s, text, sizeof text)};
-    if (link_send(link, MSG_STATUSREPLY, 0, &reply, &payload, 1, &err) < 0)
+    if (link_queued(link) > ANSWERS_MAX)
+        refuse(s, link, "asks and does not read the answers");
+    else if (link_send(link, MSG_STATUSREPLY, 0, &reply, &payload, 1, &err) < 0)
         log_warn(&s->log, "%s", err.text);
 }
 
@@ -329,9 +334,9 @@ static void enrol(struct shell *s, struct link *link, const struct msg_enrol *m)
     struct msg_enrolled reply = {0};
     void *image = NULL;
     size_t size = 0;
-    int rc = strcmp(m->site, site) == 0 ? enrol_spend(s->run.path, site, m->secret, &err) : err_set(&err, ERR_DENIED, "the token is of another site");
+    int rc = strcmp(m->site, site) == 0 ? enrol_pack(s->run.path, site, &image, &size, &err) : err_set(&err, ERR_DENIED, "the token is of another site");
     if (rc == 0)
-        rc = enrol_pack(s->run.path, site, &image, &size, &err);
+        rc = enrol_spend(s->run.path, site, m->secret, &err);   /* last: what it could not buy leaves it good */
     snprintf(reply.name, sizeof reply.name, "%s", s->job.spec.name);
     struct bytes payload = {image, size};
     struct msg_failed refused = {.who = {.role = ROLE_COORDINATOR}, .code = err.code};
@@ -369,22 +374,51 @@ static void stop(struct shell *s, const struct member *me)
         refuse(s, me->link, "may not stop the run");
 }
 
+static unsigned askers(const struct shell *s)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
+        n += s->member[i].link && s->member[i].who.role == ROLE_JOIN;
+    return n;
+}
+
+/* A process joins as soon as its link opens, and a token asks one question: when there is no place, who has had one longest without joining goes. */
+static struct member *make_place(struct shell *s, bool asks)
+{
+    struct member *idle = NULL;
+    bool only_askers = asks && askers(s) >= ASKERS_MAX;
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        struct member *m = &s->member[i];
+        if (!m->link && !only_askers)
+            return m;
+        bool may_go = m->link && !m->joined && (!only_askers || m->who.role == ROLE_JOIN);
+        if (may_go && (!idle || m->number < idle->number))
+            idle = m;
+    }
+    if (!idle)
+        return NULL;
+    struct link *link = idle->link;
+    *idle = (struct member){0};
+    refuse(s, link, "has not joined, and others wait");
+    return idle;
+}
+
 static void on_opened(void *arg, struct link *link, const struct msg_hello *peer)
 {
     struct shell *s = arg;
     if (link_is_tls(link) && (peer->who.site >= s->job.spec.site_count || strcmp(link_peer_site(link), s->job.spec.sites[peer->who.site].name) != 0)) {
-        log_warn(&s->log, "a process with a certificate of site '%s' says it is of another: its link is closed",
-                 link_peer_site(link));
+        log_warn_few(&s->log, &s->refused, "a process with a certificate of site '%s' says it is of another: its link is closed", link_peer_site(link));
         link_close(link);
         return;
     }
-    for (unsigned i = 0; i < MEMBERS_MAX; i++)
-        if (!s->member[i].link) {
-            s->member[i] = (struct member){.link = link, .who = peer->who};
-            return;
-        }
-    log_warn(&s->log, "more than %d links: one is refused", MEMBERS_MAX);
-    link_close(link);
+    struct member *place = make_place(s, peer->who.role == ROLE_JOIN);
+    if (!place) {
+        refuse(s, link, "is one more than there are places for");
+        return;
+    }
+    *place = (struct member){.link = link, .who = peer->who, .number = s->links++};
+    if (peer->who.role == ROLE_JOIN)
+        link_limit_payload(link, 0);      /* the question is all that it may send */
 }
 
 static void on_work(struct shell *s, struct member *me, enum msg_type type, void *m, const uint8_t *payload, size_t size)
@@ -455,7 +489,7 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
     struct shell *s = arg;
     struct member *me = member_of(s, link);
     if (why->code == ERR_CORRUPT || why->code == ERR_DENIED)
-        log_warn(&s->log, "%s", why->text);
+        log_warn_few(&s->log, &s->strangers, "%s", why->text);
     if (!me)
         return;
     struct member was = *me;

@@ -227,6 +227,7 @@ static void fill(struct shell *s, const char *status)
     bool counted_before = restarts_wan_before(s->restarts, &wan_before);
     r->status = status;
     r->error = s->error[0] ? s->error : NULL;
+    r->error_code = s->error[0] ? err_code_name(s->error_code) : NULL;
     r->steps = s->history.count;
     r->planned_steps = p->rounds;
     r->samples = history_samples(&s->history, core_plan(s->core));

@@ -6,7 +6,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -29,15 +28,16 @@ static bool is_between(const char *name, const char *start, const char *end)
 static int remove_below(const char *dir, unsigned depth, struct err *err)
 {
     char path[PATH_MAX];
-    struct stat st;
-    int rc = 0;
-    DIR *d = opendir(dir);
+    int rc = 0, fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && (errno == ENOTDIR || errno == ELOOP) && unlink(dir) == 0)
+        return 0;
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
     if (!d)
-        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", dir);
+        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot remove %s, what an earlier attempt left", dir);
     for (struct dirent *e; rc == 0 && (e = readdir(d));) {
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || snprintf(path, sizeof path, "%s/%s", dir, e->d_name) >= (int)sizeof path)
             continue;
-        if (depth > 1 && lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        if (depth > 1)
             rc = remove_below(path, depth - 1, err);
         else
             unlink(path);
@@ -50,10 +50,14 @@ static int remove_below(const char *dir, unsigned depth, struct err *err)
 
 int folder_remove(const char *dir, struct err *err) { return remove_below(dir, DEPTH_MAX, err); }
 
+static int trash_of(const char *dir, char out[PATH_MAX], struct err *err)
+{
+    return snprintf(out, PATH_MAX, "%s.trash", dir) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
+}
+
 static int set_aside(const char *dir, char trash[PATH_MAX], struct err *err)
 {
-    if (snprintf(trash, PATH_MAX, "%s.trash", dir) >= PATH_MAX)
-        return err_set(err, ERR_FAILED, "the path %s is too long", dir);
+    TRY(trash_of(dir, trash, err));
     TRY(folder_remove(trash, err));
     return rename(dir, trash) < 0 && errno != ENOENT ? err_errno(err, errno, "cannot set %s aside", dir) : 0;
 }
@@ -101,7 +105,7 @@ static int take_place(const char *export_dir, const char *attempt_dir, const cha
 {
     if (rename(attempt_dir, final) == 0)
         return 0;
-    if (errno == ENOTEMPTY || errno == EEXIST) {
+    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR) {   /* a folder; a link or a file in its place */
         if (renameat2(AT_FDCWD, attempt_dir, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
             return 0;
         if (errno == EINVAL || errno == ENOSYS)
@@ -112,14 +116,16 @@ static int take_place(const char *export_dir, const char *attempt_dir, const cha
 
 int attempt_publish(const char *export_dir, const char *attempt_dir, const char *name, struct err *err)
 {
-    char made[PATH_MAX], final[PATH_MAX];
+    char made[PATH_MAX], final[PATH_MAX], trash[PATH_MAX];
     TRY(path_in(attempt_dir, name, made, err));
     TRY(path_in(export_dir, name, final, err));
+    TRY(trash_of(final, trash, err));
     TRY(fs_fsync_dir(&fs_real, made, err));
     TRY(fs_fsync_dir(&fs_real, attempt_dir, err));
     failpoint(FAIL_EXPORT_RENAME);
     TRY(take_place(export_dir, made, final, err));
-    return fs_fsync_dir(&fs_real, export_dir, err);
+    TRY(fs_fsync_dir(&fs_real, export_dir, err));
+    return folder_remove(trash, err);    /* of replace_in_steps, this one's or one that died */
 }
 
 int attempt_withdraw(const char *export_dir, const char *name, struct err *err)

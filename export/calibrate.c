@@ -40,7 +40,7 @@ static void count_values(struct histogram *h, const float *v, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++) {
         if (!isfinite(v[i]))
-            continue;   /* such a model does not pass its gate */
+            continue;   /* one image of the training set; over data.eval the model's loss is finite */
         h->lo = fminf(h->lo, v[i]);
         h->hi = fmaxf(h->hi, v[i]);
         if (fabsf(v[i]) >= h->reach)

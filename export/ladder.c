@@ -142,17 +142,16 @@ static int sensitivity(struct climb *c, double error[QUANT_LAYERS_MAX], struct e
 static int layers_to_float(struct climb *c, bool *passed, struct err *err)
 {
     double error[QUANT_LAYERS_MAX];
-    uint64_t layers = ALL_LAYERS;
     enum job_calibration how = c->best_how;
     bool many = c->best_many;
     TRY(sensitivity(c, error, err));
-    for (uint32_t done = 0; done + 1 < c->m->layer_count && !*passed; done++) {
-        uint32_t worst = 0;
-        for (uint32_t i = 1; i < c->m->layer_count; i++)
-            if (error[i] > error[worst])
+    quantized_model_plan(c->m, ALL_LAYERS);
+    for (uint64_t layers = layers_on(c->m); layers & (layers - 1) && !*passed;) {   /* until one is left */
+        uint32_t worst = (uint32_t)__builtin_ctzll(layers);
+        for (uint32_t i = worst + 1; i < c->m->layer_count; i++)
+            if (layers >> i & 1 && error[i] > error[worst])
                 worst = i;
         log_info(c->in->log, "most sensitive layer: %s, squared error of the logits %.3g", quantized_layer_name(c->m, worst), error[worst]);
-        error[worst] = -1;
         layers &= ~(1ull << worst);
         TRY(rung(c, how, many, layers, passed, err));
     }

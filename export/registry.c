@@ -111,6 +111,8 @@ static int add_line(struct registry *r, const char *action, const char *model, c
     snprintf(a.reason, sizeof a.reason, "%s", reason ? reason : "");
     gethostname(a.host, sizeof a.host - 1);
     text_plain(a.reason);
+    for (char *c = a.reason; (c = strpbrk(c, "\n\t"));)   /* a line is a line */
+        *c = ' ';
     return registry_db_audit_add(r->db, &a, err);
 }
 
@@ -200,7 +202,7 @@ int registry_register(struct registry *r, const char *run, const char *model, st
     if (rc == 0)
         *out = v[0];
     free(v);
-    return rc < 0 ? err_wrap(err, "registering %s", run) : registry_complete(r, err);
+    return rc < 0 ? err_wrap(err, "registering %s", run) : 0;
 }
 
 /* ---- promote and rollback ---- */
@@ -241,8 +243,8 @@ static int move(struct registry *r, const struct registry_move *m, const struct 
     return registry_db_commit(r->db, err);
 }
 
-/* Where it stands already: files that someone changed are made anew. */
-static int render_again(struct registry *r, const struct registry_move *m, struct err *err)
+/* Also where it stood already: files that someone changed are made anew. */
+static int render_now(struct registry *r, const struct registry_move *m, struct err *err)
 {
     struct standing now;
     TRY(registry_db_begin(r->db, err));
@@ -267,14 +269,17 @@ int registry_move(struct registry *r, const struct registry_move *m, int64_t *fr
     *from = was.alias.version;
     TRY(verify_target(r, m->model, *to, err));
     if (m->version && *from == *to)
-        return render_again(r, m, err);
+        return render_now(r, m, err);
     failpoint(FAIL_REGISTRY_VERIFIED);
     int rc = move(r, m, &was, *to, err);
     registry_db_abandon(r->db);
     if (rc < 0)
         return rc;
     failpoint(FAIL_REGISTRY_MOVED);
-    return registry_complete(r, err);
+    if ((rc = render_now(r, m, err)) < 0)
+        err_wrap(err, "'%s' of model '%s' stands at version %lld, but not all that servers read shows it; the next `viaduct models` verb completes it", m->alias, m->model,
+                 (long long)*to);
+    return rc;
 }
 
 /* ---- looking ---- */

@@ -52,7 +52,7 @@ struct registry;
 /* ERR_NOT_FOUND when there is none and `create` is not set. */
 int registry_open(const char *root, bool create, struct registry **out, struct err *err);
 void registry_close(struct registry *r);
-/* Renders what is behind: the files of a change whose process died before it made them. Those that change something do it by themselves. */
+/* Renders what is behind: the files of a change whose process died before it made them. */
 int registry_complete(struct registry *r, struct err *err);
 
 /* Small letters, digits and dashes, at most 63. */
@@ -64,7 +64,7 @@ int registry_register(struct registry *r, const char *run, const char *model, st
 
 /* Moves an alias to a version, or, version 0, back to where it stood before; renders what servers read. expect: the version that it must stand at, 0 nowhere,
  * -1 wherever it stands now; ERR_CONFLICT, and nothing changed, when another came between. ERR_CORRUPT when the file does not verify. To where it stands
- * already: only renders again. */
+ * already: only renders again. When it moved and could not be rendered the error says so: registry_complete is due. */
 struct registry_move { const char *model, *alias; int64_t version, expect; const char *reason; };
 int registry_move(struct registry *r, const struct registry_move *m, int64_t *from, int64_t *to, struct err *err);
 

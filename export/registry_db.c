@@ -256,7 +256,8 @@ int registry_db_first(struct registry_db *d, const char *model, struct registry_
 int registry_db_next(struct registry_db *d, const char *model, int64_t *version, struct err *err)
 {
     sqlite3_stmt *s;
-    TRY(prepare(d, &s, err, "SELECT coalesce(max(version), 0) + 1 FROM version WHERE model = ?1", "t", model));
+    TRY(prepare(d, &s, err, "SELECT coalesce(max(n), 0) + 1 FROM (SELECT version AS n FROM version WHERE model = ?1 UNION "
+                "SELECT \"to\" FROM audit WHERE model = ?1 AND action = 'register')", "t", model));
     int rc = sqlite3_step(s) == SQLITE_ROW ? 0 : fail(d, "read", err);
     *version = sqlite3_column_int64(s, 0);
     sqlite3_finalize(s);
@@ -425,21 +426,25 @@ int registry_db_audit_add(struct registry_db *d, struct registry_audit *a, struc
     return insert(d, "audit", audit_fields, AUDIT_FIELDS, a, a->chain, err);
 }
 
-/* Lines cut from the end break no chain: but then an alias stands elsewhere than its last line says, or a version was never registered. */
+/* Lines cut from the end break no chain: but then aliases, with all that lies below where they stand, and versions are not those that the lines make. */
 static int check_against_audit(struct registry_db *d, struct err *err)
 {
     static const char sql[] =
-        "SELECT model, alias FROM (SELECT model, alias, \"to\", max(position) FROM audit WHERE alias IS NOT NULL GROUP BY model, alias) l WHERE \"to\" IS NOT "
-        "(SELECT s.version FROM alias a JOIN standing s ON s.model = a.model AND s.alias = a.name AND s.depth = a.depth WHERE a.model = l.model AND a.name = l.alias) "
-        "UNION SELECT model, name FROM alias a WHERE NOT EXISTS (SELECT 1 FROM audit u WHERE u.model = a.model AND u.alias = a.name) "
-        "UNION SELECT model, version FROM version v WHERE NOT EXISTS (SELECT 1 FROM audit u WHERE u.action = 'register' AND u.model = v.model AND u.\"to\" = v.version "
-        "AND u.reason = 'sha256 ' || v.sha256)";
+        "WITH line AS (SELECT model, alias, \"to\", position, sum(iif(action = 'promote', 1, -1)) OVER (PARTITION BY model, alias ORDER BY position) AS depth FROM audit "
+        "WHERE alias IS NOT NULL), "
+        "now AS (SELECT model, alias, depth, count(*) AS moves, max(position) FROM line GROUP BY model, alias), "
+        "stack AS (SELECT l.model, l.alias, l.depth, l.\"to\", max(l.position) FROM line l JOIN now n USING (model, alias) WHERE l.depth <= n.depth GROUP BY 1, 2, 3), "
+        "wanted AS (SELECT 'stack', model, alias, depth, \"to\" FROM stack UNION SELECT 'alias', model, alias, depth, moves FROM now UNION "
+        "SELECT 'version', model, \"to\", \"to\", reason FROM audit WHERE action = 'register'), "
+        "found AS (SELECT 'stack', model, alias, depth, version FROM standing UNION SELECT 'alias', model, name, depth, moves FROM alias UNION "
+        "SELECT 'version', model, version, version, 'sha256 ' || sha256 FROM version) "
+        "SELECT * FROM (SELECT * FROM wanted EXCEPT SELECT * FROM found) UNION SELECT * FROM (SELECT * FROM found EXCEPT SELECT * FROM wanted)";
     sqlite3_stmt *s;
     TRY(prepare(d, &s, err, sql, ""));
     int step = sqlite3_step(s);
     int rc = step == SQLITE_DONE ? 0 : step != SQLITE_ROW ? fail(d, "read", err)
              : err_set(err, ERR_CORRUPT, "'%s' of model '%s' is not what the audit log of %s says: lines are missing, or the registry was changed without it",
-                       (const char *)sqlite3_column_text(s, 1), (const char *)sqlite3_column_text(s, 0), d->path);
+                       (const char *)sqlite3_column_text(s, 2), (const char *)sqlite3_column_text(s, 1), d->path);
     sqlite3_finalize(s);
     return rc;
 }

@@ -13,7 +13,7 @@
 #include "export/serving.h"
 
 #define MODEL_MAX ((size_t)8 << 30)
-#define CONFIG_MAX (1u << 20)
+#define TEXT_MAX (1u << 20)
 
 static int path_of(char out[PATH_MAX], struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static int path_of(char out[PATH_MAX], struct err *err, const char *fmt, ...)
@@ -106,9 +106,11 @@ int registry_store_verify(const char *root, const struct registry_version *v, st
 }
 
 /* ---- what a server reads ---- */
+static bool is_champion(const struct registry_alias *a) { return strcmp(a->name, REGISTRY_CHAMPION) == 0; }
+
 static void folder_of(const struct registry_alias *a, char out[2 * REGISTRY_NAME_MAX + 1])
 {
-    bool champion = strcmp(a->name, REGISTRY_CHAMPION) == 0;
+    bool champion = is_champion(a);
     snprintf(out, 2 * REGISTRY_NAME_MAX + 1, "%s%s%s", a->model, champion ? "" : ".", champion ? "" : a->name);   /* no name holds a dot */
 }
 
@@ -163,29 +165,40 @@ static bool is_folder(const char *path)
 /* Into a folder that servers read already. */
 static int take_turn(const struct registry_version *v, const struct place *p, struct err *err)
 {
+    static const char *const text[] = {"labels.txt", "config.pbtxt"};   /* which names the version: last */
     char file[PATH_MAX], made[PATH_MAX], final[PATH_MAX];
     struct err damaged = ERR_INIT;   /* then it is replaced */
     TRY(path_of(file, err, "%s/%s/model.onnx", p->final, p->number));
-    TRY(path_of(made, err, "%s/config.pbtxt", p->made));
-    TRY(path_of(final, err, "%s/config.pbtxt", p->final));
     if (verify_file(file, v, &damaged) < 0)
         TRY(attempt_publish(p->final, p->made, p->number, err));
     failpoint(FAIL_REGISTRY_RENDER);
-    if (rename(made, final) < 0)
-        return err_errno(err, errno, "cannot rename %s to %s", made, final);
+    for (unsigned i = 0; i < ARRAY_LEN(text); i++) {
+        TRY(path_of(made, err, "%s/%s", p->made, text[i]));
+        TRY(path_of(final, err, "%s/%s", p->final, text[i]));
+        if (rename(made, final) < 0)
+            return err_errno(err, errno, "cannot rename %s to %s", made, final);
+    }
     return fs_fsync_dir(&fs_real, p->final, err);
+}
+
+struct manifests { char dockerfile[REGISTRY_NAME_MAX + 40]; struct served served; };
+
+static const struct served *manifests_of(const struct registry_version *v, struct manifests *m)
+{
+    snprintf(m->dockerfile, sizeof m->dockerfile, "serving/%s/Dockerfile", v->model);
+    m->served = served_of(v, v->model, m->dockerfile);
+    return &m->served;
 }
 
 static int render_manifests(const char *root, const struct place *p, const struct registry_version *v, struct err *err)
 {
-    char serving[PATH_MAX], staged[PATH_MAX], dir[PATH_MAX], dockerfile[REGISTRY_NAME_MAX + 40];
-    snprintf(dockerfile, sizeof dockerfile, "serving/%s/Dockerfile", v->model);
-    struct served served = served_of(v, p->folder, dockerfile);
+    char serving[PATH_MAX], staged[PATH_MAX], dir[PATH_MAX];
+    struct manifests m;
     TRY(path_of(serving, err, "%s/serving", root));
     TRY(path_of(staged, err, "%s/manifests", p->staging));
     TRY(path_of(dir, err, "%s/%s", staged, v->model));
     TRY(make_durable(serving, err));
-    TRY(serving_write(&served, dir, err));
+    TRY(serving_write(manifests_of(v, &m), dir, err));
     return attempt_publish(serving, staged, v->model, err);
 }
 
@@ -202,29 +215,59 @@ int registry_render(const char *root, const struct registry_alias *a, const stru
         rc = make_folder(root, v, p, err);
     if (rc == 0)
         rc = is_folder(p->final) ? take_turn(v, p, err) : attempt_publish(p->triton, p->staging, p->folder, err);
-    if (rc == 0 && strcmp(a->name, REGISTRY_CHAMPION) == 0)
+    if (rc == 0 && is_champion(a))
         rc = render_manifests(root, p, v, err);
     rc = clear_stage(root, rc, err);
     free(p);
     return rc < 0 ? err_wrap(err, "rendering version %lld of '%s' for servers", (long long)v->version, v->model) : 0;
 }
 
-int registry_render_verify(const char *root, const struct registry_alias *a, const struct registry_version *v, struct err *err)
+/* A page against DIR/NAME; frees it. */
+static int verify_text(const char *dir, const char *name, struct page *want, struct err *err)
 {
-    char folder[2 * REGISTRY_NAME_MAX + 1], path[PATH_MAX];
+    char path[PATH_MAX];
+    void *have = NULL;
+    size_t size = 0;
+    int rc = path_of(path, err, "%s/%s", dir, name);
+    if (rc == 0)
+        rc = fs_read_file(&fs_real, path, TEXT_MAX, &have, &size, err);
+    if (rc == 0 && (want->failed || want->used != size || memcmp(want->at, have, size) != 0))
+        rc = err_set(err, ERR_CORRUPT, "%s is not what was rendered", path);
+    page_free(want);
+    free(have);
+    return rc;
+}
+
+static int verify_manifests(const char *root, const struct registry_version *v, struct err *err)
+{
+    char dir[PATH_MAX];
+    const char *name;
     struct page want = {0};
-    void *have;
-    size_t size;
+    struct manifests m;
+    TRY(path_of(dir, err, "%s/serving/%s", root, v->model));
+    for (unsigned i = 0; (name = serving_manifest(manifests_of(v, &m), i, &want)); i++)
+        TRY(verify_text(dir, name, &want, err));
+    return 0;
+}
+
+static int verify_rendered(const char *root, const struct registry_alias *a, const struct registry_version *v, struct err *err)
+{
+    char folder[2 * REGISTRY_NAME_MAX + 1], dir[PATH_MAX], path[PATH_MAX];
+    struct page config = {0}, labels = {0};
     folder_of(a, folder);
     struct served served = served_of(v, folder, "");
-    TRY(path_of(path, err, "%s/triton/%s/%lld/model.onnx", root, folder, (long long)v->version));
+    TRY(path_of(dir, err, "%s/triton/%s", root, folder));
+    TRY(path_of(path, err, "%s/%lld/model.onnx", dir, (long long)v->version));
     TRY(verify_file(path, v, err));
-    TRY(path_of(path, err, "%s/triton/%s/config.pbtxt", root, folder));
-    TRY(fs_read_file(&fs_real, path, CONFIG_MAX, &have, &size, err));
-    serving_config(&served, &want);
-    bool same = !want.failed && want.used == size && memcmp(want.at, have, size) == 0;
-    page_free(&want);
-    free(have);
-    return same ? 0 : err_set(err, ERR_CORRUPT, "%s is not what was rendered for version %lld; `viaduct models promote %s %lld --alias %s` renders it again",
-                              path, (long long)v->version, v->model, (long long)v->version, a->name);
+    serving_labels(&served, &labels);
+    TRY(verify_text(dir, "labels.txt", &labels, err));
+    serving_config(&served, &config);
+    TRY(verify_text(dir, "config.pbtxt", &config, err));
+    return is_champion(a) ? verify_manifests(root, v, err) : 0;
+}
+
+int registry_render_verify(const char *root, const struct registry_alias *a, const struct registry_version *v, struct err *err)
+{
+    int rc = verify_rendered(root, a, v, err);
+    return rc < 0 ? err_wrap(err, "`viaduct models promote %s %lld --alias %s` renders it again", v->model, (long long)v->version, a->name) : 0;
 }

@@ -161,13 +161,20 @@ int serving_put(const char *dir, const char *name, struct page *p, struct err *e
     return rc;
 }
 
+const char *serving_manifest(const struct served *s, unsigned i, struct page *p)
+{
+    if (i == ARRAY_LEN(templates))
+        return NULL;
+    fill(s, templates[i].text, p);
+    return templates[i].file;
+}
+
 int serving_write(const struct served *s, const char *dir, struct err *err)
 {
+    struct page p = {0};
+    const char *name;
     TRY(fs_mkdirs(&fs_real, dir, err));
-    for (unsigned i = 0; i < ARRAY_LEN(templates); i++) {
-        struct page p = {0};
-        fill(s, templates[i].text, &p);
-        TRY(serving_put(dir, templates[i].file, &p, err));
-    }
+    for (unsigned i = 0; (name = serving_manifest(s, i, &p)); i++)
+        TRY(serving_put(dir, name, &p, err));
     return 0;
 }

@@ -19,7 +19,9 @@ struct served {
 
 void serving_config(const struct served *s, struct page *p);    /* config.pbtxt */
 void serving_labels(const struct served *s, struct page *p);    /* labels.txt */
-/* deployment.yaml, service.yaml, hpa.yaml, pdb.yaml, inferenceservice.yaml, Dockerfile into dir, which is made. */
+/* deployment.yaml, service.yaml, hpa.yaml, pdb.yaml, inferenceservice.yaml, Dockerfile: number i's text and name; NULL past the last. */
+const char *serving_manifest(const struct served *s, unsigned i, struct page *p);
+/* All of them into dir, which is made. */
 int serving_write(const struct served *s, const char *dir, struct err *err);
 /* A page into DIR/NAME, whole or not at all; frees it. */
 int serving_put(const char *dir, const char *name, struct page *p, struct err *err);

@@ -65,6 +65,9 @@ static int evaluate(struct stage *s, struct err *err)
         rc = exported_model_predict(&s->model, &s->eval_data, 0, s->with_float, &s->eval, err);
     if (rc < 0)
         return err_wrap(err, "evaluating step %llu", (unsigned long long)s->step);
+    if (!isfinite(s->eval.loss))
+        return err_set(err, ERR_JOB, "the model of step %llu answers data.eval with what is no finite number: its last steps diverged, nothing is published; train with a smaller "
+                       "optimizer.lr", (unsigned long long)s->step);
     s->trained_eval = s->eval;
     if (s->trained.weights && exported_model_predict(&s->trained, &s->eval_data, 0, NULL, &s->trained_eval, err) < 0)
         return err_wrap(err, "evaluating the last step of phase train");

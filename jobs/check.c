@@ -43,6 +43,8 @@ static const char *text_at(const struct tree *root, const char *path)
     return t && t->kind == TREE_SCALAR ? t->text : key_find(path)->fallback;
 }
 
+static const char *address_of(const struct tree *t) { return t && scalar_address(t) ? t->text : NULL; }
+
 static bool bool_at(const struct tree *root, const char *path)
 {
     const struct tree *t = at(root, path);
@@ -98,10 +100,8 @@ static void read_sites(struct job *job, const struct tree *root)
         site->ranks = (uint32_t)bounded(tree_get(t, "ranks"), "sites[].ranks", 1);
         site->threads = (uint32_t)bounded(tree_get(t, "threads"), "sites[].threads", 1);
         site->nodes = (uint32_t)bounded(tree_get(t, "nodes"), "sites[].nodes", 1);
-        const struct tree *door = tree_get(t, "door");
-        site->door = door && door->kind == TREE_SCALAR && !tree_is_null(door) ? door->text : NULL;
-        const struct tree *shown = tree_get(t, "door_address");
-        site->door_address = shown && shown->kind == TREE_SCALAR && !tree_is_null(shown) ? shown->text : NULL;
+        site->door = address_of(tree_get(t, "door"));
+        site->door_address = address_of(tree_get(t, "door_address"));
         site->ps_shards = (uint32_t)bounded(shards, "sites[].ps_shards", list->count > 1 ? 1 : 0);
     }
 }
@@ -160,7 +160,7 @@ static void check_sites(struct job *job, const struct tree *root)
                 problem_at(job, name, job_text(job, "sites[%u].name", i), NULL, "'%s' is the name of sites[%u] too (%s); names of sites must differ",
                            s->sites[i].name, k, line_of(job, tree_get(list->item[k], "name")));
         stay += s->sites[i].via != VIA_JOIN;
-        if (s->sites[i].via == VIA_JOIN && !s->address)
+        if (s->sites[i].via == VIA_JOIN && !at(root, "coordinator.address"))
             problem_at(job, tree_get(t, "via"), job_text(job, "sites[%u].via", i), NULL,
                        "machines that join dial the coordinator: give coordinator.address, HOST:PORT as they see it, and coordinator.listen on that port (%s)",
                        line_of(job, at(root, "coordinator")));
@@ -281,21 +281,6 @@ static void read_optimizer(struct job *job, const struct tree *root)
         problem_at(job, at(root, "train.optimizer.nesterov"), "train.optimizer.nesterov", NULL, "nesterov needs train.optimizer.momentum greater than 0");
 }
 
-static bool check_host_port(struct job *job, const struct tree *t, const char *path, const char *text)
-{
-    const char *colon = text ? strrchr(text, ':') : NULL;
-    if (!text)
-        return true;
-    char *end = NULL;
-    unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-    bool good = colon && colon != text && colon[1] && !*end && port <= 65535;
-    if (!good)
-        problem_at(job, t, path, NULL, "'%.80s' is no HOST:PORT with a port from 0 to 65535", text);
-    return good;
-}
-
-static void check_address(struct job *job, const struct tree *root, const char *path) { check_host_port(job, at(root, path), path, text_at(root, path)); }
-
 /* What others dial, together with a server name. */
 static void check_dialled(struct job *job, const struct tree *t, const char *path, const char *door)
 {
@@ -315,19 +300,18 @@ static void check_door(struct job *job, const struct tree *site, uint32_t i)
 {
     const char *door = job->spec.sites[i].door, *shown = job->spec.sites[i].door_address;
     const char *path = job_text(job, "sites[%u].door", i), *shown_path = job_text(job, "sites[%u].door_address", i);
-    const struct tree *t = door ? tree_get(site, "door") : NULL, *t_shown = shown ? tree_get(site, "door_address") : NULL;
-    bool good = check_host_port(job, t, path, door), good_shown = check_host_port(job, t_shown, shown_path, shown);
-    if (shown && !door)
+    const struct tree *t = at(site, "door"), *t_shown = at(site, "door_address");
+    if (shown && !t)
         problem_at(job, t_shown, shown_path, NULL, "this is where others reach the site's door, and it has none; give it one: door: HOST:PORT");
-    else if (good_shown && shown && strcmp(strrchr(shown, ':'), ":0") == 0)
+    else if (shown && strcmp(strrchr(shown, ':'), ":0") == 0)
         problem_at(job, t_shown, shown_path, NULL, "'%.80s' has no port that others could dial", shown);
-    else if (good && good_shown && shown && strcmp(strrchr(door, ':'), ":0") == 0)
+    else if (shown && door && strcmp(strrchr(door, ':'), ":0") == 0)
         problem_at(job, t, path, NULL, "'%.80s' takes a free port, which nobody can forward '%.80s' (%s) to; name one", door, shown, line_of(job, t_shown));
-    if (good && door && job->spec.sites[i].via == VIA_JOIN)
+    if (door && job->spec.sites[i].via == VIA_JOIN)
         problem_at(job, t, path, NULL, "nobody dials a site that joins: it needs no door; leave it out");
-    if (shown && good_shown)
+    if (shown)
         check_dialled(job, t_shown, shown_path, shown);
-    else if (door && good && !shown)
+    else if (door && !t_shown)
         check_dialled(job, t, path, door);
 }
 
@@ -351,7 +335,7 @@ static void check_doors(struct job *job, const struct tree *root)
     if (chosen && !at_site)
         problem_at(job, chosen, "coordinator.door", near ? job_text(job, "did you mean '%s'?", near) : NULL, "there is no site named '%.60s'",
                    s->coordinator_door);
-    else if (chosen && !at_site->door)
+    else if (chosen && !at(at_tree, "door"))
         problem_at(job, chosen, "coordinator.door", NULL, "site '%.60s' (%s) has no door; give it one: door: HOST:PORT", s->coordinator_door,
                    line_of(job, at_tree));
     if (chosen && listen)
@@ -365,9 +349,7 @@ static void check_metrics(struct job *job, const struct tree *root)
     const struct tree *t = at(root, "coordinator.metrics");
     const char *text = job->spec.metrics;
     size_t host = text ? strspn(text, HOST_CHARACTERS) : 0;
-    if (!check_host_port(job, t, "coordinator.metrics", text) || !text)
-        return;
-    if (host != strlen(text) || host > DOOR_HOST_MAX + strlen(strrchr(text, ':')))
+    if (text && (host != strlen(text) || host > DOOR_HOST_MAX + strlen(strrchr(text, ':'))))
         problem_at(job, t, "coordinator.metrics", NULL,
                    "'%.80s' is no HOST:PORT; without a scheme: loopback addresses show plain HTTP, every other one TLS to those who hold a certificate of the run", text);
 }
@@ -438,10 +420,12 @@ static void read_rest(struct job *job, const struct tree *root)
     s->has_eval = at(root, "data.eval") != NULL;
     if (s->has_eval)
         s->eval = (struct job_dataset){text_at(root, "data.eval.images"), text_at(root, "data.eval.labels")};
-    s->listen = !at(root, "coordinator.listen") && slurm_nodes(s) > 1 ? "0.0.0.0:0" : text_at(root, "coordinator.listen");
-    s->address = text_at(root, "coordinator.address");
+    s->listen = address_of(at(root, "coordinator.listen"));
+    if (!s->listen)
+        s->listen = slurm_nodes(s) > 1 ? "0.0.0.0:0" : key_find("coordinator.listen")->fallback;
+    s->address = address_of(at(root, "coordinator.address"));
     s->coordinator_door = text_at(root, "coordinator.door");
-    s->metrics = text_at(root, "coordinator.metrics");
+    s->metrics = address_of(at(root, "coordinator.metrics"));
     s->inside = INSIDE_ALLREDUCE;
     s->checkpoint_every = (uint64_t)number_at(root, "checkpoint.every");
     s->checkpoint_keep = (uint32_t)number_at(root, "checkpoint.keep");
@@ -470,8 +454,6 @@ void check_whole(struct job *job, const struct tree *root, bool check_files)
     read_export(job, root);
     read_model(job, root);
     read_optimizer(job, root);
-    check_address(job, root, "coordinator.listen");
-    check_address(job, root, "coordinator.address");
     check_doors(job, root);
     check_metrics(job, root);
     if (check_files && reads_here(&job->spec))

@@ -7,6 +7,7 @@
 bool scalar_number(const struct tree *t, double *out);
 bool scalar_bool(const struct tree *t, bool *out);
 bool scalar_steps(const struct tree *t, double *out);
+bool scalar_address(const struct tree *t);
 bool scalar_word(const struct tree *t);
 bool scalar_duration(const struct tree *t, double *seconds);
 /* "line 7", "the command line" or "the default": where a value stands. */

@@ -1,12 +1,14 @@
-/* Data files as far as validation can see: existence, IDX header, dimensions. */
+/* Data files as far as validation can see: existence, IDX header, dimensions, every label. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/base.h"
 #include "jobs/check.h"
 
+#define LABELS_AT 8
 #define IDX_BYTES_MAX ((uint64_t)8 << 30)   /* what the reader of the data room takes */
 
 static struct tree *path_node(const struct tree *root, const char *set, const char *which)
@@ -60,6 +62,28 @@ static bool header(struct job *job, const struct tree *t, const char *path, cons
     return false;
 }
 
+/* The first label that names no class, or labels that are not there. */
+static void check_labels(struct job *job, const struct tree *root, const struct tree *t, const char *path, const char *file, uint32_t count)
+{
+    uint8_t some[16384];
+    uint32_t classes = job->spec.model.classes;
+    uint64_t at = 0;
+    gzFile f = gzopen(file, "rbe");
+    int got = f && gzseek(f, LABELS_AT, SEEK_SET) == LABELS_AT ? 1 : 0;
+    while (got > 0 && at < count && (got = gzread(f, some, (unsigned)MIN((uint64_t)sizeof some, count - at))) > 0)
+        for (int i = 0; i < got; i++, at++)
+            if (classes && some[i] >= classes) {
+                problem_at(job, t, path, NULL, "%s: label %u at byte %llu, and model.classes is %u (%s), so that labels are 0 to %u", file, some[i],
+                           (unsigned long long)(LABELS_AT + at), classes, line_of(job, tree_get(tree_get(root, "model"), "classes")), classes - 1);
+                gzclose(f);
+                return;
+            }
+    if (f)
+        gzclose(f);
+    if (at < count)
+        problem_at(job, t, path, NULL, "%s ends after %llu of the %u labels that its header tells of", file, (unsigned long long)at, count);
+}
+
 /* A path that is none, or holds a variable that was not found, is told of already. */
 static bool is_path(const struct tree *t)
 {
@@ -82,6 +106,8 @@ static void check_set(struct job *job, const struct tree *root, const char *set,
                    m->input[1], m->input[2]);
     if (have_images && have_labels && dims[0] != count[0])
         problem_at(job, labels, label_path, NULL, "%u labels for %u images", count[0], dims[0]);
+    else if (have_labels)
+        check_labels(job, root, labels, label_path, d->labels, count[0]);
 }
 
 void check_data_files(struct job *job, const struct tree *root)

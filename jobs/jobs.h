@@ -114,10 +114,15 @@ struct problem {                     /* one finding; positions count from 1; 0: 
     const char *path;                /* "train.optimizer.lr" */
     const char *text;                /* what is wrong and what is allowed; names both ends of a conflict */
     const char *hint;                /* "did you mean 'optimizer'?" or NULL */
-    const char *source_line;         /* the offending line, or NULL */
+    const char *source_line;         /* the offending line, or what is shown of a long one; NULL */
+    uint32_t caret, shown;           /* where in it the problem begins, from 1, and how much of it is there */
 };
 #define PROBLEMS_MAX 100
-struct problems { uint32_t count, errors; struct problem item[PROBLEMS_MAX]; };
+struct problems {
+    uint32_t count, errors;           /* errors: also those beyond PROBLEMS_MAX */
+    uint32_t own;                     /* the first so many are of values by themselves: nothing speaks of those values again */
+    struct problem item[PROBLEMS_MAX];
+};
 
 /* Where strings and problems live; freed by job_fini. */
 struct job { struct arena arena; struct job_spec spec; struct problems problems; char *resolved_yaml; };
@@ -135,7 +140,7 @@ void job_fini(struct job *job);
 
 const char *job_calibration_name(enum job_calibration c);   /* "mse" */
 
-/* Nearest of `count` names by edit distance (at most 2, or a third of the length); NULL when none is near. */
+/* Nearest of `count` names by edit distance (at most 2, or a third of the length; 1 for fewer than 4 letters); NULL when none is near. */
 const char *nearest_name(const char *text, const char *const *names, unsigned count);
 
 /* Problems for a person (file:line:column, the line, a caret, the hint) or as a JSON array. */
@@ -162,9 +167,9 @@ struct job_init {
 };
 void job_init_print(FILE *out, const struct job_init *what);
 
-/* What may not change on resume: compares model, data, batch, lanes, optimizer, loss, seed, deterministic; ERR_USAGE naming the
- * key with old and new value. */
-int job_resume_check(const struct job_spec *old_spec, const struct job_spec *new_spec, struct err *err);
+/* What may not change on resume: model, training data, and how it is trained but for the number of steps; ERR_USAGE naming each such key with old and new value.
+ * *changes: a line for each other key that differs, or NULL; malloc. */
+int job_resume_check(const struct job *was, const struct job *now, char **changes, struct err *err);
 /* Whether the spec's steps hold a checkpoint of that step, of phase prune or of phase train; ERR_USAGE with both numbers. */
 int job_resume_trained(const struct job_spec *spec, uint64_t step, bool pruned, uint64_t samples, struct err *err);
 

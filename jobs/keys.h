@@ -4,7 +4,7 @@
 
 #include "jobs/jobs.h"
 
-enum key_type { KEY_MAP, KEY_LIST, KEY_NAME, KEY_TEXT, KEY_PATH, KEY_INT, KEY_NUMBER, KEY_BOOL, KEY_ENUM, KEY_STEPS, KEY_INTS, KEY_WORD, KEY_DURATION };
+enum key_type { KEY_MAP, KEY_LIST, KEY_NAME, KEY_ADDRESS, KEY_PATH, KEY_INT, KEY_NUMBER, KEY_BOOL, KEY_ENUM, KEY_STEPS, KEY_INTS, KEY_WORD, KEY_DURATION };
 
 struct key {
     const char *path;                 /* "train.optimizer.lr"; list elements: "sites[].name" */

@@ -13,6 +13,9 @@
 #include "jobs/keys.h"
 #include "jobs/tree.h"
 
+#define VALUE_MAX 1000                /* bytes of a value whose variables are filled in */
+#define LINE_SHOWN 160u               /* characters of an offending line */
+#define LINE_BEFORE 100u              /* of them before the problem */
 
 /* ---- scalars (YAML 1.2 core schema) ---- */
 bool scalar_number(const struct tree *t, double *out)
@@ -93,6 +96,14 @@ static const char *nearest_choice(struct job *job, const char *choices, const ch
     return near ? job_text(job, "did you mean '%s'?", near) : NULL;
 }
 
+/* What would be a number or a truth without its quotes. */
+static bool is_quoted(const struct tree *t)
+{
+    struct tree bare = *t;
+    bare.plain = true;
+    return !t->plain && !is_text(&bare);
+}
+
 static void describe(const struct tree *t, char *out, size_t size)
 {
     if (t->kind == TREE_MAP)
@@ -100,7 +111,7 @@ static void describe(const struct tree *t, char *out, size_t size)
     else if (t->kind == TREE_LIST)
         snprintf(out, size, "a list");
     else
-        snprintf(out, size, "'%.60s'", t->text);
+        snprintf(out, size, is_quoted(t) ? "the text '%.60s' in quotes" : "'%.60s'", t->text);
 }
 
 static void wrong_type(struct job *job, const struct tree *t, const char *path, const char *wanted)
@@ -173,6 +184,14 @@ static void check_enum(struct job *job, const struct key *k, const struct tree *
     } else if (!in_choices(k->choices, t->text)) {
         problem_at(job, t, path, nearest_choice(job, k->choices, t->text), "'%.60s' is not known; allowed: %s", t->text, k->choices);
     }
+}
+
+/* HOST:PORT; what hosts there are is a matter of each key. */
+bool scalar_address(const struct tree *t)
+{
+    const char *colon = is_text(t) ? strrchr(t->text, ':') : NULL;
+    size_t digits = colon ? strspn(colon + 1, "0123456789") : 0;
+    return colon && colon != t->text && digits >= 1 && digits <= 5 && !colon[1 + digits] && (colon[1] != '0' || digits == 1) && strtoul(colon + 1, NULL, 10) <= 65535;
 }
 
 /* Letters, digits and a few signs: nothing that ends a line, a word or a quotation wherever it is written. */
@@ -248,9 +267,13 @@ static void check_value(struct job *job, const struct key *k, const struct tree 
         else if (!is_name(t->text))
             problem_at(job, t, path, NULL, "'%.70s' is no name: small letters, digits and dashes, starting with a letter or digit, at most 63", t->text);
         break;
-    case KEY_TEXT: case KEY_PATH:
+    case KEY_ADDRESS:
+        if (!scalar_address(t))
+            wrong_type(job, t, path, "HOST:PORT, with a port from 0 to 65535,");
+        break;
+    case KEY_PATH:
         if (!is_text(t) || !*t->text)
-            wrong_type(job, t, path, k->type == KEY_PATH ? "a file's path" : "a text");
+            wrong_type(job, t, path, "a file's path");
         break;
     case KEY_INT: check_int(job, k, t, path); break;
     case KEY_NUMBER:
@@ -338,13 +361,18 @@ static void check_map(struct job *job, const struct tree *t, const char *path, c
 /* ---- variables ---- */
 static void expand(struct job *job, struct tree *t, const char *path)
 {
-    for (uint32_t i = 0; i < t->count; i++)
-        expand(job, t->item[i], path);
+    char below[200], out[VALUE_MAX + 1];
+    for (uint32_t i = 0; i < t->count; i++) {
+        if (t->kind == TREE_MAP)
+            snprintf(below, sizeof below, "%.100s%s%.80s", path, *path ? "." : "", t->key[i]->text ? t->key[i]->text : "");
+        else
+            snprintf(below, sizeof below, "%.150s[%u]", path, i);
+        expand(job, t->item[i], below);
+    }
     if (t->kind != TREE_SCALAR || !strchr(t->text, '$'))
         return;
-    char out[4096];
     size_t n = 0;
-    for (const char *p = t->text; *p && n < sizeof out - 1;) {
+    for (const char *p = t->text; *p && n < VALUE_MAX;) {
         if (p[0] == '$' && p[1] == '$') {
             out[n++] = '$';
             p += 2;
@@ -363,14 +391,17 @@ static void expand(struct job *job, struct tree *t, const char *path)
                 return;
             }
             int wrote = snprintf(out + n, sizeof out - n, "%.*s", value ? (int)strlen(value) : (int)(end - fallback), value ? value : fallback);
-            n = MIN(n + (size_t)wrote, sizeof out - 1);
+            n = MIN(n + (size_t)wrote, (size_t)VALUE_MAX);
             p = end + 1;
         } else {
             out[n++] = *p++;
         }
     }
     out[n] = '\0';
-    t->text = job_text(job, "%s", out);
+    if (n == VALUE_MAX)
+        problem_at(job, t, path, NULL, "with its variables filled in it is longer than %d bytes", VALUE_MAX - 1);
+    else
+        t->text = job_text(job, "%s", out);
 }
 
 /* ---- overrides ---- */
@@ -416,7 +447,10 @@ static void override_one(struct job *job, struct tree *root, const char *text)
         problem_at(job, &at, text, NULL, "an override is key.path=value");
         return;
     }
+    uint32_t before = job->problems.count;
     struct tree *value = tree_parse(job, "command line", eq + 1, strlen(eq + 1), false);
+    for (uint32_t i = before; i < job->problems.count; i++)   /* of which one, a text without lines cannot say */
+        job->problems.item[i].path = text_plain(job_text(job, "%s", text));
     if (!value) {
         if (eq[1] != '\0')
             return;
@@ -453,7 +487,7 @@ static void override_one(struct job *job, struct tree *root, const char *text)
             }
             here = next;
         } else {
-            problem_at(job, &at, text, NULL, "'%s' has no keys below it", part);
+            problem_at(job, &at, text, NULL, "'%.*s' is a value, without keys below it", (int)(part - path - 1), text);
             return;
         }
     }
@@ -474,6 +508,26 @@ static int by_position(const void *a, const void *b)
     return strcmp(x->path, y->path);
 }
 
+/* Behind `count` characters of a line, which may be of several bytes each. */
+static size_t skip(const char *line, size_t size, size_t at, uint32_t count)
+{
+    for (; count && at < size; count--)
+        for (at++; at < size && ((unsigned char)line[at] & 0xc0) == 0x80; at++)
+            ;
+    return at;
+}
+
+/* Of a long line only what is around the problem. */
+static void show_line(struct job *job, struct problem *p, const char *line, size_t size)
+{
+    uint32_t skipped = p->column > LINE_SHOWN ? p->column - LINE_BEFORE : 0;
+    size -= size && line[size - 1] == '\r';
+    size_t from = skip(line, size, 0, skipped), to = skip(line, size, from, LINE_SHOWN);
+    p->source_line = text_plain(job_text(job, "%s%.*s%s", from ? "..." : "", (int)(to - from), line + from, to < size ? "..." : ""));
+    p->caret = p->column - skipped + (from ? 3 : 0);
+    p->shown = MIN(p->length, LINE_SHOWN + 1 - (p->column - skipped));
+}
+
 static void attach_lines(struct job *job, const char *file, const char *text, size_t size)
 {
     for (uint32_t i = 0; i < job->problems.count; i++) {
@@ -487,8 +541,7 @@ static void attach_lines(struct job *job, const char *file, const char *text, si
         }
         if (at && at < end) {
             const char *stop = memchr(at, '\n', (size_t)(end - at));
-            size_t n = (size_t)((stop ? stop : end) - at);
-            p->source_line = text_plain(job_text(job, "%.*s", (int)MIN(n, (size_t)500), at));
+            show_line(job, p, at, (size_t)((stop ? stop : end) - at));
         }
     }
     qsort(job->problems.item, job->problems.count, sizeof job->problems.item[0], by_position);
@@ -509,7 +562,9 @@ int job_load_text(struct job *job, const char *file, const char *text, size_t si
         for (unsigned i = 0; i < override_count; i++)
             override_one(job, root, overrides[i]);
         expand(job, root, "");
+        job->problems.own = job->problems.count;
         check_map(job, root, "", "");
+        job->problems.own = job->problems.count;
         check_whole(job, root, check_files);
     }
     attach_lines(job, name, text, size);

@@ -18,12 +18,25 @@ char *job_text(struct job *job, const char *fmt, ...)
     return copy;
 }
 
+static bool is_told(const struct problems *p, const struct tree *where, const char *path)
+{
+    for (uint32_t i = 0; where && i < p->own; i++) {
+        const struct problem *q = &p->item[i];
+        if (q->line == where->line && q->column == where->column && strcmp(q->file, where->file) == 0 && strcmp(q->path, path) == 0)
+            return true;
+    }
+    return false;
+}
+
 void problem_at(struct job *job, const struct tree *where, const char *path, const char *hint, const char *fmt, ...)
 {
     struct problems *p = &job->problems;
+    char text[800];
+    if (is_told(p, where, path))
+        return;
+    p->errors++;
     if (p->count == PROBLEMS_MAX)
         return;
-    char text[800];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
@@ -32,7 +45,6 @@ void problem_at(struct job *job, const struct tree *where, const char *path, con
     p->item[p->count++] = (struct problem){
         .level = PROBLEM_ERROR, .file = where ? where->file : "", .line = where ? where->line : 0, .column = where ? where->column : 0,
         .length = where ? where->length : 0, .path = job_text(job, "%s", path), .text = job_text(job, "%s", text), .hint = hint};
-    p->errors++;
 }
 
 static unsigned edit_distance(const char *a, const char *b)
@@ -57,7 +69,7 @@ static unsigned edit_distance(const char *a, const char *b)
 const char *nearest_name(const char *text, const char *const *names, unsigned count)
 {
     const char *best = NULL;
-    unsigned limit = MAX(2u, (unsigned)strlen(text) / 3) + 1;
+    unsigned length = (unsigned)strlen(text), limit = (length < 4 ? 1 : MAX(2u, length / 3)) + 1;
     for (unsigned i = 0; i < count; i++) {
         unsigned d = edit_distance(text, names[i]);
         if (d < limit && d < strlen(names[i])) {
@@ -79,15 +91,17 @@ void problems_print(const struct problems *p, FILE *out)
         fprintf(out, "%s: %s%s%s\n", q->level == PROBLEM_ERROR ? "error" : "warning", *q->path ? q->path : "", *q->path ? ": " : "", q->text);
         if (q->source_line) {
             fprintf(out, "  %s\n  ", q->source_line);
-            for (uint32_t c = 1; c < q->column; c++)
+            for (uint32_t c = 1; c < q->caret; c++)
                 fputc(c <= strlen(q->source_line) && q->source_line[c - 1] == '\t' ? '\t' : ' ', out);
-            for (uint32_t c = 0; c < MAX(q->length, 1u); c++)
+            for (uint32_t c = 0; c < MAX(q->shown, 1u); c++)
                 fputc('^', out);
             fputc('\n', out);
         }
         if (q->hint)
             fprintf(out, "  %s\n", q->hint);
     }
+    if (p->errors > p->count)
+        fprintf(out, "error: %u more problems are not shown\n", p->errors - p->count);
 }
 
 void problems_print_json(const struct problems *p, FILE *out)

@@ -36,7 +36,7 @@ static void takes(char *out, size_t size, const struct key *k)
     case KEY_MAP: snprintf(out, size, "a map"); break;
     case KEY_LIST: snprintf(out, size, "a list of %.0f to %.0f", k->min, k->max); break;
     case KEY_NAME: snprintf(out, size, "a name: small letters, digits, dashes"); break;
-    case KEY_TEXT: snprintf(out, size, "text"); break;
+    case KEY_ADDRESS: snprintf(out, size, "HOST:PORT"); break;
     case KEY_PATH: snprintf(out, size, "a file"); break;
     case KEY_INT: limits(out, size, "a whole number", k); break;
     case KEY_NUMBER: limits(out, size, "a number", k); break;

@@ -13,7 +13,6 @@
 static const char *const families[] = {"mlp", "cnn"};   /* by the enums of jobs.h */
 static const char *const optimizers[] = {"sgd", "adamw"};
 static const char *const schedules[] = {"constant", "linear", "cosine", "step"};
-static const char *const losses[] = {"cross_entropy", "mse", "bce"};
 
 struct text { char *at; size_t size, used; };
 static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -35,12 +34,12 @@ static void add_list(struct text *t, const char *key, const uint32_t *v, uint32_
     add(t, "]");
 }
 
-/* A dollar in a path must survive the next load. */
-static void add_quoted(struct text *t, const char *s)
+/* What a path may hold must survive the next load: a dollar, an end of line. */
+static void add_text(struct text *t, const char *key, const char *s)
 {
-    add(t, "\"");
+    add(t, "%s: \"", key);
     for (; *s; s++)
-        add(t, *s == '"' || *s == '\\' ? "\\%c" : *s == '$' ? "$%c" : "%c", *s);
+        add(t, *s == '"' || *s == '\\' ? "\\%c" : *s == '$' ? "$%c" : iscntrl((unsigned char)*s) ? "\\x%02x" : "%c", *s);
     add(t, "\"");
 }
 
@@ -63,10 +62,9 @@ static const char *quote_of(const char *name)
 
 static void add_set(struct text *t, const char *name, const struct job_dataset *d)
 {
-    add(t, "  %s: {format: idx, images: ", name);
-    add_quoted(t, d->images);
-    add(t, ", labels: ");
-    add_quoted(t, d->labels);
+    add(t, "  %s: {format: idx", name);
+    add_text(t, ", images", d->images);
+    add_text(t, ", labels", d->labels);
     add(t, "}\n");
 }
 
@@ -142,8 +140,7 @@ static void add_export(struct text *t, const struct job_spec *s)
         }
     add(t, "]\n");
     if (s->registry) {
-        add(t, "  registry: ");
-        add_quoted(t, s->registry);
+        add_text(t, "  registry", s->registry);
         add(t, "\n  model: %s%s%s\n", quote_of(s->registry_model), s->registry_model, quote_of(s->registry_model));
     }
 }
@@ -171,12 +168,13 @@ void resolve_text(struct job *job)
         add_number(&t, "  epochs", s->epochs);
     add(&t, "\n  batch: %u\n  lanes: %u\n", s->batch, s->lanes);
     add_optimizer(&t, &s->optimizer);
-    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {%s: \"%s\"", (unsigned long long)s->seed,
-        s->deterministic ? "true" : "false", s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
+    add(&t, "  loss: cross_entropy\n  precision: fp32\n  seed: %llu\n  deterministic: %s\ncoordinator: {", (unsigned long long)s->seed,
+        s->deterministic ? "true" : "false");
+    add_text(&t, s->coordinator_door ? "door" : "listen", s->coordinator_door ? s->coordinator_door : s->listen);
     if (s->address)
-        add(&t, ", address: \"%s\"", s->address);
+        add_text(&t, ", address", s->address);
     if (s->metrics)
-        add(&t, ", metrics: \"%s\"", s->metrics);
+        add_text(&t, ", metrics", s->metrics);
     add(&t, "}\nsites:\n");
     for (uint32_t i = 0, slurm = 0; i < s->site_count; i++) {
         const struct job_site *site = &s->sites[i];
@@ -187,14 +185,10 @@ void resolve_text(struct job *job)
             add_slurm(&t, &site->slurm, slurm++ == 0);
         else if (site->via == VIA_JOIN && site->slurm.given)
             add_slurm(&t, &site->slurm, true);
-        if (site->door) {
-            add(&t, ", door: ");
-            add_quoted(&t, site->door);
-        }
-        if (site->door_address) {
-            add(&t, ", door_address: ");
-            add_quoted(&t, site->door_address);
-        }
+        if (site->door)
+            add_text(&t, ", door", site->door);
+        if (site->door_address)
+            add_text(&t, ", door_address", site->door_address);
         add(&t, "}\n");
     }
     add(&t, "checkpoint: {every: %llu steps, keep: %u, replicas: %u, ram_every: %u}\n", (unsigned long long)s->checkpoint_every, s->checkpoint_keep,
@@ -240,56 +234,6 @@ double job_prune_lr(const struct job_optim *o, uint64_t step, uint64_t total_ste
 }
 
 /* ---- resume ---- */
-#define KEEP "a resume must keep it; start the changed run in another --dir"
-#define SAME(field, path, format, type)                                                                                                             \
-    if (a->field != b->field)                                                                                                                       \
-    return err_set(err, ERR_USAGE, path " was " format " and is " format " now; " KEEP, (type)a->field, (type)b->field)
-
-static int same_text(const char *path, const char *a, const char *b, struct err *err)
-{
-    if (strcmp(a, b) != 0)
-        return err_set(err, ERR_USAGE, "%s was %s and is %s now; " KEEP, path, a, b);
-    return 0;
-}
-
-int job_resume_check(const struct job_spec *a, const struct job_spec *b, struct err *err)
-{
-    static const char *const truth[] = {"false", "true"};
-    TRY(same_text("model.family", families[a->model.family], families[b->model.family], err));
-    SAME(model.classes, "model.classes", "%u", unsigned);
-    TRY(same_text("model.norm", a->model.batch_norm ? "batch" : "none", b->model.batch_norm ? "batch" : "none", err));
-    SAME(model.channel_count, "the length of model.channels", "%u", unsigned);
-    SAME(model.hidden_count, "the length of model.hidden", "%u", unsigned);
-    for (uint32_t i = 0; i < a->model.channel_count; i++)
-        SAME(model.channels[i], "an entry of model.channels", "%u", unsigned);
-    for (uint32_t i = 0; i < a->model.hidden_count; i++)
-        SAME(model.hidden[i], "an entry of model.hidden", "%u", unsigned);
-    for (uint32_t i = 0; i < 3; i++)
-        SAME(model.input[i], "an entry of model.input", "%u", unsigned);
-    TRY(same_text("data.train.images", a->train.images, b->train.images, err));
-    TRY(same_text("data.train.labels", a->train.labels, b->train.labels, err));
-    SAME(batch, "train.batch", "%u", unsigned);
-    SAME(lanes, "train.lanes", "%u", unsigned);
-    SAME(seed, "train.seed", "%llu", unsigned long long);
-    TRY(same_text("train.deterministic", truth[a->deterministic], truth[b->deterministic], err));
-    TRY(same_text("train.loss", losses[a->loss], losses[b->loss], err));
-    TRY(same_text("train.optimizer.name", optimizers[a->optimizer.name], optimizers[b->optimizer.name], err));
-    SAME(optimizer.lr, "train.optimizer.lr", "%g", double);
-    SAME(optimizer.weight_decay, "train.optimizer.weight_decay", "%g", double);
-    SAME(optimizer.beta1, "train.optimizer.beta1", "%g", double);
-    SAME(optimizer.beta2, "train.optimizer.beta2", "%g", double);
-    SAME(optimizer.eps, "train.optimizer.eps", "%g", double);
-    SAME(optimizer.momentum, "train.optimizer.momentum", "%g", double);
-    TRY(same_text("train.optimizer.nesterov", truth[a->optimizer.nesterov], truth[b->optimizer.nesterov], err));
-    TRY(same_text("train.optimizer.schedule", schedules[a->optimizer.schedule], schedules[b->optimizer.schedule], err));
-    SAME(optimizer.final, "train.optimizer.final", "%g", double);
-    SAME(optimizer.step_factor, "train.optimizer.factor", "%g", double);
-    SAME(optimizer.step_every, "train.optimizer.every", "%llu", unsigned long long);
-    SAME(optimizer.warmup, "train.optimizer.warmup", "%llu", unsigned long long);
-    SAME(optimizer.clip, "train.optimizer.clip", "%g", double);
-    return 0;
-}
-
 int job_resume_trained(const struct job_spec *spec, uint64_t step, bool pruned, uint64_t samples, struct err *err)
 {
     uint64_t steps = job_steps(spec, samples), prunes = job_prune_steps(spec, samples);

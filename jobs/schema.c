@@ -55,7 +55,10 @@ static void print_type(FILE *out, const struct key *k, unsigned indent)
         print_key(out, key_find(item), indent + 2);
         break;
     case KEY_NAME: fprintf(out, "\"type\": \"string\", \"pattern\": \"^[a-z0-9][a-z0-9-]{0,62}$\""); break;
-    case KEY_TEXT: case KEY_PATH: fprintf(out, "\"type\": \"string\", \"minLength\": 1"); break;
+    case KEY_ADDRESS:
+        fprintf(out, "\"type\": \"string\", \"pattern\": \"^.+:(0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$\"");
+        break;
+    case KEY_PATH: fprintf(out, "\"type\": \"string\", \"minLength\": 1"); break;
     case KEY_INT: fprintf(out, "\"type\": \"integer\""); print_limits(out, k); break;
     case KEY_NUMBER: fprintf(out, "\"type\": \"number\""); print_limits(out, k); break;
     case KEY_BOOL: fprintf(out, "\"type\": \"boolean\""); break;

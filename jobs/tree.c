@@ -4,7 +4,7 @@
 #include <string.h>
 #include <yaml.h>
 
-struct parser { struct job *job; yaml_parser_t yaml; const char *file; bool positions; uint32_t nodes; bool failed; };
+struct parser { struct job *job; yaml_parser_t yaml; const char *file, *text; bool positions; uint32_t nodes; bool failed; };
 
 static struct tree *node_of(struct parser *p, enum tree_kind kind, const yaml_event_t *e)
 {
@@ -37,6 +37,17 @@ static void refuse(struct parser *p, const yaml_event_t *e, const char *text)
     p->failed = true;
 }
 
+/* Of a byte that libyaml cannot read: it gives the offset alone, and has counted no lines up to there. */
+static struct tree position_of(const struct parser *p)
+{
+    struct tree at = {.file = p->file, .line = 1, .column = 1, .length = 1};
+    for (size_t i = 0; i < p->yaml.problem_offset; i++) {
+        at.column = p->text[i] == '\n' ? 1 : at.column + (((unsigned char)p->text[i] & 0xc0) != 0x80);
+        at.line += p->text[i] == '\n';
+    }
+    return at;
+}
+
 static bool next(struct parser *p, yaml_event_t *e)
 {
     if (p->failed)
@@ -44,7 +55,9 @@ static bool next(struct parser *p, yaml_event_t *e)
     if (yaml_parser_parse(&p->yaml, e))
         return true;
     struct tree at = {.file = p->file};
-    if (p->positions) {
+    if (p->positions && p->yaml.error == YAML_READER_ERROR) {
+        at = position_of(p);
+    } else if (p->positions) {
         at.line = (uint32_t)p->yaml.problem_mark.line + 1;
         at.column = (uint32_t)p->yaml.problem_mark.column + 1;
         at.length = 1;
@@ -102,7 +115,8 @@ static void parse_items(struct parser *p, struct tree *t, yaml_event_type_t end,
             yaml_event_delete(&e);
             for (uint32_t i = 0; item && i < t->count; i++)
                 if (key->kind == TREE_SCALAR && t->key[i]->kind == TREE_SCALAR && strcmp(t->key[i]->text, key->text) == 0) {
-                    problem_at(p->job, key, key->text, NULL, "key '%s' stands twice in this map, first in line %u", key->text, t->key[i]->line);
+                    problem_at(p->job, key, key->text, NULL, p->positions ? "key '%.60s' stands twice in this map, first in line %u" : "key '%.60s' stands twice in this map",
+                               key->text, t->key[i]->line);
                     item = NULL;
                     key = NULL;
                     break;
@@ -178,14 +192,16 @@ static struct tree *parse_document(struct parser *p)
 
 struct tree *tree_parse(struct job *job, const char *file, const char *text, size_t size, bool positions)
 {
-    struct parser p = {.job = job, .file = file, .positions = positions};
+    static const char byte_order_mark[] = "\xef\xbb\xbf";   /* some editors put it first */
+    size_t skipped = size >= 3 && memcmp(text, byte_order_mark, 3) == 0 ? 3 : 0;
+    struct parser p = {.job = job, .file = file, .text = text + skipped, .positions = positions};
     if (size > TREE_BYTES_MAX) {
         problem_at(job, NULL, "", NULL, "%s holds %zu bytes, at most %u are allowed", file, size, TREE_BYTES_MAX);
         return NULL;
     }
     if (!yaml_parser_initialize(&p.yaml))
         return NULL;
-    yaml_parser_set_input_string(&p.yaml, (const unsigned char *)text, size);
+    yaml_parser_set_input_string(&p.yaml, (const unsigned char *)text + skipped, size - skipped);
     yaml_parser_set_encoding(&p.yaml, YAML_UTF8_ENCODING);
     struct tree *root = parse_document(&p);
     yaml_parser_delete(&p.yaml);

@@ -21,7 +21,6 @@
 #define PROCESSES_MAX 128
 #define HELLO_MS 5000
 #define LOOK_MS 20               /* between looks at one that has said a part */
-#define LOG_EVERY_MS 10000
 
 struct caller {
     struct front_door *door;
@@ -50,22 +49,14 @@ struct front_door {
     struct process process[PROCESSES_MAX];
     struct timer *tick;          /* while somebody waits */
     struct front_door_counts counts;
-    uint64_t quiet_until_ms, untold;
+    struct log_few refused;
 };
 
 /* ---- refusals: each counted, few told ---- */
 static void refuse(struct front_door *d, uint64_t *count, const char *why, const char *detail)
 {
-    uint64_t now = loop_now_ms(d->loop);
     ++*count;
-    if (now < d->quiet_until_ms) {
-        d->untold++;
-        return;
-    }
-    log_warn(d->log, "front door: a connection was refused: %s%s%s (%llu more since this was last said)", why, *detail ? ": " : "", detail,
-             (unsigned long long)d->untold);
-    d->untold = 0;
-    d->quiet_until_ms = now + LOG_EVERY_MS;
+    log_warn_few(d->log, &d->refused, "front door: a connection was refused: %s%s%s", why, *detail ? ": " : "", detail);
 }
 
 /* ---- processes ---- */

@@ -18,7 +18,6 @@
 #define CALLERS_MAX 32           /* when one more comes, the one that has waited longest for nothing goes */
 #define CALL_MS 5000
 #define LOOK_MS 250
-#define LOG_EVERY_MS 10000
 #define REPLY_HEAD_MAX 512
 
 enum state { SHAKING, READING, WRITING, LINGERING };
@@ -47,7 +46,7 @@ struct http_server {
     struct caller caller[CALLERS_MAX];
     unsigned callers;
     struct timer *tick;
-    uint64_t quiet_until_ms, untold;
+    struct log_few refused;
 };
 
 static void hang_up(struct caller *c)
@@ -64,18 +63,7 @@ static void hang_up(struct caller *c)
     s->callers--;
 }
 
-/* Each refusal would be a line; few are told. */
-static void tell(struct http_server *s, const char *why)
-{
-    uint64_t now = loop_now_ms(s->loop);
-    if (now < s->quiet_until_ms) {
-        s->untold++;
-        return;
-    }
-    log_warn(s->log, "metrics: a caller at %s: %s (%llu more since this was last said)", s->address, why, (unsigned long long)s->untold);
-    s->untold = 0;
-    s->quiet_until_ms = now + LOG_EVERY_MS;
-}
+static void tell(struct http_server *s, const char *why) { log_warn_few(s->log, &s->refused, "metrics: a caller at %s: %s", s->address, why); }
 
 /* ---- replies ---- */
 static const char *phrase(unsigned status)

@@ -76,31 +76,13 @@ static int make_dir(const char *dir, struct err *err)
     return chmod(dir, 0700) == 0 ? 0 : err_errno(err, errno, "cannot protect folder %s", dir);
 }
 
-static int write_all(const char *path, const void *p, size_t n, struct err *err)
-{
-    char temporary[PATH_MAX + 32];
-    snprintf(temporary, sizeof temporary, "%s.%d", path, (int)getpid());
-    unlink(temporary);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_errno(err, errno, "cannot write %s", temporary);
-    bool good = write(fd, p, n) == (ssize_t)n && fsync(fd) == 0;
-    int why = errno;
-    close(fd);
-    if (good && rename(temporary, path) == 0)
-        return 0;
-    why = good ? errno : why;
-    unlink(temporary);
-    return err_errno(err, why, "cannot write %s", path);
-}
-
 static int write_pem(const char *path, X509 *cert, EVP_PKEY *key, struct err *err)
 {
     BIO *b = BIO_new(BIO_s_mem());
     char *bytes;
     int good = b && (cert ? PEM_write_bio_X509(b, cert) : PEM_write_bio_PrivateKey(b, key, NULL, NULL, 0, NULL, NULL));
     long n = good ? BIO_get_mem_data(b, &bytes) : 0;
-    int rc = n > 0 ? write_all(path, bytes, (size_t)n, err) : ssl_err(err, "cannot encode", path);
+    int rc = n > 0 ? fs_publish_secret(&fs_real, path, bytes, (size_t)n, err) : ssl_err(err, "cannot encode", path);
     BIO_free(b);
     return rc;
 }

@@ -52,6 +52,7 @@ struct link {
     struct msg_hello hello, peer;
     char peer_site[64];
     uint64_t job_hash, next_out, next_in;
+    uint32_t payload_max;
     struct frame_head head;      /* of the frame at the inbox's start, when need > 0 */
     size_t need;
     struct inbox in;
@@ -365,6 +366,8 @@ static int check_head(const struct link *link, struct err *err)
     }
     if (h->type == MSG_HELLO)
         return err_set(err, ERR_CORRUPT, "a second hello");
+    if (h->payload_size > link->payload_max)
+        return err_set(err, ERR_CORRUPT, "a message (%s) with more bytes than it may send", msg_type_name((enum msg_type)h->type));
     if (h->version != FRAME_VERSION)
         return err_set(err, ERR_CORRUPT, "a message (%s) of version %u", msg_type_name((enum msg_type)h->type), h->version);
     if (h->job_hash != link->job_hash)
@@ -599,6 +602,7 @@ static struct link *link_new(struct loop *l, const char *address, bool local, co
     link->ops = *ops;
     link->arg = arg;
     link->wire.fd = -1;
+    link->payload_max = FRAME_PAYLOAD_MAX;
     link->job_hash = xxh64_of(hello->job, strlen(hello->job), 0);
     snprintf(link->address, sizeof link->address, "%s", address);
     loop_own(l, &link->owned, drop_owned);
@@ -684,6 +688,8 @@ void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct l
     link->low = low;
     link->drained = fn;
 }
+
+void link_limit_payload(struct link *link, uint32_t bytes) { link->payload_max = bytes; }
 
 void link_close(struct link *link)
 {

@@ -31,12 +31,14 @@ static unsigned strangers(const struct listener *s)
     return n;
 }
 
+/* An honest caller needs a few round trips, so when one more comes, who has waited longest goes. */
 static void on_connection(void *arg, int fd)
 {
     struct listener *s = arg;
     struct err err = ERR_INIT;
-    if (strangers(s) >= STRANGERS_MAX ||
-        link_accepted(s->loop, fd, s->local, s->address, s->identity, &s->hello, &s->ops, s->arg, &s->strangers, &err) < 0)
+    if (strangers(s) >= STRANGERS_MAX)
+        s->strangers.next->drop(s->strangers.next);
+    if (link_accepted(s->loop, fd, s->local, s->address, s->identity, &s->hello, &s->ops, s->arg, &s->strangers, &err) < 0)
         close(fd);
 }
 

@@ -465,6 +465,7 @@ void code_times(struct codec *c, struct msg_times *m)
 }
 
 void code_ready(struct codec *c, struct msg_ready *m) { process(c, &m->who); }
+void code_warm(struct codec *c, struct msg_warm *m) { u32(c, &m->back); }
 
 /* ---- dispatch ---- */
 typedef void (*code_fn)(struct codec *c, void *m);
@@ -475,7 +476,7 @@ typedef void (*code_fn)(struct codec *c, void *m);
     X(MSG_PULL, pull) X(MSG_PULLREPLY, pullreply) X(MSG_SEED, seed) X(MSG_PART, part) X(MSG_MANIFEST, manifest) X(MSG_PUBLISHED, published)          \
     X(MSG_EXITED, exited) X(MSG_LAUNCH, launch) X(MSG_STOP, stop) X(MSG_FAILED, failed) X(MSG_STATUS, status) X(MSG_STATUSREPLY, statusreply)                   \
     X(MSG_ENROL, enrol) X(MSG_ENROLLED, enrolled) X(MSG_DRAIN, drain) X(MSG_GANG, gang) X(MSG_INSITE, insite) X(MSG_TIMES, times)                                 \
-    X(MSG_BRINGS, brings) X(MSG_READY, ready)
+    X(MSG_BRINGS, brings) X(MSG_READY, ready) X(MSG_WARM, warm)
 #define SHIM(type, word) static void any_##word(struct codec *c, void *m) { code_##word(c, m); }
 ROWS(SHIM)
 static void any_view(struct codec *c, void *m) { code_msg_view(c, m); }

@@ -115,6 +115,7 @@ enum msg_type {
     MSG_TIMES,
     MSG_BRINGS,
     MSG_READY,
+    MSG_WARM,
     MSG_TYPES
 };
 const char *msg_type_name(enum msg_type type);
@@ -288,10 +289,16 @@ enum time_part { TIME_COMPUTE, TIME_INSIDE, TIME_BETWEEN, TIME_DATA, TIME_CHECKP
 struct step_times { uint64_t round; float seconds[TIME_PARTS]; };      /* -1: not measured here */
 struct msg_times { uint32_t generation; uint8_t count; struct step_times step[TIMES_LIMIT]; };
 
-/* A rank without lanes says that its links to all primaries are open. Likewise only to a coordinator that has FEATURE_READY. */
+/* A rank without lanes says that its links to all primaries are open, and warm (MSG_WARM). Likewise only to a coordinator that has FEATURE_READY. */
 struct msg_ready { struct process_id who; };
 
-enum feature { FEATURE_TIMES = 1, FEATURE_BRINGS = 2, FEATURE_READY = 4 };
+/* Rank -> shard at another site, and back: bytes that mean nothing, so that TCP knows what the link takes before a round waits for it. One way after the other: data
+ * that comes makes the acknowledgements of data that goes late, which looks like a full link. Only to a shard that has FEATURE_WARM. */
+struct msg_warm { uint32_t back; };              /* from a rank: bytes that the shard shall send, WARM_BYTES_MAX at most; from a shard: that still come */
+#define WARM_BYTES_MAX (4u << 20)
+#define WARM_PIECE_BYTES 65536u
+
+enum feature { FEATURE_TIMES = 1, FEATURE_BRINGS = 2, FEATURE_READY = 4, FEATURE_WARM = 8 };
 struct msg_hello {
     uint16_t version_min, version_max;
     uint64_t features;         /* bits of enum feature that this end understands */
@@ -336,6 +343,7 @@ void code_gang(struct codec *c, struct msg_gang *m);
 void code_insite(struct codec *c, struct msg_insite *m);
 void code_times(struct codec *c, struct msg_times *m);
 void code_ready(struct codec *c, struct msg_ready *m);
+void code_warm(struct codec *c, struct msg_warm *m);
 
 /* The largest encoded body of any message. */
 #define MSG_BODY_MAX 65536

@@ -66,7 +66,7 @@ struct listener;
 int net_listen(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
                void *arg, struct listener **out, struct err *err);
 const char *listener_address(const struct listener *s);      /* with the real port */
-void listener_close(struct listener *s);             /* connections that have not opened yet end with it, without a call */
+void listener_close(struct listener *s);             /* connections that have not opened yet end with it, without a call; so does the oldest of more than 256 */
 /* Refused certificates close with ERR_DENIED, unreachable peers with ERR_TEMPORARY, protocol violations with ERR_CORRUPT; messages name both ends. */
 int net_dial(struct loop *l, const char *address, const struct identity *identity, const struct msg_hello *hello, const struct link_ops *ops,
              void *arg, struct link **out, struct err *err);
@@ -79,6 +79,8 @@ size_t link_under_way(const struct link *link);       /* those, and what the oth
 /* A call from the loop each time that socket writes have brought link_queued below `low`, for a sender with more than a queue should hold. link_send itself
  * never calls it. */
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link));
+/* A message with a longer payload ends the link; before one is set, FRAME_PAYLOAD_MAX. */
+void link_limit_payload(struct link *link, uint32_t bytes);
 /* No message() any more; what is queued is sent (2 s at most), then closed() fires, from the loop. */
 void link_close(struct link *link);
 void link_set_arg(struct link *link, const struct link_ops *ops, void *arg);   /* hand a link to its owner after opened() */

@@ -4,60 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/base.h"
-#include "base/magnitude.h"
-#include "engine/engine.h"
-#include "ps/ps.h"
+#include "ps/host_private.h"
 #include "ps/rules.h"
 
 #define RESEND_MS 2000
-#define PARTS_KEPT 32
-#define SNAPSHOTS_WAITING 4
-#define FOLDERS_MAX 256                   /* of one step: one a site, and sites that the spec had before */
 
-struct pull { struct pull *next; void *peer; struct msg_pull m; bool answered; };   /* the newest of a peer for these blocks */
-
-struct sum {                              /* of one cover, kept for PREPARED's repeats and for APPLY */
-    bool have;
-    uint64_t version;
-    uint16_t count;
-    struct name cover[COVER_LIMIT];
-    const float *floats;                  /* memory of the sum, or the only contribution */
-    bool measured;                        /* norms and the two below are of it */
-    uint64_t nonfinite;
-    uint32_t nonfinite_block;
-};
-
-struct ps_host {
-    struct ps_host_config config;
-    struct shard *core;
-    struct shard_out *out;
-    const struct layout *layout;
-    struct optim_config optim;
-    uint32_t block_first, block_count;    /* in the layout */
-    uint64_t *start;                      /* [block_count + 1] first float of a block */
-    uint64_t floats;
-    unsigned slot_count;
-    float *weights, *slots, *sum_memory, *scratch;   /* slots: slot-major */
-    float *contribution[NAMES_LIMIT];     /* allocated when first used, kept */
-    struct sum sum;
-    double *norms;
-    uint32_t bins[MAGNITUDE_BINS];
-    struct view view;
-    bool base_loaded;                     /* by an action that is being executed */
-    struct pull *pulls;
-    struct snapshot *waiting;             /* oldest first; one more is with the disk when `writing` */
-    bool writing;
-    struct msg_part part[PARTS_KEPT];
-    unsigned part_count;
-    uint64_t part_seen;
-    struct step_times held;               /* by the newest snapshot */
-    bool held_new;
-};
-
-static uint64_t now(const struct ps_host *h) { return loop_now_ms(h->config.loop); }
-static size_t bytes_of(uint64_t floats) { return (size_t)floats * sizeof(float); }
-static const struct block_desc *block_at(const struct ps_host *h, uint32_t i) { return &h->layout->blocks[h->block_first + i]; }
 static const struct tensor_desc *tensor_of(const struct ps_host *h, uint32_t i) { return &h->layout->tensors[block_at(h, i)->tensor]; }
 static enum tensor_kind kind_of(const struct ps_host *h, uint32_t i) { return tensor_of(h, i)->kind; }
 
@@ -73,131 +24,9 @@ void ps_shard_blocks(const struct layout *l, uint32_t shards, uint32_t shard, ui
     free(of);
 }
 
-static void fail(struct ps_host *h, int code, const char *text)
+void host_fail(struct ps_host *h, int code, const char *text)
 {
     h->config.fail(h->config.arg, code, ps_host_version(h), text);
-}
-
-/* ---- bases ---- */
-struct load {
-    struct ps_host *host;
-    uint64_t version;
-    uint32_t generation, base_generation;
-    char root[600];
-    float *weights, *slots;
-    int rc;
-    struct err err;
-};
-
-static int read_from(struct load *l, const char *dir, struct err *err)
-{
-    const struct ps_host *h = l->host;
-    struct ckpt_manifest m;
-    TRY(ckpt_open(&fs_real, dir, &m, err));
-    uint32_t n = h->block_count;
-    uint32_t *block = calloc(n + 1, sizeof *block);
-    float **w = calloc(n + 1, sizeof *w), **s = calloc((size_t)n * h->slot_count + 1, sizeof *s);
-    CHECK(block && w && s);
-    for (uint32_t i = 0; i < n; i++) {
-        block[i] = h->block_first + i;
-        w[i] = l->weights + h->start[i];
-        for (unsigned k = 0; k < h->slot_count; k++)
-            s[(size_t)k * n + i] = l->slots + k * h->floats + h->start[i];
-    }
-    int rc = 0;
-    if (m.meta.generation != l->base_generation || layout_hash(&m.layout) != layout_hash(h->layout))
-        rc = err_set(err, ERR_NOT_FOUND, "%s is of another generation or model", dir);
-    else if (n > 0)
-        rc = ckpt_read_blocks(&fs_real, dir, &m, n, block, w, h->slot_count ? s : NULL, err);
-    free(block);
-    free(w);
-    free(s);
-    ckpt_manifest_fini(&m);
-    return rc;
-}
-
-/* The own site's folder first, then any other that can be read here. */
-static void load_work(void *arg)
-{
-    struct load *l = arg;
-    struct ckpt_found *found = calloc(FOLDERS_MAX, sizeof *found);
-    const char *own = l->host->config.plan->site_name[l->host->config.site];
-    uint32_t count = 0;
-    CHECK(found != NULL);
-    l->rc = ckpt_list_step(l->root, l->version, found, FOLDERS_MAX, &count, &l->err);
-    if (l->rc == 0)
-        l->rc = err_set(&l->err, ERR_NOT_FOUND, "the checkpoint of step %llu, generation %u lies in no folder of %s", (unsigned long long)l->version,
-                        l->base_generation, l->root);
-    for (uint32_t k = 0; k < 2 * count && l->rc < 0; k++) {
-        struct err why = ERR_INIT;
-        uint32_t i = k % count;
-        if (!found[i].published || (strcmp(found[i].site, own) == 0) != (k < count))
-            continue;
-        int rc = read_from(l, found[i].dir, &why);
-        if (rc == 0 || rc != ERR_NOT_FOUND) {
-            l->rc = rc;
-            l->err = why;
-        }
-    }
-    free(found);
-}
-
-static void free_load(struct load *l)
-{
-    const struct ps_host *h = l->host;
-    pages_free(l->weights, bytes_of(h->floats + 16));
-    pages_free(l->slots, bytes_of(h->floats * h->slot_count + 16));
-    free(l);
-}
-
-static void run(struct ps_host *h);
-
-static void load_done(void *arg)
-{
-    struct load *l = arg;
-    struct ps_host *h = l->host;
-    if (shard_state(h->core) == SHARD_LOADING && shard_generation(h->core) == l->generation) {
-        if (l->rc < 0) {
-            fail(h, l->rc, l->err.text);
-        } else {
-            memcpy(h->weights, l->weights, bytes_of(h->floats));
-            memcpy(h->slots, l->slots, bytes_of(h->floats * h->slot_count));
-            shard_loaded(h->core, now(h), l->version, h->out);
-            run(h);
-        }
-    }
-    free_load(l);
-}
-
-static void load_checkpoint(struct ps_host *h, uint64_t version)
-{
-    struct load *l = calloc(1, sizeof *l);
-    struct err err = ERR_INIT;
-    CHECK(l != NULL);
-    *l = (struct load){.host = h, .version = version, .generation = shard_generation(h->core), .base_generation = h->view.base_generation};
-    snprintf(l->root, sizeof l->root, "%s/ckpt", h->config.run_dir);
-    l->weights = pages_alloc(bytes_of(h->floats + 16), &err);
-    l->slots = pages_alloc(bytes_of(h->floats * h->slot_count + 16), &err);
-    if (!l->weights || !l->slots) {
-        fail(h, ERR_NO_MEMORY, err.text);
-        free_load(l);
-        return;
-    }
-    ps_disk_ask(h->config.disk, load_work, load_done, l);
-}
-
-static void load_base(struct ps_host *h, uint64_t version)
-{
-    h->sum.have = false;
-    if (h->view.base_from == BASE_SEED) {
-        memset(h->slots, 0, bytes_of(h->floats * h->slot_count));
-    } else if (h->view.base_from == BASE_CHECKPOINT) {
-        load_checkpoint(h, version);
-    } else if (!h->config.ram || !ps_ram_load(h->config.ram, version, h->view.base_generation, h->weights, h->floats, h->slots, h->floats * h->slot_count)) {
-        fail(h, ERR_CORRUPT, "the RAM segment lost the version that it was said to hold; resume the run from its checkpoint");
-    } else {
-        h->base_loaded = true;            /* run() tells the core after the actions under way */
-    }
 }
 
 /* ---- sums ---- */
@@ -266,145 +95,6 @@ static void apply(struct ps_host *h, const struct shard_action *a)
     failpoint(FAIL_PS_APPLY);
 }
 
-/* ---- snapshots: copied at once, written by the disk's thread. A disk that cannot follow must not fill the memory: the newest few count ---- */
-struct snapshot {
-    struct ps_host *host;
-    struct snapshot *next;
-    struct msg_part part;
-    struct ckpt_meta meta;
-    char dir[700];
-    float *memory;                        /* weights, then slots */
-    int rc;
-    struct err err;
-};
-
-static void snapshot_work(void *arg)
-{
-    struct snapshot *s = arg;
-    const struct ps_host *h = s->host;
-    uint32_t n = h->block_count;
-    uint32_t *block = calloc(n + 1, sizeof *block);
-    const float **w = calloc(n + 1, sizeof *w), **slot = calloc((size_t)n * h->slot_count + 1, sizeof *slot);
-    struct ckpt_part written;
-    CHECK(block && w && slot);
-    for (uint32_t i = 0; i < n; i++) {
-        block[i] = h->block_first + i;
-        w[i] = s->memory + h->start[i];
-        for (unsigned k = 0; k < h->slot_count; k++)
-            slot[(size_t)k * n + i] = s->memory + (k + 1) * h->floats + h->start[i];
-    }
-    struct ckpt_part_data data = {.layout = h->layout, .block_count = n, .block = block, .weights = w, .slot_count = h->slot_count, .slots = slot};
-    failpoint(FAIL_PS_SNAPSHOT);
-    s->rc = ckpt_part_write(&fs_real, s->dir, s->part.generation, s->part.step, s->part.shard, &data, &s->meta, &written, &s->err);
-    if (s->rc == 0) {
-        s->part.size_bytes = written.size_bytes;
-        memcpy(s->part.sha256, written.sha256, sizeof s->part.sha256);
-    }
-    free(block);
-    free(w);
-    free(slot);
-    failpoint(FAIL_PS_PART);
-}
-
-static void free_snapshot(struct snapshot *s)
-{
-    const struct ps_host *h = s->host;
-    pages_free(s->memory, bytes_of(h->floats * (1 + h->slot_count) + 16));
-    free(s);
-}
-
-static struct snapshot *oldest_snapshot(struct ps_host *h)
-{
-    struct snapshot *s = h->waiting;
-    if (s)
-        h->waiting = s->next;
-    return s;
-}
-
-static void snapshot_done(void *arg);
-
-static void write_next(struct ps_host *h)
-{
-    struct snapshot *s = h->writing ? NULL : oldest_snapshot(h);
-    if (!s)
-        return;
-    h->writing = true;
-    ps_disk_ask(h->config.disk, snapshot_work, snapshot_done, s);
-}
-
-static void snapshot_done(void *arg)
-{
-    struct snapshot *s = arg;
-    struct ps_host *h = s->host;
-    h->writing = false;
-    if (s->rc < 0) {
-        err_wrap(&s->err, "checkpoint of step %llu", (unsigned long long)s->part.step);
-        fail(h, s->rc, s->err.text);
-    } else {
-        h->part[h->part_seen++ % PARTS_KEPT] = s->part;
-        h->part_count = MIN(h->part_count + 1, PARTS_KEPT);
-        log_info(h->config.log, "wrote part %u of step %llu into %s", s->part.shard, (unsigned long long)s->part.step, s->dir);
-        h->config.send(h->config.arg, PS_TO_COORDINATOR, MSG_PART, &s->part, NULL, 0);
-    }
-    free_snapshot(s);
-    write_next(h);
-}
-
-static void enqueue(struct ps_host *h, struct snapshot *s)
-{
-    unsigned count = 0;
-    struct snapshot **end = &h->waiting;
-    for (; *end; end = &(*end)->next)
-        count++;
-    *end = s;
-    if (count >= SNAPSHOTS_WAITING) {
-        struct snapshot *old = oldest_snapshot(h);
-        log_warn(h->config.log, "the disk is slower than checkpoint.every: no part of step %llu", (unsigned long long)old->part.step);
-        free_snapshot(old);
-    }
-    write_next(h);
-}
-
-static void keep_held(struct ps_host *h, uint64_t round, uint64_t since_ns)
-{
-    h->held = (struct step_times){round, {-1, -1, -1, -1, (float)((double)(clock_now_ns() - since_ns) / 1e9)}};
-    h->held_new = true;
-}
-
-bool ps_host_held(struct ps_host *h, struct step_times *out)
-{
-    bool any = h->held_new;
-    *out = h->held;
-    h->held_new = false;
-    return any;
-}
-
-static void snapshot(struct ps_host *h)
-{
-    uint64_t v = shard_version(h->core), since_ns = clock_now_ns();
-    const struct record *r = v ? shard_record(h->core, v - 1) : NULL;
-    if (!r || !(r->flags & RECORD_CHECKPOINT))
-        return;
-    struct snapshot *s = calloc(1, sizeof *s);
-    CHECK(s != NULL);
-    s->host = h;
-    s->part = (struct msg_part){.site = h->config.site, .shard = h->config.shard, .generation = shard_generation(h->core), .step = v, .record_round = v - 1};
-    s->meta = (struct ckpt_meta){.generation = s->part.generation, .step = v, .slot_count = h->slot_count};
-    for (unsigned k = 0; k < h->slot_count; k++)
-        snprintf(s->meta.slot_name[k], sizeof s->meta.slot_name[k], "%s", optim_slot_name(&h->optim, k));
-    snprintf(s->dir, sizeof s->dir, "%s/ckpt/%s/step-%08llu", h->config.run_dir, h->config.plan->site_name[h->config.site], (unsigned long long)v);
-    s->memory = pages_alloc(bytes_of(h->floats * (1 + h->slot_count) + 16), &s->err);
-    if (!s->memory) {
-        fail(h, ERR_NO_MEMORY, s->err.text);
-        free(s);
-        return;
-    }
-    memcpy(s->memory, h->weights, bytes_of(h->floats));
-    memcpy(s->memory + h->floats, h->slots, bytes_of(h->floats * h->slot_count));
-    enqueue(h, s);
-    keep_held(h, v - 1, since_ns);
-}
-
 /* ---- pulls ---- */
 static void send_reply(struct ps_host *h, void *peer, const struct msg_pull *m, uint8_t status, uint64_t version)
 {
@@ -470,7 +160,7 @@ static void publish(struct ps_host *h)
     if (h->config.ram && every && v % every == 0)
         ps_ram_save(h->config.ram, v, shard_generation(h->core), h->weights, h->floats, h->slots, h->floats * h->slot_count);
     failpoint(FAIL_PS_PUBLISH);
-    snapshot(h);
+    host_snapshot(h);
     answer_pulls(h);
 }
 
@@ -522,7 +212,7 @@ static void act(struct ps_host *h, const struct shard_action *a)
     struct bytes data = {0};
     switch (a->kind) {
     case SHARD_LOAD_BASE:
-        load_base(h, a->version);
+        host_load_base(h, a->version);
         break;
     case SHARD_APPLY:
         apply(h, a);
@@ -548,12 +238,12 @@ static void act(struct ps_host *h, const struct shard_action *a)
         send_prepared(h, a);
         break;
     case SHARD_FAIL:
-        fail(h, ERR_JOB, a->u.text);
+        host_fail(h, ERR_JOB, a->u.text);
         break;
     }
 }
 
-static void run(struct ps_host *h)
+void host_run(struct ps_host *h)
 {
     for (;;) {
         h->base_loaded = false;
@@ -596,14 +286,14 @@ static void on_contribute(struct ps_host *h, void *peer, const struct msg_contri
     if (verdict != SHARD_STORE)
         return;
     if (!store_at(h, index, &err)) {
-        fail(h, ERR_NO_MEMORY, err.text);
+        host_fail(h, ERR_NO_MEMORY, err.text);
         return;
     }
     if (size)
         memcpy(h->contribution[index] + h->start[m->block_first], payload, size);
     failpoint(FAIL_PS_STORE);
     shard_stored(h->core, now(h), index, m->block_first, m->block_count, h->out);
-    run(h);
+    host_run(h);
 }
 
 static void on_replicate(struct ps_host *h, uint8_t slot, uint32_t instance, const struct msg_replicate *m, const uint8_t *payload, size_t size)
@@ -621,7 +311,7 @@ static void on_replicate(struct ps_host *h, uint8_t slot, uint32_t instance, con
         bool here = m->with_data[n / 64] >> (n % 64) & 1;
         if (here && index[n] != UINT16_MAX) {
             if (!store_at(h, index[n], &err)) {
-                fail(h, ERR_NO_MEMORY, err.text);
+                host_fail(h, ERR_NO_MEMORY, err.text);
                 return;
             }
             memcpy(h->contribution[index[n]], payload + at * bytes_of(h->floats), bytes_of(h->floats));
@@ -629,7 +319,7 @@ static void on_replicate(struct ps_host *h, uint8_t slot, uint32_t instance, con
         at += here;
     }
     shard_replicated(h->core, now(h), slot, m, index, h->out);
-    run(h);
+    host_run(h);
 }
 
 static void on_block(struct ps_host *h, uint8_t slot, uint32_t instance, const struct msg_block *m, const uint8_t *payload, size_t size)
@@ -649,7 +339,7 @@ static void on_block(struct ps_host *h, uint8_t slot, uint32_t instance, const s
         failpoint(FAIL_PS_COPY);
     }
     shard_block_stored(h->core, now(h), m->block, h->out);
-    run(h);
+    host_run(h);
 }
 
 static void on_seed(struct ps_host *h, const struct msg_seed *m, const uint8_t *payload, size_t size)
@@ -659,7 +349,7 @@ static void on_seed(struct ps_host *h, const struct msg_seed *m, const uint8_t *
     if (size)
         memcpy(h->weights + h->start[m->block_first], payload, size);
     shard_seeded(h->core, now(h), m->block_first, m->block_count, h->out);
-    run(h);
+    host_run(h);
 }
 
 static void on_pull(struct ps_host *h, void *peer, const struct msg_pull *m)
@@ -694,9 +384,9 @@ void ps_host_message(struct ps_host *h, uint8_t from_slot, uint32_t from_instanc
     case MSG_BLOCK: on_block(h, from_slot, from_instance, m, payload, size); break;
     case MSG_SEED: on_seed(h, m, payload, size); break;
     case MSG_PULL: on_pull(h, peer, m); break;
-    case MSG_ACK: shard_on_ack(h->core, now(h), from_slot, from_instance, m, h->out); run(h); break;
-    case MSG_SUM: shard_on_sum(h->core, now(h), m, h->out); run(h); break;
-    case MSG_COMMIT: shard_on_commit(h->core, now(h), m, h->out); run(h); break;
+    case MSG_ACK: shard_on_ack(h->core, now(h), from_slot, from_instance, m, h->out); host_run(h); break;
+    case MSG_SUM: shard_on_sum(h->core, now(h), m, h->out); host_run(h); break;
+    case MSG_COMMIT: shard_on_commit(h->core, now(h), m, h->out); host_run(h); break;
     default: break;
     }
 }
@@ -705,13 +395,13 @@ void ps_host_view(struct ps_host *h, const struct view *view)
 {
     h->view = *view;
     shard_on_view(h->core, now(h), view, h->out);
-    run(h);
+    host_run(h);
 }
 
 void ps_host_linked(struct ps_host *h, uint8_t slot)
 {
     shard_on_link(h->core, now(h), slot, h->out);
-    run(h);
+    host_run(h);
 }
 
 void ps_host_busy(struct ps_host *h, uint8_t slot) { shard_on_busy(h->core, now(h), slot); }
@@ -719,18 +409,10 @@ void ps_host_busy(struct ps_host *h, uint8_t slot) { shard_on_busy(h->core, now(
 void ps_host_tick(struct ps_host *h)
 {
     shard_on_tick(h->core, now(h), h->out);
-    run(h);
+    host_run(h);
 }
 
 uint64_t ps_host_version(const struct ps_host *h) { return shard_version(h->core); }
-
-unsigned ps_host_parts(const struct ps_host *h, struct msg_part *out, unsigned max)
-{
-    unsigned n = MIN(max, h->part_count);
-    for (unsigned i = 0; i < n; i++)
-        out[i] = h->part[(h->part_seen - n + i) % PARTS_KEPT];
-    return n;
-}
 
 /* ---- opening ---- */
 static int allocate(struct ps_host *h, const struct shard_config *core, struct err *err)
@@ -809,8 +491,7 @@ void ps_host_close(struct ps_host *h)
         h->pulls = p->next;
         free(p);
     }
-    while (h->waiting)
-        free_snapshot(oldest_snapshot(h));
+    host_drop_snapshots(h);
     pages_free(h->weights, bytes_of(h->floats + 16));
     pages_free(h->slots, bytes_of(h->floats * h->slot_count + 16));
     pages_free(h->sum_memory, bytes_of(h->floats + 16));

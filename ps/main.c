@@ -261,13 +261,16 @@ static void guest_message(void *arg, struct link *link, enum msg_type type, void
     struct ps *p = arg;
     const struct process_id *who = &link_peer(link)->who;
     bool from_copy = type == MSG_REPLICATE || type == MSG_BLOCK || type == MSG_ACK;
-    bool from_rank = type == MSG_CONTRIBUTE || type == MSG_PULL || type == MSG_SEED;
+    bool from_rank = type == MSG_CONTRIBUTE || type == MSG_PULL || type == MSG_SEED || (type == MSG_WARM && ((struct msg_warm *)m)->back <= WARM_BYTES_MAX);
     struct ps_host *h = host_of(p, type, m);
+    struct err err = ERR_INIT;
     if ((from_copy && !may_hold(p, who)) || (from_rank && who->role != ROLE_WORKER) || (!from_copy && !from_rank)) {
         log_warn(&p->log, "a %s message from a process that may not send it: link closed", msg_type_name(type));
         link_close(link);
         return;
     }
+    if (type == MSG_WARM && ps_warm(link, ((struct msg_warm *)m)->back, &err) < 0)
+        log_warn(&p->log, "a link is not warmed: %s", err.text);
     if (h)
         ps_host_message(h, (uint8_t)who->index, who->instance, link, type, m, payload, size);
 }
@@ -353,7 +356,7 @@ static int set_up(struct ps *p, uint8_t site_index, struct err *err)
 {
     char path[700];
     TRY(loop_new(&p->loop, err));
-    p->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION,
+    p->hello = (struct msg_hello){.version_min = FRAME_VERSION, .version_max = FRAME_VERSION, .features = FEATURE_WARM,
                                   .who = {.role = ROLE_PS, .site = site_index, .index = p->slot, .instance = p->instance}};
     snprintf(p->hello.job, sizeof p->hello.job, "%s", p->run.job);
     snprintf(p->hello.build, sizeof p->hello.build, "%s", VIADUCT_VERSION);

@@ -12,6 +12,8 @@ struct peer {
     struct ps_peers *owner;
     uint8_t slot, site;
     bool known, open, away, theirs;       /* away: at another site; theirs: the link is one that they dialled, because nobody can dial them */
+    size_t warm_bytes;                    /* of MSG_WARM each way over the present link; 0: not begun */
+    bool came, went, warm;                /* those from there; those there, sent and received */
     uint32_t instance;
     char address[ADDRESS_LIMIT];
     struct link *link;                    /* the newest one dialled */
@@ -46,14 +48,51 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *hell
         return;
     }
     p->open = true;
+    p->warm_bytes = 0;
+    p->came = p->went = p->warm = false;
     p->owner->config.opened(p->owner->config.arg, p->slot);
+}
+
+static int send_warm(struct link *link, size_t bytes, bool to_shard, struct err *err)
+{
+    static const uint8_t nothing[WARM_PIECE_BYTES];
+    for (size_t left = bytes; left > 0;) {
+        struct bytes piece = {nothing, MIN(left, sizeof nothing)};
+        left -= piece.size;
+        struct msg_warm m = {.back = to_shard ? left == 0 : (uint32_t)left};
+        TRY(link_send(link, MSG_WARM, 0, &m, &piece, 1, err));
+    }
+    return 0;
+}
+
+int ps_warm(struct link *link, size_t bytes, struct err *err) { return send_warm(link, bytes, false, err); }
+
+/* What was asked for has come; then a byte, which says that what went is there. Links share what is narrow: none goes before all have come. */
+static void on_warm(struct ps_peers *p, struct peer *from)
+{
+    struct err err = ERR_INIT;
+    from->warm = from->came;
+    from->came = true;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++)
+        if (p->peer[s].open && p->peer[s].warm_bytes && !p->peer[s].came)
+            return;
+    for (unsigned s = 0; s < SLOTS_LIMIT; s++) {
+        struct peer *q = &p->peer[s];
+        if (!q->open || !q->warm_bytes || q->warm || q->went)
+            continue;
+        q->went = true;
+        q->warm = send_warm(q->link, q->warm_bytes, true, &err) < 0;   /* a full queue: this link is busy enough */
+    }
 }
 
 static void on_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t payload_size)
 {
     struct peer *p = arg;
-    if (link == p->link && p->open)
-        p->owner->config.message(p->owner->config.arg, p->slot, p->instance, type, m, payload, payload_size);
+    if (link != p->link || !p->open)
+        return;
+    if (type == MSG_WARM && ((struct msg_warm *)m)->back == 0)
+        on_warm(p->owner, p);
+    p->owner->config.message(p->owner->config.arg, p->slot, p->instance, type, m, payload, payload_size);
 }
 
 static void on_closed(void *arg, struct link *link, const struct err *why)
@@ -173,6 +212,19 @@ uint64_t ps_peers_received(const struct ps_peers *p, uint8_t slot)
 size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot)
 {
     return slot < SLOTS_LIMIT && p->peer[slot].open ? link_under_way(p->peer[slot].link) : 0;
+}
+
+bool ps_peers_warmed(struct ps_peers *p, uint8_t slot, size_t bytes)
+{
+    if (!ps_peers_linked(p, slot))
+        return false;
+    struct peer *q = &p->peer[slot];
+    struct msg_warm m = {.back = (uint32_t)bytes};
+    if (!q->away || q->theirs || bytes == 0 || !(link_peer(q->link)->features & FEATURE_WARM))
+        return true;
+    if (q->warm_bytes == 0 && ps_peers_send(p, slot, MSG_WARM, 0, &m, NULL, 0))
+        q->warm_bytes = bytes;
+    return q->warm;
 }
 
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p)

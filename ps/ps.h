@@ -111,6 +111,10 @@ void ps_peers_closed(struct ps_peers *p, const struct link *link);
 bool ps_peers_linked(const struct ps_peers *p, uint8_t slot);
 uint64_t ps_peers_received(const struct ps_peers *p, uint8_t slot);   /* bytes, over the present link */
 size_t ps_peers_queued(const struct ps_peers *p, uint8_t slot);   /* bytes on their way to it */
+/* Have `bytes` come over the present link to a slot at another site, and as many gone (MSG_WARM)? The first call for a link begins that; message() tells of each piece
+ * that comes. True where there is nothing to learn: inside a site, and with a process that does not know this. */
+bool ps_peers_warmed(struct ps_peers *p, uint8_t slot, size_t bytes);
+int ps_warm(struct link *link, size_t bytes, struct err *err);   /* what a shard sends when it is asked for them */
 uint64_t ps_peers_wan_bytes(const struct ps_peers *p);   /* sent to other sites since the start */
 
 /* ---- RAM segment: the two newest versions of an embedded shard in shared memory, so that a relaunched gang starts there ---- */

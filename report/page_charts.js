@@ -101,14 +101,19 @@ function line(values, x, y) {
   });
   return d;
 }
+const BAR = X.length > 1 ? 2 : 24;
 function band(low, high, x, y) {
   let d = '', start = -1;
   for (let i = 0; i <= low.length; i++) {
     const there = i < low.length && is(low[i]) && is(high[i]);
     if (there && start < 0) start = i;
     if (there || start < 0) continue;
-    for (let k = start; k < i; k++) d += `${k === start ? 'M' : 'L'}${x(k).toFixed(1)} ${y(high[k]).toFixed(1)}`;
-    for (let k = i - 1; k >= start; k--) d += `L${x(k).toFixed(1)} ${y(low[k]).toFixed(1)}`;
+    if (start === i - 1) {           // alone: a bar
+      d += `M${(x(start) - BAR).toFixed(1)} ${y(high[start]).toFixed(1)}h${2 * BAR}V${y(low[start]).toFixed(1)}h${-2 * BAR}`;
+    } else {
+      for (let k = start; k < i; k++) d += `${k === start ? 'M' : 'L'}${x(k).toFixed(1)} ${y(high[k]).toFixed(1)}`;
+      for (let k = i - 1; k >= start; k--) d += `L${x(k).toFixed(1)} ${y(low[k]).toFixed(1)}`;
+    }
     d += 'Z';
     start = -1;
   }
@@ -145,7 +150,7 @@ function chart(c) {
       y2: c.height - bottom }));
     g.append(s('line', { class: 'axis', x1: left, x2: width - 8, y1: c.height - bottom, y2: c.height - bottom }));
     g.append(s('text', { x: left - 8, y: c.height - 7, 'text-anchor': 'end' }, 'step'));
-    const inWhole = ticks(X[0], lastStep, inner / 90).filter((v) => v === Math.round(v) && v >= X[0] && v <= lastStep);
+    const inWhole = ticks(X[0], lastStep, Math.min(inner / 90, lastStep - X[0])).map(Math.round).filter((v, i, all) => v !== all[i - 1] && v >= X[0] && v <= lastStep);
     for (const v of inWhole) {
       const near = xs(v) > width - 26;
       g.append(s('text', { x: near ? width - 8 : xs(v), y: c.height - 7, 'text-anchor': near ? 'end' : 'middle' }, grouped(v)));
@@ -222,6 +227,10 @@ function curve(o) {
       if (low && high && S.lines > X.length) inside.append(s('path', { d: band(low, high, x, y), fill: colour(o.colour), 'fill-opacity': 0.16 }));
       if (noisy) inside.append(s('path', { d: line(values, x, y), fill: 'none', stroke: colour(o.colour), 'stroke-opacity': 0.32, 'stroke-width': 1 }));
       inside.append(s('path', { d: line(noisy ? soft : values, x, y), fill: 'none', stroke: colour(o.colour), 'stroke-width': 2, 'stroke-linejoin': 'round' }));
+      const main = noisy ? soft : values;
+      main.forEach((v, i) => {         // a value without neighbours has no line
+        if (is(v) && !is(main[i - 1]) && !is(main[i + 1])) inside.append(s('circle', { class: 'alone', cx: x(i), cy: y(v), r: 3, fill: colour(o.colour) }));
+      });
       g.append(inside);
       if (is(o.level) && y(o.level) >= box.top - 1 && y(o.level) <= box.bottom)
         g.append(s('line', { x1: box.left, x2: box.right, y1: y(o.level), y2: y(o.level), stroke: 'var(--soft)', 'stroke-width': 1.5,

@@ -187,6 +187,13 @@ static json_t *wan_of(const struct report *r)
     return json_pack("{s:o, s:I}", "bytes_sent", bytes, "rounds", (json_int_t)r->wan_rounds);
 }
 
+/* code: NULL when it is not known, as of a coordinator that was killed. */
+static void set_error(json_t *all, const char *error, const char *code)
+{
+    json_object_set_new(all, "error", text_of(error));
+    json_object_set_new(all, "error_code", text_or_null(code));
+}
+
 static json_t *whole(const struct report *r, const struct restarts *b, json_t *result)
 {
     json_t *planned = r->planned_steps ? json_integer((json_int_t)r->planned_steps) : json_null();
@@ -194,7 +201,7 @@ static json_t *whole(const struct report *r, const struct restarts *b, json_t *r
                             "planned_steps", planned, "epochs", number_or_null(r->epochs), "samples", (json_int_t)r->samples, "wall_seconds", number_or_null(r->wall_seconds),
                             "samples_per_second", number_or_null(r->samples_per_second));
     if (r->error)
-        json_object_set_new(all, "error", text_of(r->error));
+        set_error(all, r->error, r->error_code);
     json_object_set_new(all, "world", world_of(r));
     json_object_set_new(all, "final", final_of(r, result));
     json_object_set_new(all, "weights_sha256", from_result(result, "weights_sha256"));
@@ -261,7 +268,7 @@ int report_close(const char *run_dir, const char *name, const char *status, cons
     }
     json_object_set_new(all, "status", text_of(status));
     if (error)
-        json_object_set_new(all, "error", text_of(error));
+        set_error(all, error, NULL);
     return write_whole(run_dir, all, err);
 }
 

@@ -11,7 +11,7 @@
 #define REPORT_RATE_MS 1000
 
 struct report {                       /* plain values; whoever fills them owns what they point to */
-    const char *name, *status, *error;             /* error: NULL when none */
+    const char *name, *status, *error, *error_code;    /* error: NULL when none; its code: err_code_name's */
     uint64_t steps, samples, planned_steps;            /* planned 0: not known yet, null */
     double epochs, wall_seconds;                       /* NAN: not produced */
     double samples_per_second;                         /* samples after the newest start's first commit, over the time from that commit to the last one; NAN when that

@@ -96,7 +96,7 @@ static int check_lanes(const struct rank *r, struct err *err)
         if (r->lane_rc[i] < 0)
             return *err = r->lane_err[i], err_wrap(err, "step %llu, lane %u", (unsigned long long)r->step.step + 1, lane);
         if (r->totals[i].nonfinite)
-            return err_set(err, ERR_JOB, "the loss is not finite at step %llu in lane %u (%llu of %llu samples); start anew with a lower train.optimizer.lr or with clip",
+            return err_set(err, ERR_DIVERGED, "the loss is not finite at step %llu in lane %u (%llu of %llu samples); start anew with a lower train.optimizer.lr or with clip",
                            (unsigned long long)r->step.step + 1, lane, (unsigned long long)r->totals[i].nonfinite, (unsigned long long)r->totals[i].samples);
     }
     return 0;

@@ -124,7 +124,7 @@ static int gather_metrics(struct solo *s, struct lane_metrics *out, struct err *
         if (s->lane_rc[l] < 0)
             return *err = s->lane_err[l], err_wrap(err, "step %llu, lane %u", (unsigned long long)s->step + 1, l);
         if (s->metrics[l].nonfinite)
-            return err_set(err, ERR_JOB, "the loss is not finite at step %llu in lane %u (%u of %llu samples); start anew with a lower train.optimizer.lr or with clip",
+            return err_set(err, ERR_DIVERGED, "the loss is not finite at step %llu in lane %u (%u of %llu samples); start anew with a lower train.optimizer.lr or with clip",
                            (unsigned long long)s->step + 1, l, s->metrics[l].nonfinite, (unsigned long long)s->metrics[l].samples);
         leaf[l] = (struct lane_range){(uint16_t)l, (uint16_t)(l + 1)};
         loss[l] = s->metrics[l].loss_sum;

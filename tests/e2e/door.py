@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, events, finish, kill_all, logs, processes, reference, report, run, spec, start, step_of, test, two_sites, wait_for,
+from harness import (PROGRAM, ROOT, complete, driver, events, finish, kill_all, logs, processes, reference, report, run, spec, start, step_of, test, two_sites, wait_for,
                      workspace)
 
 TRAIN = {"steps": 300, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True,
@@ -62,7 +62,7 @@ class Run:
 
     def visit(self, address):
         """Somebody with a certificate of this run who lies about its site: whom it met before it was put out."""
-        program = ROOT / "build" / "release" / "tests" / "e2e" / "impostor"
+        program = driver("impostor")
         return subprocess.run([program, self.directory, "onprem", address, "other-site"], capture_output=True, text=True, timeout=20, check=False).stdout
 
     def visit_ps(self, site):

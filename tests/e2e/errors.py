@@ -14,7 +14,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 SHORT = {"steps": 20, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True, "optimizer": {"name": "adamw", "lr": 0.01}}
@@ -343,7 +343,7 @@ def by_hand(role, directory, timeout=20, **env):
 
 
 def impostor(directory, address, deed):
-    program = ROOT / "build" / "release" / "tests" / "e2e" / "impostor"
+    program = driver("impostor")
     return subprocess.run([program, directory, "onprem", address, deed], capture_output=True, text=True, timeout=20, check=False)
 
 
@@ -372,7 +372,7 @@ def attacks(w, other, wanted):
         if not door.endswith(f":{port}"):
             r = impostor(run_dir, f"tls:127.0.0.1:{port}", "ack-elsewhere")
             test("ps: a ps cannot speak for a slot of another site", r.returncode == 0, r.stdout + r.stderr)
-            for deed in ("view", "other-site"):
+            for deed in ("view", "other-site", "warm-without-end"):
                 r = impostor(run_dir, f"tls:127.0.0.1:{port}", deed)
                 test(f"ps: a worker's certificate does not allow {deed}", r.returncode == 0, r.stdout + r.stderr)
     test("the run still trains meanwhile", p.poll() is None, p.returncode)

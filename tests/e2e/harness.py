@@ -103,6 +103,14 @@ def environment(failpoint=None, **more):
     return env
 
 
+def driver(name):
+    """A program of tests/e2e, built when it is not there or older than its source."""
+    path = f"build/release/tests/e2e/{name}"
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}   # of the make that runs this
+    subprocess.run(["make", "-s", path], cwd=ROOT, check=True, env=env)
+    return ROOT / path
+
+
 def viaduct(*args, timeout=TIMEOUT_S, env=None):
     """Runs the program to its end."""
     return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, errors="backslashreplace", timeout=timeout, env=env or environment(), cwd=ROOT)

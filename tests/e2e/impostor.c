@@ -1,7 +1,8 @@
 /* A process with a valid certificate of a run that misbehaves: says HELLO as a worker of SITE, or as the role that the deed needs, then does what its
  * certificate gives it no right to.
- *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status
- * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. */
+ *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status|warm-without-end|be-dialled
+ * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. be-dialled: listens where a coordinator should, says where
+ * that is, and is let in when it is told anything. */
 #include <stdio.h>
 #include <string.h>
 
@@ -16,11 +17,11 @@ struct impostor {
     struct link *link;
     const char *deed;
     struct msg_hello hello;
-    bool closed;
+    bool closed, told;
 };
 
 static struct {
-    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited; struct msg_status status;
+    struct msg_join join; struct msg_view view; struct msg_commit commit; struct msg_stop stop; struct msg_ack ack; struct msg_exited exited; struct msg_status status; struct msg_warm warm;
 } nothing;                            /* too large for a stack */
 
 static enum role role_for(const char *deed)
@@ -51,6 +52,9 @@ static void misbehave(struct impostor *me, struct err *err)
         link_send(me->link, MSG_STATUS, 0, &nothing.status, NULL, 0, err);
     } else if (strcmp(me->deed, "ack-elsewhere") == 0) {
         link_send(me->link, MSG_ACK, 0, &nothing.ack, NULL, 0, err);
+    } else if (strcmp(me->deed, "warm-without-end") == 0) {
+        nothing.warm.back = WARM_BYTES_MAX + 1;
+        link_send(me->link, MSG_WARM, 0, &nothing.warm, NULL, 0, err);
     } else if (strcmp(me->deed, "death-elsewhere") == 0) {
         nothing.join.who = me->hello.who;
         nothing.exited = (struct msg_exited){.who = {.role = ROLE_WORKER, .site = (uint8_t)(me->hello.who.site + 1), .instance = 1}, .signal = 9};
@@ -72,7 +76,9 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
 
 static void on_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t size)
 {
-    (void)arg, (void)link, (void)type, (void)msg, (void)payload, (void)size;
+    struct impostor *me = arg;
+    (void)link, (void)type, (void)msg, (void)payload, (void)size;
+    me->told = true;
 }
 
 static void on_closed(void *arg, struct link *link, const struct err *why)
@@ -101,11 +107,19 @@ static int knock(struct impostor *me, const char *run, const char *site, const c
         me->hello.who = (struct process_id){(uint8_t)role, (uint8_t)index, role == ROLE_PS && strcmp(me->deed, "slot-before") != 0, role == ROLE_PS};
     snprintf(me->hello.job, sizeof me->hello.job, "%s", dir.job);
     snprintf(me->hello.build, sizeof me->hello.build, "impostor");
+    bool listens = strcmp(me->deed, "be-dialled") == 0;
+    struct listener *listener;
     int rc = loop_new(&me->loop, err);
-    if (rc == 0)
+    if (rc == 0 && listens)
+        rc = net_listen(me->loop, address, identity, &me->hello, &ops, me, &listener, err);
+    else if (rc == 0)
         rc = net_dial(me->loop, address, identity, &me->hello, &ops, me, &me->link, err);
+    if (rc == 0 && listens) {
+        printf("%s\n", listener_address(listener));
+        fflush(stdout);
+    }
     if (rc == 0) {
-        timer_start(me->loop, PATIENCE_MS, 0, (void (*)(void *))loop_stop, me->loop);
+        timer_start(me->loop, listens ? 10 * PATIENCE_MS : PATIENCE_MS, 0, (void (*)(void *))loop_stop, me->loop);
         loop_run(me->loop);
     }
     if (me->loop)
@@ -122,5 +136,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "impostor: %s\n", argc == 5 ? err.text : "RUN SITE ADDRESS DEED");
         return 2;
     }
-    return me.closed ? 0 : 1;
+    return me.closed && !(me.told && strcmp(me.deed, "be-dialled") == 0) ? 0 : 1;
 }

@@ -169,6 +169,10 @@ def a_long_one(b, w):
     test("a spike of one step in 100,000 is still there", peak > 3, peak)
 
 
+def plural(steps):
+    return f"{steps} step{'' if steps == 1 else 's'}"
+
+
 def poor_ones(b, w):
     """A run that failed before its first step, one that was killed in the middle of a line, and folders that are none."""
     job = spec(w, coordinator={"listen": "192.0.2.1:1"})
@@ -187,6 +191,19 @@ def poor_ones(b, w):
     result = viaduct("report", cut)
     if test("a run that was killed while it wrote has a page", result.returncode == 0, result.stderr):
         holds(b, cut / "report.html", "cut files")
+    for steps in (3, 1):
+        few = w / f"of-{steps}"
+        long_run(few, steps)
+        result = viaduct("report", few)
+        if test(f"a page of {plural(steps)}", result.returncode == 0, result.stderr):
+            holds(b, few / "report.html", plural(steps))
+        if steps == 3:
+            b.open(few / "report.html", width=1300, height=900)
+            test("every step has its number below each curve", b.value(
+                "[...document.querySelectorAll('.plot svg[aria-hidden]')].every((x) => ['1', '2', '3'].every((n) => [...x.querySelectorAll('text')].some((t) => t.textContent === n)))"))
+    test("a step alone is a dot in each curve, and a bar of its parts", b.value(
+        "[document.querySelectorAll('circle.alone').length, [...document.querySelectorAll('.plot path')].filter((x) => x.getBBox().width > 10 && x.getBBox().height > 1).length > 0]")
+        == [2, True])
     result = viaduct("report", w)
     test("a folder that is no run: exit 4, no page", result.returncode == 4 and not (w / "report.html").exists(), (result.returncode, result.stderr))
 

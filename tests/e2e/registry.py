@@ -277,6 +277,8 @@ def refusals(models):
                        (("show", "none"), 4), (("ls", "none"), 4), (("rollback", "small"), 4), (("promote", "small", "2", "--expect", "2"), 6), (("frob",), 2)):
         result = models(*args)
         test(f"models {' '.join(args)} ends with {code}", result.returncode == code and result.stderr.startswith("viaduct models: "), said(result))
+    result = models("promote", "small", "1", "--reason", "x" * 400)
+    expect("a reason that is too long is refused", result, 2, "more than 399 bytes")
     result = viaduct("models", "ls", "--registry", models.root.parent / "nowhere")
     expect("a registry that is not there ends with 4", result, 4, "makes one")
 
@@ -322,28 +324,36 @@ def damage(models, second):
     test("and rendered again", models("promote", "small", "1").returncode == 0 and models.served() == 1 and models("verify").returncode == 0)
 
 
-def audit(models, w):
+def audit(models, second, w):
     shown = models.json("show", "small", "--audit")
     line = next(a for a in shown["audit"] if a["reason"] == "test")
     test("the log says who moved what, when and why", line["action"] == "rollback" and (line["from"], line["to"]) == (2, 1) and line["uid"] == os.geteuid() and line["host"] and line["at"] and
          shown["audit_head"] == shown["audit"][-1]["chain"], line)
+    models("promote", "small", "2")
     for name, change in (("a changed line", "UPDATE audit SET reason = 'nothing' WHERE reason = 'test'"), ("a missing line", "DELETE FROM audit WHERE reason = 'test'"),
-                         ("a missing end", "DELETE FROM audit WHERE position = (SELECT max(position) FROM audit)"), ("an alias moved past the log", "UPDATE standing SET version = 2 WHERE alias = 'champion'")):
+                         ("a missing end", "DELETE FROM audit WHERE position = (SELECT max(position) FROM audit)"), ("an alias moved past the log", "UPDATE standing SET version = 1 WHERE alias = 'champion' AND depth = (SELECT depth FROM alias WHERE name = 'champion')"),
+                         ("another place to go back to", "UPDATE standing SET version = 2 WHERE alias = 'champion' AND depth = (SELECT depth - 1 FROM alias WHERE name = 'champion')"),
+                         ("an alias that is gone", "DELETE FROM alias WHERE name = 'canary'"), ("a version that is gone", "DELETE FROM version WHERE version = 2 AND model = 'small'"),
+                         ("a version with another file", "UPDATE version SET sha256 = (SELECT sha256 FROM version WHERE version = 2) WHERE version = 1")):
         copy = Models(w / name.replace(" ", "-"))
         shutil.copytree(models.root, copy.root)
         with sqlite3.connect(copy.root / "registry.db") as db:
-            if "audit" in change.split(" WHERE")[0]:
+            if "audit" in change.split(" WHERE")[0] or " version " in change.split(" WHERE")[0].split("SET")[0]:
                 try:
                     db.execute(change)
                     test(f"{name}: refused by the database", False)
                 except sqlite3.IntegrityError:
                     pass
-            db.execute("DROP TRIGGER audit_stays")
-            db.execute("DROP TRIGGER audit_kept")
+            for trigger in ("audit_stays", "audit_kept", "version_stays", "version_kept"):
+                db.execute(f"DROP TRIGGER {trigger}")
             db.execute(change)
             db.commit()
-        result = copy("ls")
-        test(f"{name} is found", result.returncode == 3 and "audit log" in result.stderr, said(result))
+        looks = [copy("ls"), copy("show", "small", "--json")]
+        test(f"{name} is found", all(look.returncode == 3 and "audit log" in look.stderr and not look.stdout for look in looks), "".join(map(said, looks)))
+        if name == "a version that is gone":
+            result = copy("register", second)
+            test("and its number is not given again", result.returncode == 0 and "version 3" in result.stdout and copy("ls").returncode == 3, said(result))
+    models("rollback", "small")
 
 
 def others(models):
@@ -377,7 +387,7 @@ def main():
             skip("a live server follows promote and rollback without a dropped request", why)
         else:
             live(models, w)
-        audit(models, w)
+        audit(models, second, w)
         check_schemas("an export", first / "export/serving", first / "export", [first / "export/triton/small"])
         check_schemas("the registry", models.root / "serving/small", models.root, [models.root / "triton/small", models.root / "triton/small.canary"])
         others(models)

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, logs, one_site, processes, reference, report, run, skip, spec, start, step_of, test,
                      two_sites, viaduct, wait_for, workspace)
 
 AS_ROOT = "--allow-run-as-root " if os.geteuid() == 0 else ""   # what Open MPI demands
@@ -43,10 +43,11 @@ def stop_and_resume(w, wanted):
     changed = [name for name in kept if (run_dir / name).read_bytes() != kept[name]]
     test("and leaves the report and the spec of what was trained", not changed, changed)
     other = run(job, run_dir, "--resume", "train.batch=64")
-    test("a resume with another batch is refused with both values", other.returncode == 2 and "128" in other.stderr and "64" in other.stderr, other.stderr)
+    test("a resume with another batch is refused with both values", other.returncode == 2 and "train.batch was 128 and is 64 now" in other.stderr, other.stderr)
     result = run(job, run_dir, "--resume", "sites=" + json.dumps(one_site(3)))
     wrong = complete(run_dir, result, wanted) or ("is 150 now" in result.stderr and "it says that the length has changed")
     test("resumed at one site with 3 ranks: the same weights", not wrong, wrong)
+    test("and what the resume changes is said, old and new", "sites[0].ranks was 1 and is 3 now" in result.stderr and "batch was" not in result.stderr, result.stderr[:600])
     result = run(job, run_dir, "--resume")
     test("resuming a completed run prints its report", result.returncode == 0 and "report:" in result.stdout, result.stderr)
 
@@ -108,7 +109,7 @@ def stop_outlives_the_coordinator(w):
     test("stop, and the coordinator dies before it is done: the next one stops", bool(restarted) and stopped.returncode == 0 and p.returncode == 0
          and report(run_dir).get("status") == "stopped", f"{restarted} {stopped.stderr} {p.returncode} {report(run_dir)}")
     result = run(job, run_dir, "--resume")                     # to fewer steps than were planned: with other rates, so other weights
-    test("a resume to another length says both", "train.steps was 100000, train.steps is 150 now" in result.stderr, result.stderr[:600])
+    test("a resume to another length says both", "train.steps was 100000 and is 150 now" in result.stderr, result.stderr[:600])
     wrong = complete(run_dir, result)
     test("and a resume is not stopped again", not wrong, wrong)
 
@@ -361,7 +362,7 @@ def is_rank(proc, run_dir):
 
 
 def own_trainer(w):
-    program = ROOT / "build" / "release" / "tests" / "e2e" / "own_trainer"
+    program = driver("own_trainer")
     hashes = []
     for name, sites in (("one", one_site(2)), ("two", two_sites(1, 1))):
         job, run_dir = folder(w, f"own-{name}", sites=sites)
@@ -428,7 +429,8 @@ def bad_input(w):
     test("no resume is offered for it, but a start in another folder, by run and by status", "go on with" not in result.stderr + status.stdout
          and "once that is mended" not in result.stderr and all(f"{run_dir}/spec.yaml --dir ANOTHER" in x for x in (result.stderr, status.stdout)),
          result.stderr[-800:] + status.stdout)
-    test("nor in JSON", json.loads(viaduct("status", run_dir, "--json").stdout).get("resume") is None)
+    told = json.loads(viaduct("status", run_dir, "--json").stdout)
+    test("nor in JSON, which has the code", told.get("resume") is None and told.get("error_code") == r.get("error_code") == "diverged", told)
     result = run(job, Path(w) / "unused", "train.lernrate=1")
     test("a wrong key: exit 2, nothing started", result.returncode == 2 and not (Path(w) / "unused").exists(), result.stderr)
 

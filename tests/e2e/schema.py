@@ -70,7 +70,7 @@ def mutate(spec):
 
 
 # Rules over several keys are no matter of a schema; these words of the program's own texts mark them.
-cross = ("need at least", "needs at least", "need a batch", "need as many", "belongs to", "may not read", "no HOST:PORT", "halve", "not both", "cannot open",
+cross = ("need at least", "needs at least", "need a batch", "need as many", "belongs to", "may not read", "halve", "not both", "cannot open",
          "is no IDX", "holds images", "the least is 2 minutes", "of limits: 1 to 4", "channels; 1 to 4", "at the only site", "is the name of", "nesterov needs", "there is no site", "names no host", "is no door", "has no door")
 disagree = []
 with tempfile.TemporaryDirectory() as folder:

@@ -118,6 +118,76 @@ static void test_lane_sum_is_the_same_for_every_split(void **state)
     }
 }
 
+/* Every cut into n ranges: turns of the busiest part and nodes; a cut in which somebody is idle though there are lanes enough does not count. */
+struct every { unsigned lanes, n, most_turns, fewest_nodes, fewest_turns; const uint32_t *units; };
+
+static void try_cuts(struct every *e, unsigned part, unsigned lo, unsigned turns, unsigned nodes, unsigned enough)
+{
+    struct lane_range node[LANE_NODES_MAX];
+    if (part == e->n) {
+        if (lo != e->lanes)
+            return;
+        e->fewest_turns = turns < e->fewest_turns ? turns : e->fewest_turns;
+        if (turns <= e->most_turns && nodes < e->fewest_nodes)
+            e->fewest_nodes = nodes;
+        return;
+    }
+    uint32_t units = e->units[part];
+    for (unsigned hi = lo + (enough ? units : units > 0); hi <= (units ? e->lanes : lo); hi++) {
+        unsigned mine = units ? (hi - lo + units - 1) / units : 0;
+        try_cuts(e, part + 1, hi, mine > turns ? mine : turns, nodes + lane_nodes(e->lanes, (struct lane_range){(uint16_t)lo, (uint16_t)hi}, node), enough);
+    }
+}
+
+static void test_lanes_over_parts_are_quick_cuts_of_fewest_nodes(void **state)
+{
+    (void)state;
+    struct lane_range out[LANE_PARTS_MAX], node[LANE_NODES_MAX];
+    for (unsigned lanes = 1; lanes <= 18; lanes++)
+        for (unsigned mix = 1; mix < 6 * 6 * 6; mix++) {
+            const uint32_t units[3] = {mix % 6, mix / 6 % 6, mix / 36};
+            uint32_t total = units[0] + units[1] + units[2], parts = (units[0] > 0) + (units[1] > 0) + (units[2] > 0);
+            if (parts > lanes)
+                continue;
+            unsigned turns = 0, nodes = 0, lo = 0;
+            lanes_over(lanes, units, 3, out);
+            for (unsigned i = 0; i < 3; i++) {
+                unsigned width = out[i].hi - out[i].lo;
+                assert_int_equal(out[i].lo, lo);
+                assert_true(units[i] ? width >= (total <= lanes ? units[i] : 1) : width == 0);
+                lo = out[i].hi;
+                turns = units[i] && (width + units[i] - 1) / units[i] > turns ? (width + units[i] - 1) / units[i] : turns;
+                nodes += lane_nodes(lanes, out[i], node);
+            }
+            assert_int_equal(lo, lanes);
+            struct every e = {lanes, 3, 0, UINT32_MAX, UINT32_MAX, units};
+            try_cuts(&e, 0, 0, 0, 0, total <= lanes);
+            e.most_turns = e.fewest_turns + e.fewest_turns / 8;
+            try_cuts(&e, 0, 0, 0, 0, total <= lanes);
+            assert_true(turns <= e.most_turns);
+            assert_int_equal(nodes, e.fewest_nodes);
+        }
+}
+
+static void test_lanes_over_known_parts(void **state)
+{
+    (void)state;
+    struct lane_range out[LANE_PARTS_MAX];
+    const uint32_t one_two[] = {1, 2}, even[] = {2, 0, 2}, nobody[] = {0, 0}, eight[] = {9, 9, 9, 9, 9, 9, 9, 9};
+    lanes_over(4, one_two, 2, out);                       /* a third would be [0, 1) and two sums for the other; this takes two turns as well */
+    assert_true(lane_range_eq(out[0], (struct lane_range){0, 2}) && lane_range_eq(out[1], (struct lane_range){2, 4}));
+    lanes_over(64, one_two, 2, out);
+    assert_true(lane_range_eq(out[0], (struct lane_range){0, 16}) && lane_range_eq(out[1], (struct lane_range){16, 64}));
+    lanes_over(8, even, 3, out);
+    assert_true(lane_range_eq(out[0], (struct lane_range){0, 4}) && out[1].lo == out[1].hi && lane_range_eq(out[2], (struct lane_range){4, 8}));
+    lanes_over(8, nobody, 2, out);
+    assert_true(out[0].hi == 0 && out[1].hi == 0);
+    lanes_over(64, eight, 8, out);
+    assert_true(lane_range_eq(out[7], (struct lane_range){56, 64}));
+    lanes_over(3, eight, 8, out);                         /* more parts than lanes */
+    assert_int_equal(out[7].hi, 3);
+}
+
 static void test_lane_samples_partition(void **state)
 {
     (void)state;
@@ -341,11 +411,28 @@ static void test_signals_do_not_end_a_reservation(void **state)
     close(fd);
 }
 
+static void touched_pages_keep_what_they_hold(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    const size_t size = 3 << 20;
+    uint8_t *p = pages_alloc(size, &e);
+    assert_non_null(p);
+    p[4097] = 7;
+    pages_touch(p + 1, size - 2);
+    pages_touch(NULL, 0);
+    assert_int_equal(p[4097], 7);
+    assert_int_equal(p[size - 1], 0);
+    pages_free(p, size);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(touched_pages_keep_what_they_hold),
         cmocka_unit_test(test_err_chain), cmocka_unit_test(test_cursor_round_trip_and_limits), cmocka_unit_test(test_lane_nodes_cover_exactly),
-        cmocka_unit_test(test_lane_sum_is_the_same_for_every_split), cmocka_unit_test(test_lane_samples_partition),
+        cmocka_unit_test(test_lane_sum_is_the_same_for_every_split), cmocka_unit_test(test_lanes_over_parts_are_quick_cuts_of_fewest_nodes), cmocka_unit_test(test_lanes_over_known_parts),
+        cmocka_unit_test(test_lane_samples_partition),
         cmocka_unit_test(test_permutation_is_a_bijection), cmocka_unit_test(test_philox_known_answers), cmocka_unit_test(test_layout),
         cmocka_unit_test(test_sha256_and_hex), cmocka_unit_test(test_protobuf), cmocka_unit_test(test_files), cmocka_unit_test(test_json_quote), cmocka_unit_test(test_text_plain),
         cmocka_unit_test(test_numbers_are_short_and_read_back), cmocka_unit_test(test_signals_do_not_end_a_reservation),

@@ -46,6 +46,7 @@ static int tear_down(void **state)
     struct rig *r = *state;
     coll_close(r->v.coll);
     loop_free(r->v.loop);
+    ps_peers_close(r->v.peers);
     layout_fini(&r->v.layout);
     free(r->v.shard_first);
     free(r->v.held);
@@ -150,6 +151,64 @@ static void a_view_makes_chunks_void(void **state)
     assert_false(comes(r, 5, 2, 1));
 }
 
+/* ---- weights from another site: slot 1 holds the shard there, and is not linked ---- */
+static void move_away(struct rig *r)
+{
+    struct viaduct *v = &r->v;
+    struct err e = ERR_INIT;
+    struct ps_peers_config c = {.loop = v->loop, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX};
+    assert_ok(ps_peers_open(&c, &v->peers, &e));
+    v->view.view.shard[0] = (struct view_shard){1, {{1, COPY_PRIMARY}}};
+    v->view.view.slot[1].site = 1;
+    v->view.view.gang[0].lanes = v->gang_lanes = (struct lane_range){0, 4};
+}
+
+/* The version is there when a rank gets its first lanes, and what was asked for before it was known is of that version too. */
+static void the_first_weights_are_asked_for_at_once_and_once(void **state)
+{
+    struct rig *r = *state;
+    move_away(r);
+    rounds_view(&r->v);
+    assert_int_equal(r->v.piece[0].flying, 2);
+    assert_false(comes(r, 9, 0, 2));
+    assert_int_equal(r->v.target, 9);
+    assert_int_equal(r->v.piece[0].flying, 1);
+    assert_true(comes(r, 9, 2, 1));
+}
+
+static void a_version_that_moves_on_meanwhile_is_asked_for_again(void **state)
+{
+    struct rig *r = *state;
+    move_away(r);
+    rounds_view(&r->v);
+    assert_false(comes(r, 9, 0, 2));
+    assert_false(comes(r, 10, 2, 1));
+    assert_int_equal(r->v.piece[0].flying, 1);            /* its first chunk; the last one is here */
+    assert_true(comes(r, 10, 0, 2));
+}
+
+static void later_ones_come_after_the_first_chunk(void **state)
+{
+    struct rig *r = *state;
+    move_away(r);
+    r->v.works = true;
+    rounds_view(&r->v);
+    assert_int_equal(r->v.piece[0].flying, 1);
+    assert_false(comes(r, 5, 0, 2));
+    assert_int_equal(r->v.piece[0].flying, 1);
+    assert_true(comes(r, 5, 2, 1));
+}
+
+/* What comes before the gang is opened anew would be lost. */
+static void a_view_with_other_lanes_asks_for_nothing(void **state)
+{
+    struct rig *r = *state;
+    move_away(r);
+    r->v.gang_lanes = (struct lane_range){0, 0};
+    rounds_view(&r->v);
+    assert_int_equal(r->v.piece[0].flying, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +218,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_older_version_other_blocks_and_wrong_sizes_are_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(chunks_of_one_version_make_a_piece, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_view_makes_chunks_void, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_first_weights_are_asked_for_at_once_and_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_version_that_moves_on_meanwhile_is_asked_for_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(later_ones_come_after_the_first_chunk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_view_with_other_lanes_asks_for_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_written_while_the_trainer_computes, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

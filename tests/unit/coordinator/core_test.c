@@ -1,6 +1,8 @@
 /* The coordinator core's main transitions; how they hold together under faults is the simulator's. */
 #include "tests/unit/coordinator/core_world.h"
 
+#include "base/err.h"
+
 /* A process that its agent launched after the site had left may have joined and become a copy: it is not the one that the next arrival launches. */
 static void test_who_arrives_again_holds_nothing(void **state)
 {
@@ -272,6 +274,7 @@ static void test_what_is_not_finite_or_not_whole_fails_the_job(void **state)
     report(c, 2, 0, 0, 8, 0);
     report(c, 2, 1, 0, 8, 2);
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "step 1: the gradient of block 3 is not finite"));
+    assert_int_equal(core_failure(c), ERR_DIVERGED);
     assert_non_null(find(CORE_SEND_STOP));
     c = core_init(memory, &config);
     log_count = 0;
@@ -281,6 +284,7 @@ static void test_what_is_not_finite_or_not_whole_fails_the_job(void **state)
     report(c, 2, 0, 0, 8, 0);
     report(c, 2, 1, 0, 7, 0);
     assert_non_null(strstr(find(CORE_FAIL)->u.text, "hold 7 samples, the step has 8"));
+    assert_int_equal(core_failure(c), ERR_JOB);
 }
 
 static void test_a_dead_primary_is_replaced_and_copied_afresh(void **state)

@@ -2,11 +2,15 @@
 #include "tests/unit/unit.h"
 
 #include <math.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "coordinator/shell.h"
 
 enum { HOME, GUEST };
+#define PEERS_MAX (MEMBERS_MAX + 16)
 #define LIMIT_MS 300000                   /* only a hang meets it */
 
 struct room;
@@ -15,7 +19,7 @@ struct room {
     struct shell *s;
     struct listener *listener;
     struct msg_join *join;
-    struct peer peer[16];
+    struct peer peer[PEERS_MAX];
     unsigned peers;
     bool (*until)(const struct peer *p);
     const struct peer *of;
@@ -284,6 +288,98 @@ static void bytes_that_nobody_has_told_are_unknown(void **state)
     assert_true(isnan(shell_wan_sent(r->s, GUEST)));
 }
 
+static bool is_closed(const struct peer *p) { return p->closed; }
+
+/* Who holds a certificate, even that of a token which is used, can open links as it likes: it takes nobody's place who has joined or will join. */
+static void links_that_never_join_make_room(void **state)
+{
+    struct room *r = *state;
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || (files.rlim_max != RLIM_INFINITY && files.rlim_max < 3 * MEMBERS_MAX)) {
+        test_skip("this process may not open so many files");
+        return;
+    }
+    files.rlim_cur = 3 * MEMBERS_MAX;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    struct peer *home = agent(r, HOME), *token = NULL, *first = NULL;
+    for (unsigned i = 0; i < 12; i++) {
+        struct peer *p = dial(r, ROLE_JOIN, GUEST, 0);
+        token = token ? token : p;
+    }
+    wait_until(r, is_closed, token);      /* of tokens a few ask at once */
+    assert_false(home->closed);
+    for (unsigned i = 0; i < MEMBERS_MAX; i++) {
+        struct peer *p = dial(r, ROLE_AGENT, GUEST, 0);
+        first = first ? first : p;
+    }
+    wait_until(r, is_closed, first);
+    settled(r, home);
+    assert_false(home->closed);
+    assert_false(rank(r, HOME, "aaaa")->closed);
+    assert_true(shell_site_up(r->s, HOME).ranks == 1);
+}
+
+static void a_token_sends_nothing_but_its_question(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    static const uint8_t much[4096];
+    struct bytes payload = {much, sizeof much};
+    struct msg_enrol m = {.site = "guest"};
+    struct peer *p = dial(r, ROLE_JOIN, GUEST, 0);
+    assert_ok(link_send(p->link, MSG_ENROL, 0, &m, &payload, 1, &e));
+    wait_until(r, is_closed, p);
+    assert_int_equal(p->heard[MSG_FAILED], 0);
+}
+
+static bool refused(const struct peer *p) { return p->heard[MSG_FAILED] > 0; }
+
+/* The run cannot give what the token is for (a file is gone): it can still be used when that is mended. */
+static void a_token_that_bought_nothing_is_still_good(void **state)
+{
+    struct room *r = *state;
+    struct err e = ERR_INIT;
+    struct msg_enrol m = {.site = "guest", .secret = "secret"};
+    char path[700], hash[SHA256_HEX];
+    uint8_t digest[SHA256_BYTES];
+    snprintf(path, sizeof path, "%s/state/tokens", r->s->run.path);
+    assert_ok(fs_mkdirs(&fs_real, path, &e));
+    snprintf(path, sizeof path, "%s/state/tokens/guest.sha256", r->s->run.path);
+    sha256_of(m.secret, strlen(m.secret), digest);
+    hex_of(digest, sizeof digest, hash);
+    assert_ok(fs_publish_file(&fs_real, path, hash, strlen(hash), &e));
+    struct peer *p = dial(r, ROLE_JOIN, GUEST, 0);
+    say(p, MSG_ENROL, &m);
+    wait_until(r, refused, p);
+    assert_int_equal(access(path, F_OK), 0);
+}
+
+/* Each costs a stranger nothing, and must not fill the disk. */
+static void strangers_are_told_sparingly(void **state)
+{
+    struct room *r = *state;
+    char path[700], line[2048];
+    unsigned lines = 0;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    snprintf(path, sizeof path, "%s/log", r->s->run.path);
+    log_close(&r->s->log);
+    assert_int_equal(log_open(&r->s->log, path, "coordinator", "job"), 0);
+    r->s->log.stderr_level = LOG_ERROR;
+    snprintf(at.sun_path, sizeof at.sun_path, "%s", listener_address(r->listener) + strlen("unix:"));
+    for (unsigned i = 0; i < 50; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_true(fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof at) == 0 && send(fd, path, 64, MSG_NOSIGNAL) == 64);
+        agent(r, HOME);                   /* what came before it has been looked at */
+        close(fd);
+    }
+    FILE *f = fopen(path, "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        lines += strstr(line, "\"warn\"") != NULL;
+    fclose(f);
+    assert_int_equal(lines, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +387,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_visitor_does_not_stop_the_run, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_comes_after_a_leave_is_no_fault, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bytes_that_nobody_has_told_are_unknown, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(links_that_never_join_make_room, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_token_sends_nothing_but_its_question, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_token_that_bought_nothing_is_still_good, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(strangers_are_told_sparingly, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("shell_links", tests, NULL, NULL);
 }

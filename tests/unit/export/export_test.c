@@ -50,22 +50,25 @@ static void put32(uint8_t *p, uint32_t v)
         p[i] = (uint8_t)(v >> (24 - 8 * i));
 }
 
-static void write_data(const char *dir)
+static void write_images(const char *dir, uint32_t samples, uint32_t height, uint32_t width)
 {
-    static uint8_t images[16 + SAMPLES * 63], labels[8 + SAMPLES];
+    size_t pixels = (size_t)samples * height * width;
+    uint8_t *images = malloc(16 + pixels), *labels = malloc(8 + samples);
     struct test_random random = {99, 0};
     put32(images, 0x803);
-    put32(images + 4, SAMPLES);
-    put32(images + 8, 9);
-    put32(images + 12, 7);
+    put32(images + 4, samples);
+    put32(images + 8, height);
+    put32(images + 12, width);
     put32(labels, 0x801);
-    put32(labels + 4, SAMPLES);
-    for (size_t i = 16; i < sizeof images; i++)
+    put32(labels + 4, samples);
+    for (size_t i = 16; i < 16 + pixels; i++)
         images[i] = (uint8_t)test_u32(&random);
-    for (size_t i = 8; i < sizeof labels; i++)
+    for (size_t i = 8; i < 8 + samples; i++)
         labels[i] = (uint8_t)(test_u32(&random) % 5);
-    write_at(dir, "images", images, sizeof images);
-    write_at(dir, "labels", labels, sizeof labels);
+    write_at(dir, "images", images, 16 + pixels);
+    write_at(dir, "labels", labels, 8 + samples);
+    free(images);
+    free(labels);
 }
 
 static void write_spec(const char *run, const char *more)
@@ -117,7 +120,7 @@ static void place_open(struct place *p, const char *more)
     write_at(dir, "job", "00112233aabbccdd\n", 17);
     snprintf(dir, sizeof dir, "%s/log", p->run);
     assert_ok(fs_mkdirs(&fs_real, dir, &e));
-    write_data(p->run);
+    write_images(p->run, SAMPLES, 9, 7);
     with_eval(p->run, more);
     make(&p->m, &cnn, 5);
     model_config_print(&cnn, p->json, sizeof p->json);
@@ -441,6 +444,37 @@ static void test_damage_and_loss(void **state)
     place_close(&p);
 }
 
+/* What lies behind a link in RUN/export is not ours: the link goes, or is replaced. */
+static void test_links_are_not_followed(void **state)
+{
+    (void)state;
+    static const char *const link_name[] = {"export/triton", "export/float", "export/old.trash", "export/attempt-7.tmp"};
+    struct place p;
+    char path[200];
+    place_open(&p, "");
+    assert_int_equal(attempt(&p, "1", "3", NULL, 0), 0);
+    snprintf(path, sizeof path, "%s/elsewhere", p.run);
+    assert_int_equal(mkdir(path, 0755), 0);
+    write_at(path, "kept", "x", 1);
+    snprintf(path, sizeof path, "%s/export/float", p.run);
+    char *argv[] = {"rm", "-rf", path, NULL};
+    pid_t pid = fork();
+    if (pid == 0)
+        execvp("rm", argv), _exit(1);
+    waitpid(pid, NULL, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(link_name); i++) {
+        snprintf(path, sizeof path, "%s/%s", p.run, link_name[i]);
+        assert_int_equal(symlink("../elsewhere", path), 0);
+    }
+    assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
+    check_result(&p, true);
+    assert_true(exists(&p, "elsewhere/kept"));
+    assert_false(exists(&p, "elsewhere/model.onnx"));
+    for (unsigned i = 0; i < ARRAY_LEN(link_name); i++)
+        assert_true(i == 1 || !exists(&p, link_name[i]));
+    place_close(&p);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -603,6 +637,58 @@ static void test_failed_gate(void **state)
     place_close(&p);
 }
 
+/* Quantization may well hold the accuracy of a model that answers with NaN: it is refused before. */
+static void test_diverged(void **state)
+{
+    (void)state;
+    struct place p;
+    quantize_place(&p, "0.2");
+    for (uint32_t t = 0; t < p.m.layout.tensor_count; t++)
+        p.m.weights[p.m.layout.tensors[t].offset] = NAN;
+    write_checkpoint(p.run, "onprem", &p.m, p.json, 4);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "1", "4", NULL, 0)), 3);
+    char *out = text_of(&p, "out");
+    assert_non_null(strstr(out, "diverged"));
+    free(out);
+    assert_false(exists(&p, "export/float"));
+    assert_false(exists(&p, "export/result.json"));
+    place_close(&p);
+}
+
+/* A layer that sums too much stays in float at every rung; one of the others stays integer, to the last rung. */
+static void test_ladder_of_a_deep_layer(void **state)
+{
+    (void)state;
+    static const struct model_config deep = {.family = MODEL_MLP, .classes = 5, .channels = 1, .height = 182, .width = 182, .hidden_count = 2, .hidden = {4, 4},
+                                             .mean = {0.5f}, .deviation = {0.25f, 1, 1, 1}};
+    static struct job_spec spec = {.quantize = {.images = 16, .max_drop = -1}};
+    static uint8_t with_float[32];
+    static struct ladder l;
+    struct err e = ERR_INIT;
+    struct place p;
+    struct exported_model m;
+    struct dataset data;
+    struct log log;
+    char images[200], labels[200];
+    place_open(&p, "");
+    write_images(p.run, 32, 182, 182);
+    snprintf(images, sizeof images, "%s/images", p.run);
+    snprintf(labels, sizeof labels, "%s/labels", p.run);
+    assert_ok(dataset_open_idx(&data, images, labels, 1, 182, 182, 5, &e));
+    make(&m, &deep, 5);
+    log_open(&log, "/dev/null", "test", "");
+    struct ladder_input in = {&m, &data, &data, with_float, &spec, &log};
+    assert_ok(ladder_climb(&in, &l, &e));
+    assert_int_equal(l.count, 6);                          /* four ways, more images, one of two layers back to float */
+    for (unsigned i = 0; i < l.count; i++)
+        assert_true(!(l.rung[i].layers & 1) && l.rung[i].layers && !l.rung[i].gate.passed);
+    ladder_close(&l);
+    log_close(&log);
+    exported_model_close(&m);
+    dataset_close(&data);
+    place_close(&p);
+}
+
 static void test_gate(void **state)
 {
     (void)state;
@@ -684,9 +770,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_hold_the_same_model), cmocka_unit_test(test_safetensors_bytes), cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
-        cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_links_are_not_followed),
         cmocka_unit_test(test_quantized_is_published), cmocka_unit_test(test_quantized_again_and_not_any_more),
-        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
+        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }

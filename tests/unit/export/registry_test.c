@@ -403,10 +403,92 @@ static void test_lost_while_behind(void **state)
     assert_int_equal(unlink(path), 0);
     assert_true(registry_complete(p.r, &e) < 0);
     assert_int_equal(served(&p), 0);
+    static struct registry_version other;            /* no concern of another model */
+    assert_ok(registry_register(p.r, p.run[0], "other", &other, &e));
+    assert_ok(registry_move(p.r, &(struct registry_move){.model = "other", .alias = REGISTRY_CHAMPION, .version = 1, .expect = -1}, &(int64_t){0}, &(int64_t){0}, &e));
     assert_ok(move(p.r, 2, 1, &e));
     assert_int_equal(served(&p), 2);
     assert_int_equal(move(p.r, 0, 2, &e), ERR_CORRUPT);   /* back to the lost one */
     assert_int_equal(served(&p), 2);
+    place_close(&p);
+}
+
+/* Moved, and no room for what servers read: the error says both, and the next verb makes up for it. */
+static void test_not_rendered(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    char path[200];
+    two_versions(&p);
+    snprintf(path, sizeof path, "%s/serving", p.root);
+    assert_ok(fs_write_file(&fs_real, path, "", 0, &e));   /* in the way of a folder */
+    assert_true(move(p.r, 2, 0, &e) < 0);
+    assert_non_null(strstr(e.text, "'champion' of model 'small' stands at version 2, but"));
+    assert_int_equal(stands(p.r), 2);
+    assert_int_equal(unlink(path), 0);
+    assert_ok(registry_complete(p.r, &e));
+    assert_int_equal(served(&p), 2);
+    assert_int_equal(wrong(p.r), 0);
+    place_close(&p);
+}
+
+/* Any file that a server reads, edited, taken away, or a link: found, and made anew by a promote to where the alias stands. */
+static void test_changed_files(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"triton/small/config.pbtxt", "triton/small/labels.txt", "triton/small/1/model.onnx", "serving/small/deployment.yaml", "serving/small/service.yaml",
+                                        "serving/small/hpa.yaml", "serving/small/pdb.yaml", "serving/small/inferenceservice.yaml", "serving/small/Dockerfile"};
+    struct err e = ERR_INIT;
+    struct place p;
+    char path[200], kept[200];
+    two_versions(&p);
+    assert_ok(move(p.r, 1, 0, &e));
+    snprintf(kept, sizeof kept, "%s/kept", p.dir);
+    assert_ok(fs_mkdirs(&fs_real, kept, &e));
+    snprintf(kept, sizeof kept, "%s/kept/file", p.dir);
+    assert_ok(fs_write_file(&fs_real, kept, "", 0, &e));
+    for (unsigned i = 0; i < 3 * ARRAY_LEN(files); i++) {
+        snprintf(path, sizeof path, "%s/%s", p.root, files[i / 3]);
+        assert_int_equal(unlink(path), 0);
+        if (i % 3 == 1)
+            assert_ok(fs_write_file(&fs_real, path, "edited", 6, &e));
+        if (i % 3 == 2)
+            assert_int_equal(symlink(kept, path), 0);
+        assert_int_equal(wrong(p.r), 1);
+        snprintf(path, sizeof path, "%s/staging", p.root);
+        assert_int_equal(symlink("../kept", path), 0);
+        assert_ok(move(p.r, 1, 1, &e));
+        assert_int_equal(wrong(p.r), 0);
+        assert_int_equal(access(kept, F_OK), 0);
+    }
+    snprintf(path, sizeof path, "%s/serving/small.trash", p.root);   /* where two names cannot be exchanged: what a replaced folder became */
+    assert_ok(fs_mkdirs(&fs_real, path, &e));
+    assert_ok(move(p.r, 1, 1, &e));
+    assert_int_not_equal(access(path, F_OK), 0);
+    place_close(&p);
+}
+
+static int see_reason(void *arg, const struct registry_audit *a, struct err *e)
+{
+    (void)e;
+    snprintf(arg, REGISTRY_REASON_MAX, "%s", a->reason);
+    return 0;
+}
+
+/* Nobody writes a line of the log into another one's reason. */
+static void test_reason_is_one_line(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    char head[SHA256_HEX], reason[REGISTRY_REASON_MAX];
+    int64_t was, is;
+    two_versions(&p);
+    struct registry_move m = {.model = "small", .alias = REGISTRY_CHAMPION, .version = 1, .expect = -1, .reason = "a\n5\tb\033[2J\r"};
+    assert_ok(registry_move(p.r, &m, &was, &is, &e));
+    assert_ok(registry_audit(p.r, NULL, see_reason, reason, head, &e));
+    assert_string_equal(reason, "a 5 b?[2J?");
     place_close(&p);
 }
 
@@ -454,7 +536,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_card), cmocka_unit_test(test_manifests), cmocka_unit_test(test_versions_are_given_once),
-        cmocka_unit_test(test_aliases_are_a_stack), cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_moved_meanwhile), cmocka_unit_test(test_lost_while_behind), cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_aliases_are_a_stack), cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_moved_meanwhile), cmocka_unit_test(test_lost_while_behind),
+        cmocka_unit_test(test_not_rendered), cmocka_unit_test(test_changed_files), cmocka_unit_test(test_reason_is_one_line), cmocka_unit_test(test_many_at_once),
     };
     return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
 }

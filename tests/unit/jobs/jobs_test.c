@@ -160,7 +160,9 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_non_null(strstr(a.resolved_yaml, "lr: 0.1, weight_decay: 0, momentum: 0.9,"));   /* as people write it */
     assert_non_null(strstr(a.resolved_yaml, "gate: {max_drop: 0.005}"));
     struct err e = ERR_INIT;
-    assert_ok(job_resume_check(&a.spec, &b.spec, &e));
+    char *changes;
+    assert_ok(job_resume_check(&a, &b, &changes, &e));
+    assert_null(changes);
     assert_int_equal(b.spec.sites[0].ranks, 2);
     assert_true(b.spec.optimizer.nesterov && b.spec.optimizer.clip == 1.5);
     assert_string_equal(b.spec.sites[0].door, "[::1]:7443");
@@ -187,6 +189,13 @@ static void test_resolved_text_loads_to_the_same(void **state)
     assert_string_equal(a.resolved_yaml, b.resolved_yaml);
     assert_string_equal(b.spec.registry, "/srv/$models");
     assert_string_equal(b.spec.registry_model, "1e5");
+    job_fini(&a);
+    job_fini(&b);
+    load(&a, good, "coordinator={listen: 'a\"b\\c:80'}", "data.train.images=\"two\\nlines\\x1b\"");
+    load(&b, a.resolved_yaml, NULL, NULL);
+    assert_string_equal(a.resolved_yaml, b.resolved_yaml);
+    assert_string_equal(b.spec.listen, "a\"b\\c:80");
+    assert_string_equal(b.spec.train.images, "two\nlines\x1b");
     job_fini(&a);
     job_fini(&b);
     load(&a, good, "export.registry=models", NULL);
@@ -258,20 +267,28 @@ static void test_resume_keeps_what_it_must(void **state)
     (void)state;
     static const char *const changes[][2] = {{"train.batch=32", "train.batch was 64 and is 32"}, {"train.seed=9", "train.seed"}, {"train.lanes=8", "train.lanes"},
                                              {"model.hidden=[64]", "model.hidden"}, {"train.optimizer.lr=0.5", "train.optimizer.lr"}, {"data.train.images=x", "data.train.images was a and is x"},
-                                             {"train.optimizer.schedule=cosine", "schedule was constant and is cosine now"}, {"train.optimizer.every=7", "train.optimizer.every"},
-                                             {"train.optimizer.name=sgd", "name was adamw and is sgd"}};
+                                             {"train.optimizer.factor=0.5", "train.optimizer.factor was 0.1 and is 0.5"}, {"train.optimizer.every=9", "train.optimizer.every"},
+                                             {"train.optimizer.lr=0.0100000001", "was 0.01 and is 0.0100000001"}, {"model.family=mlp", "model.family was cnn and is mlp"},
+                                             {"train.optimizer.schedule=cosine", "schedule was constant and is cosine now"}, {"train.optimizer.name=sgd", "name was adamw and is sgd"},
+                                             {"train={batch: 32, lanes: 4, seed: 9, epochs: 2}", "train.batch was 64 and is 32 now, train"}};
+    char *changed;
     static struct job a, b;
     struct err e = ERR_INIT;
     load(&a, good, NULL, NULL);
     for (unsigned i = 0; i < ARRAY_LEN(changes); i++) {
         load(&b, good, changes[i][0], NULL);
-        assert_int_equal(job_resume_check(&a.spec, &b.spec, &e), ERR_USAGE);
+        assert_int_equal(job_resume_check(&a, &b, &changed, &e), ERR_USAGE);
+        assert_null(changed);
         if (!strstr(e.text, changes[i][1]))
             fail_msg("%s", e.text);
         job_fini(&b);
     }
     load(&b, good, "sites=[{name: x, ranks: 3}]", "train.epochs=5");
-    assert_ok(job_resume_check(&a.spec, &b.spec, &e));
+    assert_ok(job_resume_check(&a, &b, &changed, &e));
+    assert_non_null(strstr(changed, "train.epochs was 2 and is 5 now"));
+    assert_non_null(strstr(changed, "sites[0].ranks was 1 and is 3 now"));
+    assert_null(strstr(changed, "batch"));
+    free(changed);
     job_fini(&b);
     job_fini(&a);
 }

@@ -62,6 +62,12 @@ static void run(struct bench *b)
     timer_stop(limit);
 }
 
+static void loop_turn(struct bench *b)
+{
+    timer_start(b->loop, 1, 0, (void (*)(void *))loop_stop, b->loop);
+    loop_run(b->loop);
+}
+
 static int set_up(void **state)
 {
     struct bench *b = calloc(1, sizeof *b);
@@ -739,6 +745,32 @@ static void silence(void **state)
     close(filler[1]);
 }
 
+/* The front door has its own test of this. */
+static void a_silent_crowd_keeps_nobody_out(void **state)
+{
+    struct bench *b = *state;
+    struct msg_hello h = hello_of(ROLE_WORKER, "job-a");
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int quiet[300];
+    listen_as(b, true, b->ps, ROLE_PS, "job-a");
+    at.sin_port = htons((uint16_t)strtoul(strrchr(listener_address(b->listener), ':') + 1, NULL, 10));
+    for (unsigned i = 0; i < ARRAY_LEN(quiet); i++) {
+        quiet[i] = socket(AF_INET, SOCK_STREAM, 0);
+        assert_int_equal(connect(quiet[i], (struct sockaddr *)&at, sizeof at), 0);
+        if (i % 16 == 15)
+            loop_turn(b);                 /* no more wait to be accepted than may */
+    }
+    dial_as(b, b->worker, &h);
+    b->dialer.expect = 1;
+    b->server.mirror = 1;
+    send_numbered(&b->dialer, b->dialer.link, 0);
+    run(b);
+    assert_int_equal(b->dialer.opened, 1);
+    assert_int_equal(b->dialer.messages, 1);
+    for (unsigned i = 0; i < ARRAY_LEN(quiet); i++)
+        close(quiet[i]);
+}
+
 static void large_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t size)
 {
     struct side *s = arg;
@@ -1259,7 +1291,7 @@ int main(void)
         T(dial_and_close_at_once), T(free_while_open),
         T(wrong_job), T(wrong_version), T(wrong_authority_of_dialer), T(wrong_authority_of_server), T(server_alone_refuses), T(lie_about_role),
         T(lie_about_role_of_server), T(a_viewer_is_no_process), T(a_web_server_is_no_process), T(lie_about_job), T(unreachable), T(local_path_is_replaced_when_stale), T(garbage), T(damage), T(drip),
-        T(garbage_on_tls), T(close_on_a_stuck_reader), T(another_user), T(silence), T(largest),
+        T(garbage_on_tls), T(close_on_a_stuck_reader), T(another_user), T(silence), T(a_silent_crowd_keeps_nobody_out), T(largest),
         T(killed_peer_local), T(killed_peer_tls), T(speed_local), T(speed_tls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -120,11 +120,12 @@ static void test_golden_version_2(void **state)
     static struct msg_insite insite = {.site = 1, .incarnation = 3, .turn = 2, .round = 40, .kind = INSITE_SUMS, .first = 65536, .count = 64, .value = 5};
     static struct msg_times times = {.generation = 2, .count = 1, .step = {{41, {0.5f, 0.25f, 0.125f, 0, -1}}}};
     static struct msg_ready ready = {.who = {ROLE_WORKER, 1, 2, 3}};
+    static struct msg_warm warm = {.back = 65536};
     static uint8_t bytes[MSG_BODY_MAX];
     char got[8192] = "";
     fill(&commit.record[0], 41);
     const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}, {MSG_PLAN, &plan}, {MSG_PREPARED, &prepared},
-                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}, {MSG_TIMES, &times}, {MSG_READY, &ready}};
+                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}, {MSG_TIMES, &times}, {MSG_READY, &ready}, {MSG_WARM, &warm}};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         struct writer w = writer_over(bytes, sizeof bytes);
         assert_true(msg_encode(all[i].type, all[i].m, &w));

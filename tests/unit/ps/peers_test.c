@@ -1,4 +1,4 @@
-/* Links to slots: over TLS, who answers must be of the site that the view names for the slot. */
+/* Links to slots: over TLS, who answers must be of the site that the view names for the slot; and bytes both ways before a link counts. */
 #include "tests/unit/unit.h"
 
 #include "ps/ps.h"
@@ -15,6 +15,8 @@ struct room {
     struct ps_peers *peers;
     struct msg_view *view;
     unsigned opened, refused;
+    size_t came, went;                    /* bytes of MSG_WARM: to us, to the other end */
+    unsigned asked;
 };
 
 static void peer_opened(void *arg, uint8_t slot)
@@ -26,12 +28,23 @@ static void peer_opened(void *arg, uint8_t slot)
 }
 static void peer_message(void *arg, uint8_t slot, uint32_t instance, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
-    (void)arg, (void)slot, (void)instance, (void)type, (void)m, (void)payload, (void)size;
+    struct room *r = arg;
+    (void)instance, (void)m, (void)payload;
+    assert_int_equal(type, MSG_WARM);
+    r->came += size;
+    if (ps_peers_warmed(r->peers, slot, 1))
+        loop_stop(r->loop);
 }
 static void guest_opened(void *arg, struct link *link, const struct msg_hello *hello) { (void)arg, (void)link, (void)hello; }
 static void guest_message(void *arg, struct link *link, enum msg_type type, void *m, const uint8_t *payload, size_t size)
 {
-    (void)arg, (void)link, (void)type, (void)m, (void)payload, (void)size;
+    struct room *r = arg;
+    struct err e = ERR_INIT;
+    (void)payload;
+    assert_int_equal(type, MSG_WARM);
+    r->went += size;
+    r->asked += ((struct msg_warm *)m)->back > 0;
+    assert_ok(ps_warm(link, ((struct msg_warm *)m)->back, &e));
 }
 static void guest_closed(void *arg, struct link *link, const struct err *why)
 {
@@ -121,11 +134,41 @@ static void a_certificate_of_another_site_is_not(void **state)
     assert_int_equal(r->refused, 1);
 }
 
+/* As much comes as goes, in that order, and only once a link. */
+static void a_link_is_warmed_both_ways(void **state)
+{
+    struct room *r = *state;
+    const size_t bytes = 3 * WARM_PIECE_BYTES / 2;
+    r->answer.features = FEATURE_WARM;
+    answers(r, r->theirs);
+    assert_false(ps_peers_warmed(r->peers, 1, bytes));
+    assert_false(ps_peers_warmed(r->peers, 1, bytes));
+    struct timer *limit = timer_start(r->loop, LIMIT_MS, 0, on_limit, r);
+    loop_run(r->loop);
+    timer_stop(limit);
+    assert_true(ps_peers_warmed(r->peers, 1, bytes));
+    assert_int_equal(r->went, bytes);
+    assert_int_equal(r->came, bytes + 1);
+    assert_int_equal(r->asked, 2);
+}
+
+static void a_process_that_does_not_warm_counts_at_once(void **state)
+{
+    struct room *r = *state;
+    assert_false(r->peers && ps_peers_warmed(r->peers, 1, 100));
+    answers(r, r->theirs);
+    assert_false(ps_peers_warmed(r->peers, 0, 100));
+    assert_true(ps_peers_warmed(r->peers, 1, 100));
+    assert_int_equal(r->went + r->asked, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_slots_site_is_let_in, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_certificate_of_another_site_is_not, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_link_is_warmed_both_ways, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_process_that_does_not_warm_counts_at_once, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("peers", tests, NULL, NULL);
 }

@@ -96,6 +96,7 @@ static void results_are_merged(void **state)
     snprintf(path, sizeof path, "%s/export/result.json", dir);
     assert_ok(fs_write_file(&fs_real, path, result, strlen(result), &e));
     r.error = "the disk of cloud \xff is full";
+    r.error_code = "io";
     r.train_loss = 0.5;
     r.have_ledger = true;
     r.passes = 2;
@@ -108,6 +109,7 @@ static void results_are_merged(void **state)
     restarts_close(b);
     json_t *j = read_file("report.json");
     assert_string_equal(json_string_value(at(j, "error", NULL)), "the disk of cloud ? is full");
+    assert_string_equal(json_string_value(at(j, "error_code", NULL)), "io");
     assert_true(json_real_value(at(j, "final", "eval_accuracy")) == 0.9);
     assert_true(json_real_value(at(j, "final", "train_loss")) == 0.5);
     assert_string_equal(json_string_value(at(j, "weights_sha256", NULL)), "ab");
@@ -192,6 +194,7 @@ static void a_report_that_nobody_ended_is_closed(void **state)
     j = read_file("report.json");
     assert_string_equal(json_string_value(at(j, "status", NULL)), "failed");
     assert_string_equal(json_string_value(at(j, "error", NULL)), "its coordinator is gone");
+    assert_true(json_is_null(at(j, "error_code", NULL)));
     assert_int_equal(json_integer_value(at(j, "steps", NULL)), 31);
     json_decref(j);
     r.status = "completed";
