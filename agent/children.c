@@ -190,6 +190,8 @@ static int watch(struct children *c, struct child *k, struct err *err)
 }
 
 /* ---- taking over ---- */
+static bool is_it(const struct child *k) { return k->start_ticks != 0 && process_start_ticks(k->pid) == k->start_ticks; }
+
 static int adopt(struct children *c, const char *line, struct err *err)
 {
     unsigned role, site, index, instance;
@@ -199,18 +201,23 @@ static int adopt(struct children *c, const char *line, struct err *err)
         return 0;
     struct process_id who = {.role = (uint8_t)role, .site = (uint8_t)site, .index = (uint16_t)index, .instance = instance};
     mark(c, role, index, instance);
-    if (ticks == 0 || process_start_ticks(pid) != ticks) {
-        struct msg_exited m = {.who = who, .code = -1, .signal = -1};
-        snprintf(m.text, sizeof m.text, "ended while no agent watched");
-        add_death(c, &m);
-        return 0;
-    }
     struct child *k = free_place(c);
     if (!k)
         return err_set(err, ERR_CORRUPT, "%s names more than %d processes; remove it", c->record_path, CHILDREN_MAX);
-    *k = (struct child){.used = true, .who = who, .pid = pid, .start_ticks = ticks};
-    log_info(c->log, "adopted %s %s/%u (pid %d, instance %u)", role_word(who.role), c->site, index, pid, instance);
-    return watch(c, k, err);
+    *k = (struct child){.who = who, .pid = pid, .start_ticks = ticks};
+    if (is_it(k)) {
+        TRY(watch(c, k, err));
+        k->used = is_it(k);               /* still: from here on the watch means this process, whatever becomes of its number */
+    }
+    if (k->used) {
+        log_info(c->log, "adopted %s %s/%u (pid %d, instance %u)", role_word(who.role), c->site, index, pid, instance);
+        return 0;
+    }
+    process_unwatch(k->watch);
+    struct msg_exited m = {.who = who, .code = -1, .signal = -1};
+    snprintf(m.text, sizeof m.text, "ended while no agent watched");
+    add_death(c, &m);
+    return 0;
 }
 
 static int read_line(struct children *c, const char *line, struct err *err)
@@ -317,14 +324,17 @@ static void kill_hard(void *arg)
 {
     struct child *k = arg;
     k->patience = NULL;
-    kill(k->pid, SIGKILL);                /* its ranks die with it */
+    process_signal(k->watch, SIGKILL);    /* its ranks die with it */
 }
 
 void children_kill(struct child *child)
 {
     bool gently = is_world(child) && !child->killed;
     child->killed = true;
-    kill(child->pid, gently ? SIGTERM : SIGKILL);
+    if (child->watch)
+        process_signal(child->watch, gently ? SIGTERM : SIGKILL);
+    else                                  /* a child of ours, which there was no memory or descriptor to watch */
+        kill(child->pid, SIGKILL);
     if (gently)
         child->patience = timer_start(child->owner->loop, WORLD_MS, 0, kill_hard, child);
 }

@@ -22,6 +22,8 @@ int join_run(const struct args *a, int argc, char **argv);
  * no coordinator. */
 struct join_patience { unsigned quick; uint64_t alone_since_ms; };
 bool join_again(struct join_patience *p, uint64_t lived_ms, uint64_t now_ms, bool alone);
+/* ERR_USAGE: "key.path=value" of a key that is the run's alone. */
+int join_check_override(const char *override, struct err *err);
 /* ERR_NOT_FOUND, with the nearest name. */
 int join_find_site(const struct job_spec *spec, const char *name, unsigned *index, struct err *err);
 void join_default_dir(const char *site, const char *dir, char *out, size_t size);

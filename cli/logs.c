@@ -2,10 +2,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -156,9 +156,9 @@ static int read_all(struct reading *r, struct err *err)
         TRY(open_new(r, err));
         for (struct source *s; (s = oldest(r)) && !ferror(stdout);)
             show(r, s);
-        if (fflush(stdout) != 0 || !r->follow)
+        struct pollfd reader = {.fd = STDOUT_FILENO};
+        if (fflush(stdout) != 0 || !r->follow || poll(&reader, 1, LOOK_AGAIN_MS) == 1)
             return 0;                 /* the reader of a pipe has gone */
-        nanosleep(&(struct timespec){0, LOOK_AGAIN_MS * 1000000l}, NULL);
     }
 }
 

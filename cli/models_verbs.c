@@ -269,6 +269,8 @@ static int act(const struct args *a, struct job *job, struct err *err)
     const char *bad = failpoint_init(root);
     if (bad)
         return err_set(err, ERR_USAGE, "%s", bad);
+    if (n == REGISTER)
+        TRY(registry_check_run(a->positional[1], model, err));
     TRY(registry_open(root, n == REGISTER, &r, err));
     struct err behind = ERR_INIT;    /* told, and what was asked for is done all the same */
     bool looks = n == LS || n == SHOW || n == VERIFY;

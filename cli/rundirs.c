@@ -394,8 +394,6 @@ static int check_resume(const char *dir, const struct job *job, struct err *err)
     int rc = load_earlier(dir, job, old, &changes, err);
     if (rc == 0)
         rc = check_pruning(dir, &old->spec, &job->spec, err);
-    job_fini(old);
-    free(old);
     if (rc == 0)
         rc = check_trained(dir, &job->spec, err);
     if (rc == 0)
@@ -403,6 +401,8 @@ static int check_resume(const char *dir, const struct job *job, struct err *err)
     if (rc == 0)
         tell_changes(changes);
     free(changes);
+    job_fini(old);
+    free(old);
     return rc;
 }
 

@@ -92,11 +92,22 @@ static enum slurm_state ask_accounting(const struct slurm_run *r, uint64_t job, 
 }
 
 /* ---- the book ---- */
+/* Half a line, over which the host died or the disk became full, is none. */
+static bool cut_half_a_line(int fd)
+{
+    off_t end = lseek(fd, 0, SEEK_END), at = end;
+    char c;
+    while (at > 0 && pread(fd, &c, 1, at - 1) == 1 && c != '\n')
+        at--;
+    return at == end || ftruncate(fd, at) == 0;
+}
+
 static int append(const struct slurm_run *r, const char *line, struct err *err)
 {
-    int fd = open(r->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    bool ok = fd >= 0 && write(fd, line, strlen(line)) == (ssize_t)strlen(line) && fsync(fd) == 0;
-    int why = errno;
+    int fd = open(r->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    ssize_t size = (ssize_t)strlen(line), put = fd >= 0 && cut_half_a_line(fd) ? write(fd, line, (size_t)size) : -1;
+    bool ok = put == size && fsync(fd) == 0;
+    int why = put >= 0 && put < size ? ENOSPC : errno;
     if (fd >= 0)
         close(fd);
     return ok ? 0 : err_errno(err, why, "cannot write %s", r->path);

@@ -8,6 +8,7 @@
 
 #include "base/base.h"
 #include "cli/cli.h"
+#include "cli/join.h"
 #include "cli/rundirs.h"
 #include "slurm/slurm.h"
 
@@ -67,17 +68,33 @@ static int find_site(const struct job_spec *spec, const char *name, const struct
 }
 
 /* ---- render ---- */
+/* Of the overrides the joining machine gets those of its data: what others say of sites and coordinator stands in the script, and nothing else is its own. */
+static int overrides_of_visitor(const struct args *a, const char *out[], unsigned *count, struct err *err)
+{
+    *count = 0;
+    for (unsigned i = 0; i < a->override_count; i++) {
+        const char *o = a->override[i];
+        if (strncmp(o, "sites", 5) == 0 || strncmp(o, "coordinator", 11) == 0)
+            continue;
+        TRY(join_check_override(o, err));
+        out[(*count)++] = o;
+    }
+    return 0;
+}
+
 static int render_join(const struct job *job, const struct job_site *site, const struct args *a, struct err *err)
 {
     char program[PATH_MAX], dir[PATH_MAX], token[PATH_MAX], fallback[160];
-    const char *in = args_value(a, "--dir"), *token_file = args_value(a, "--token");
+    const char *in = args_value(a, "--dir"), *token_file = args_value(a, "--token"), *overrides[ARRAY_LEN(a->override)];
+    unsigned count;
     if (!token_file)
         return err_set(err, ERR_USAGE, "site '%s' joins: say with --token FILE where its token will lie on its cluster (`viaduct run` and `viaduct token` make it)", site->name);
+    TRY(overrides_of_visitor(a, overrides, &count, err));
     snprintf(fallback, sizeof fallback, "runs/join-%.100s", site->name);
     TRY(own_program(program, err));
     TRY(whole_path(in ? in : fallback, dir, sizeof dir, err));
     TRY(whole_path(token_file, token, sizeof token, err));
-    struct slurm_script what = {.program = program, .spec = "", .run_dir = dir, .token = token, .overrides = a->override, .override_count = a->override_count};
+    struct slurm_script what = {.program = program, .spec = "", .run_dir = dir, .token = token, .overrides = overrides, .override_count = count};
     return slurm_render_join(&job->spec, (unsigned)(site - job->spec.sites), &what, stdout, err);
 }
 

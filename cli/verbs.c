@@ -105,7 +105,7 @@ const struct verb verbs[] = {
 
     {"export", "RUN|CKPT", "the post-training stage alone: quantizes and gates as the run's spec says", .takes = TAKES_MODEL, .overrides = true,
      .more = "RUN: the newest checkpoint that verifies is evaluated, RUN/export written anew, result.json and report.json renewed. CKPT, a checkpoint folder: model.onnx and "
-             "model.safetensors are written into --out DIR.",
+             "model.safetensors are written into --out DIR. Of the spec export.* (but export.prune, which is training) and data.* may be said anew.",
      .options = {{"--out", "DIR", "files only, into that folder, default exported; nothing of the run changes", TAKES_DIR}, JSON_OPTION("{files, model}")},
      .exits = "3 the gate failed, or the checkpoint is damaged|4 no checkpoint|6 the run is running",
      .examples = {"viaduct export runs/fashion-mnist export.gate.max_drop=0.002", "viaduct export runs/fashion-mnist/ckpt/cloud/step-00000200 --out exported"}, .main = verb_export},

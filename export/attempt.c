@@ -11,7 +11,7 @@
 #include "base/base.h"
 #include "export/parts.h"
 
-static int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
+int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
 {
     return snprintf(out, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
 }
@@ -50,9 +50,10 @@ static int remove_below(const char *dir, unsigned depth, struct err *err)
 
 int folder_remove(const char *dir, struct err *err) { return remove_below(dir, DEPTH_MAX, err); }
 
+/* No name that anything is published under: neither of a model nor of an alias. */
 static int trash_of(const char *dir, char out[PATH_MAX], struct err *err)
 {
-    return snprintf(out, PATH_MAX, "%s.trash", dir) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
+    return snprintf(out, PATH_MAX, "%s~trash", dir) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
 }
 
 static int set_aside(const char *dir, char trash[PATH_MAX], struct err *err)
@@ -70,7 +71,7 @@ static int sweep_entry(const char *export_dir, const char *name, struct err *err
         TRY(set_aside(path, trash, err));   /* in one step: whoever still writes into it can no longer rename it into place */
         return folder_remove(trash, err);
     }
-    if (is_between(name, "", ".trash"))
+    if (is_between(name, "", "~trash"))
         return folder_remove(path, err);
     if (is_between(name, "result.json.tmp-", ""))
         unlink(path);

@@ -145,32 +145,22 @@ void card_markdown(const struct stage *s, struct page *p)
 }
 
 /* ---- files ---- */
-static int put(const char *dir, const char *name, struct page *p, struct err *err)
-{
-    char path[PATH_MAX];
-    int rc = stage_path(dir, name, path, err);
-    if (rc == 0)
-        rc = p->failed ? err_set(err, ERR_NO_MEMORY, "no memory for %s", path) : fs_publish_file(&fs_real, path, p->at, p->used, err);
-    page_free(p);
-    return rc;
-}
-
 static int put_all(const struct stage *s, const char *dir, const struct confusion *floats, const struct confusion *integers, struct err *err)
 {
     struct page json = {0}, markdown = {0}, html = {0};
     card_json(s, &json);
-    TRY(put(dir, "model-card.json", &json, err));
+    TRY(page_publish(&json, dir, "model-card.json", err));
     card_markdown(s, &markdown);
-    TRY(put(dir, "model-card.md", &markdown, err));
+    TRY(page_publish(&markdown, dir, "model-card.md", err));
     card_html(s, floats, integers, &html);
-    return put(dir, "model-card.html", &html, err);
+    return page_publish(&html, dir, "model-card.html", err);
 }
 
 int card_write(const struct stage *s, struct err *err)
 {
     char dir[PATH_MAX];
     struct confusion floats = {0}, integers = {0};
-    TRY(stage_path(s->attempt_dir, "card", dir, err));
+    TRY(path_in(s->attempt_dir, "card", dir, err));
     TRY(fs_mkdirs(&fs_real, dir, err));
     int rc = count_confusion(s, s->with_float, &floats, err);
     if (rc == 0)

@@ -1,5 +1,6 @@
 /* Ways to quantize, in the order of their cost, until one passes the gate: the calibration that the spec asks for, the others, more images, then
  * layers back to float, the most sensitive one first. Sensitivity: squared error of the logits on calibration images with that layer alone quantized. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,8 +181,18 @@ static int rungs(struct climb *c, struct err *err)
     return 0;
 }
 
+/* Samples that never differ say nothing of those that were not drawn: of n alike, a share of up to 1 - 0.05^(1/n) may be lost (Clopper and Pearson 1934). */
+static void warn_of_few_samples(const struct ladder_input *in)
+{
+    double max_drop = in->spec->quantize.max_drop, unseen = 1 - pow(0.05, 1 / (double)in->eval->count);
+    if (max_drop > 0 && unseen > max_drop)
+        log_warn(in->log, "data.eval holds %llu samples: with 95 %% confidence a drop of %.4f can go unseen in so few, and export.gate.max_drop is %g; the gate needs more",
+                 (unsigned long long)in->eval->count, unseen, max_drop);
+}
+
 int ladder_climb(const struct ladder_input *in, struct ladder *out, struct err *err)
 {
+    warn_of_few_samples(in);
     *out = (struct ladder){.count = 0};
     struct climb *c = calloc(1, sizeof *c);
     if (!c)

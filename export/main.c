@@ -74,13 +74,38 @@ static int newest(struct stage *s, struct ckpt_found *found, struct err *err)
 {
     char root[PATH_MAX];
     struct ckpt_manifest m;
-    TRY(stage_path(s->run, "ckpt", root, err));
+    TRY(path_in(s->run, "ckpt", root, err));
     TRY(ckpt_newest(&fs_real, root, found, &m, NULL, passed_over, &s->log, err));
     s->step = m.meta.step;
     s->generation = m.meta.generation;
     s->site = found->site;
     ckpt_manifest_fini(&m);
     return stage_run(s, err);
+}
+
+static bool names(const char *override, const char *key)
+{
+    size_t n = strlen(key);
+    return strncmp(override, key, n) == 0 && (override[n] == '.' || override[n] == '=');
+}
+
+/* What was trained, and how, is over: card and report would say what never was. Where the data lies may change. */
+static int check_overrides(const struct stage *s, struct err *err)
+{
+    char spec[PATH_MAX];
+    struct err ignored = ERR_INIT;    /* the stage says what is wrong with its spec */
+    for (unsigned i = 0; i < s->override_count; i++)
+        if (!names(s->overrides[i], "export") && !names(s->overrides[i], "data"))
+            return err_set(err, ERR_USAGE, "%.100s: the run is trained; here only export.* and data.* may be said anew", s->overrides[i]);
+    TRY(path_in(s->run, "spec.yaml", spec, err));
+    struct job *job = calloc(2, sizeof *job);
+    CHECK(job != NULL);
+    bool loaded = job_load(&job[0], spec, NULL, 0, false, &ignored) == 0 && job_load(&job[1], spec, s->overrides, s->override_count, false, &ignored) == 0;
+    bool same = job[0].spec.prune.sparsity == job[1].spec.prune.sparsity && job[0].spec.prune.epochs == job[1].spec.prune.epochs;
+    job_fini(&job[0]);
+    job_fini(&job[1]);
+    free(job);
+    return same || !loaded ? 0 : err_set(err, ERR_USAGE, "export.prune is part of training and stays as it was here; `viaduct run --resume` adds it to a run that is over");
 }
 
 int export_run(const char *run_dir, const char *const *overrides, unsigned override_count, uint64_t *step, struct err *err)
@@ -93,7 +118,9 @@ int export_run(const char *run_dir, const char *const *overrides, unsigned overr
     s->overrides = overrides;
     s->override_count = override_count;
     log_open(&s->log, NULL, "export", "");
-    int rc = newest(s, found, err);
+    int rc = check_overrides(s, err);
+    if (rc == 0)
+        rc = newest(s, found, err);
     *step = s->step;
     stage_close(s);
     log_close(&s->log);

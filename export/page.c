@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "base/base.h"
+#include "export/parts.h"
 
 static bool room(struct page *p, size_t n)
 {
@@ -62,6 +63,16 @@ void page_number(struct page *p, bool have, double v)
         page_add(p, "%.17g", v);
     else
         page_add(p, "null");
+}
+
+int page_publish(struct page *p, const char *dir, const char *name, struct err *err)
+{
+    char path[PATH_MAX];
+    int rc = path_in(dir, name, path, err);
+    if (rc == 0)
+        rc = p->failed ? err_set(err, ERR_NO_MEMORY, "no memory for %s", path) : fs_publish_file(&fs_real, path, p->at, p->used, err);
+    page_free(p);
+    return rc;
 }
 
 void page_free(struct page *p)

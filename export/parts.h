@@ -2,6 +2,7 @@
 #ifndef VIADUCT_EXPORT_PARTS_H
 #define VIADUCT_EXPORT_PARTS_H
 
+#include <limits.h>
 #include <stdbool.h>
 
 #include "base/log.h"
@@ -17,6 +18,8 @@ int exported_model_predict(const struct exported_model *m, const struct dataset 
                            struct err *err);
 int open_eval_data(const struct job_spec *spec, const struct model_config *c, struct dataset *out, struct err *err);
 
+/* DIR/NAME, or an error that says the path is too long. */
+int path_in(const char *dir, const char *name, char out[PATH_MAX], struct err *err);
 /* Of a whole file, in hex, and its size. */
 int file_sha256(const char *path, char out[SHA256_HEX], int64_t *bytes, struct err *err);
 
@@ -61,7 +64,7 @@ struct ladder_input {
 int ladder_climb(const struct ladder_input *in, struct ladder *out, struct err *err);
 void ladder_close(struct ladder *l);
 
-/* ---- the attempt's folder: made whole in RUN/export/attempt-A.tmp, each folder in it takes its place in RUN/export by one rename. An older one is
+/* ---- the attempt's folder: made whole in RUN/export/attempt-*.tmp, each folder in it takes its place in RUN/export by one rename. An older one is
  * exchanged with it, and swept away afterwards with all that killed attempts left. ---- */
 int attempt_sweep(const char *export_dir, struct err *err);
 int attempt_publish(const char *export_dir, const char *attempt_dir, const char *name, struct err *err);

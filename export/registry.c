@@ -139,6 +139,16 @@ static int read_run(const char *run, const char *model, struct registry_version 
     return snprintf(file, PATH_MAX, "%s/export/%s/model.onnx", run, out->kind) < PATH_MAX ? 0 : err_set(err, ERR_USAGE, "the path %s is too long", run);
 }
 
+int registry_check_run(const char *run, const char *model, struct err *err)
+{
+    char file[PATH_MAX];
+    struct registry_version *v = calloc(1, sizeof *v);
+    CHECK(v != NULL);
+    int rc = read_run(run, model, v, file, err);
+    free(v);
+    return rc < 0 ? err_wrap(err, "registering %s", run) : 0;
+}
+
 /* That our own engine can open it is part of being registered. */
 static int check_file(const char *file, const struct registry_version *v, struct err *err)
 {
@@ -176,6 +186,7 @@ static int enter(struct registry *r, struct registry_version *v, const char *fil
     TRY(registry_db_next(r->db, v->model, &v->version, err));
     TRY(registry_db_standing(r->db, v->model, REGISTRY_CHAMPION, &champion, err));
     v->parent = champion.alias.version;
+    TRY(registry_store_check(r->root, v, err));
     TRY(registry_store(r->root, v, file, err));
     failpoint(FAIL_REGISTRY_STORED);
     TRY(registry_db_insert(r->db, v, err));

@@ -60,6 +60,7 @@ bool registry_name_ok(const char *name);
 
 /* The model that RUN/export holds; model NULL: named as its job. The same file of the same run is one version, however often it is registered; a copy of it
  * that was damaged in the store is replaced. ERR_JOB when the gate failed, ERR_CONFLICT when input or classes are not those of the model's versions. */
+int registry_check_run(const char *run, const char *model, struct err *err);   /* what can be told before there is a registry: one is not made for nothing */
 int registry_register(struct registry *r, const char *run, const char *model, struct registry_version *out, struct err *err);
 
 /* Moves an alias to a version, or, version 0, back to where it stood before; renders what servers read. expect: the version that it must stand at, 0 nowhere,

@@ -443,7 +443,8 @@ static int check_against_audit(struct registry_db *d, struct err *err)
     TRY(prepare(d, &s, err, sql, ""));
     int step = sqlite3_step(s);
     int rc = step == SQLITE_DONE ? 0 : step != SQLITE_ROW ? fail(d, "read", err)
-             : err_set(err, ERR_CORRUPT, "'%s' of model '%s' is not what the audit log of %s says: lines are missing, or the registry was changed without it",
+             : err_set(err, ERR_CORRUPT, "'%s' of model '%s' is not what the audit log of %s says: lines are missing, or the registry was changed without it; put back a copy whose head "
+                       "is known",
                        (const char *)sqlite3_column_text(s, 2), (const char *)sqlite3_column_text(s, 1), d->path);
     sqlite3_finalize(s);
     return rc;
@@ -461,7 +462,7 @@ int registry_db_audit(struct registry_db *d, int (*visit)(void *arg, const struc
         column_text(s, AUDIT_FIELDS, a.chain, sizeof a.chain);
         rc = chain_of(chain, &a, chain, err);
         if (rc == 0 && (a.position != want++ || strcmp(chain, a.chain) != 0))
-            rc = err_set(err, ERR_CORRUPT, "line %lld of the audit log of %s does not verify: it, or one before it, was changed", (long long)a.position, d->path);
+            rc = err_set(err, ERR_CORRUPT, "line %lld of the audit log of %s does not verify: it, or one before it, was changed; put back a copy whose head is known", (long long)a.position, d->path);
         if (rc == 0 && visit)
             rc = visit(arg, &a, err);
     }

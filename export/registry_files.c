@@ -1,5 +1,6 @@
 #include "export/registry_files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -70,6 +71,22 @@ static int clear_stage(const char *root, int rc, struct err *err)
     if (rc == 0 && cleared < 0)
         *err = why;
     return rc < 0 ? rc : cleared;
+}
+
+int registry_store_check(const char *root, const struct registry_version *v, struct err *err)
+{
+    char of_model[PATH_MAX];
+    int rc = 0;
+    TRY(path_of(of_model, err, "%s/store/%s", root, v->model));
+    DIR *d = opendir(of_model);
+    if (!d)
+        return errno == ENOENT ? 0 : err_errno(err, errno, "cannot open %s", of_model);
+    for (struct dirent *e; rc == 0 && (e = readdir(d));)
+        if (strtoll(e->d_name, NULL, 10) > v->version)
+            rc = err_set(err, ERR_CONFLICT, "%s/%.20s is of a version that registry.db does not know: a newer one was lost; put that back, or move the folder away", of_model,
+                         e->d_name);
+    closedir(d);
+    return rc;
 }
 
 static int store(const char *root, const struct registry_version *v, const char *file, struct err *err)
@@ -151,9 +168,9 @@ static int make_folder(const char *root, const struct registry_version *v, const
     TRY(share_file(from, to, err));
     TRY(fs_fsync_dir(&fs_real, dir, err));
     serving_labels(&p->served, &labels);
-    TRY(serving_put(p->made, "labels.txt", &labels, err));
+    TRY(page_publish(&labels, p->made, "labels.txt", err));
     serving_config(&p->served, &config);
-    return serving_put(p->made, "config.pbtxt", &config, err);
+    return page_publish(&config, p->made, "config.pbtxt", err);
 }
 
 static bool is_folder(const char *path)

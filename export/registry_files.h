@@ -6,6 +6,8 @@
 
 /* Clears what a process that died left. */
 int registry_stage(const char *root, struct err *err);
+/* Before a version gets its number: ERR_CONFLICT when the store holds a higher one, which a process that died cannot have left. */
+int registry_store_check(const char *root, const struct registry_version *v, struct err *err);
 /* Copies `file` to store/MODEL/VERSION/model.onnx; what lay there under a number that was never given is replaced. */
 int registry_store(const char *root, const struct registry_version *v, const char *file, struct err *err);
 /* ERR_CORRUPT unless the store holds exactly the version's bytes. */

@@ -79,14 +79,14 @@ void result_export(const struct stage *s, struct page *p)
 /* What a failed gate was decided on. */
 static void add_decided(const struct stage *s, struct page *p)
 {
-    page_add(p, "\"gate_failed_on\":\"%llu/%u/%s/%s\"", (unsigned long long)s->step, s->generation, s->exported_sha256, s->spec_sha256);
+    char eval[SHA256_HEX];
+    hex_of(s->eval_data.sha256, SHA256_BYTES, eval);
+    page_add(p, "\"gate_failed_on\":\"%llu/%u/%s/%s/%s\"", (unsigned long long)s->step, s->generation, s->exported_sha256, s->spec_sha256, eval);
 }
 
 int result_publish(const struct stage *s, struct err *err)
 {
-    char path[PATH_MAX];
     struct page p = {0};
-    TRY(stage_path(s->export_dir, "result.json", path, err));
     page_add(&p, "{\"eval_accuracy\":");
     page_number(&p, s->evaluated, s->trained_eval.accuracy);
     page_add(&p, ",\"eval_loss\":");
@@ -102,9 +102,7 @@ int result_publish(const struct stage *s, struct err *err)
         page_add(&p, ",");
     }
     page_add(&p, "\"state_sha256\":\"%s\",\"weights_sha256\":\"%s\"}\n", s->state_sha256, s->weights_sha256);
-    int rc = p.failed ? err_set(err, ERR_NO_MEMORY, "no memory for the result") : fs_publish_file(&fs_real, path, p.at, p.used, err);
-    page_free(&p);
-    return rc;
+    return page_publish(&p, s->export_dir, "result.json", err);
 }
 
 bool result_is_of_failed_gate(const struct stage *s)
@@ -115,7 +113,7 @@ bool result_is_of_failed_gate(const struct stage *s)
     void *text = NULL;
     size_t size;
     add_decided(s, &want);
-    bool same = !want.failed && stage_path(s->export_dir, "result.json", path, &ignored) == 0 &&
+    bool same = !want.failed && path_in(s->export_dir, "result.json", path, &ignored) == 0 &&
                 fs_read_file(&fs_real, path, RESULT_MAX, &text, &size, &ignored) == 0 && strstr(text, want.at) != NULL;
     free(text);
     page_free(&want);

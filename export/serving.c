@@ -150,17 +150,6 @@ static void fill(const struct served *s, const char *template, struct page *p)
     page_add(p, "%s", template);
 }
 
-/* ---- files ---- */
-int serving_put(const char *dir, const char *name, struct page *p, struct err *err)
-{
-    char path[PATH_MAX];
-    int rc = snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
-    if (rc == 0)
-        rc = p->failed ? err_set(err, ERR_NO_MEMORY, "no memory for %s", path) : fs_publish_file(&fs_real, path, p->at, p->used, err);
-    page_free(p);
-    return rc;
-}
-
 const char *serving_manifest(const struct served *s, unsigned i, struct page *p)
 {
     if (i == ARRAY_LEN(templates))
@@ -175,6 +164,6 @@ int serving_write(const struct served *s, const char *dir, struct err *err)
     const char *name;
     TRY(fs_mkdirs(&fs_real, dir, err));
     for (unsigned i = 0; (name = serving_manifest(s, i, &p)); i++)
-        TRY(serving_put(dir, name, &p, err));
+        TRY(page_publish(&p, dir, name, err));
     return 0;
 }

@@ -23,7 +23,5 @@ void serving_labels(const struct served *s, struct page *p);    /* labels.txt */
 const char *serving_manifest(const struct served *s, unsigned i, struct page *p);
 /* All of them into dir, which is made. */
 int serving_write(const struct served *s, const char *dir, struct err *err);
-/* A page into DIR/NAME, whole or not at all; frees it. */
-int serving_put(const char *dir, const char *name, struct page *p, struct err *err);
 
 #endif

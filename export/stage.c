@@ -8,11 +8,6 @@
 
 #include "base/base.h"
 
-int stage_path(const char *dir, const char *name, char out[PATH_MAX], struct err *err)
-{
-    return snprintf(out, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : err_set(err, ERR_FAILED, "the path %s is too long", dir);
-}
-
 /* ---- set-up ---- */
 static int spec_error(const struct stage *s, const char *file, struct err *err)
 {
@@ -24,7 +19,8 @@ static int load_spec(struct stage *s, struct err *err)
 {
     char spec[PATH_MAX], attempt[40];
     uint8_t sha256[SHA256_BYTES];
-    TRY(stage_path(s->run, "spec.yaml", spec, err));
+    uint32_t own;                    /* a resume counts attempts from 1 again, and one of before may still be there */
+    TRY(path_in(s->run, "spec.yaml", spec, err));
     if (job_load(&s->job, spec, s->overrides, s->override_count, false, err) < 0)
         return spec_error(s, spec, err);
     if (s->always && !s->job.spec.has_export) {
@@ -33,9 +29,10 @@ static int load_spec(struct stage *s, struct err *err)
     }
     sha256_of(s->job.resolved_yaml, strlen(s->job.resolved_yaml), sha256);
     hex_of(sha256, sizeof sha256, s->spec_sha256);
-    snprintf(attempt, sizeof attempt, "attempt-%u.tmp", s->attempt);
-    TRY(stage_path(s->run, "export", s->export_dir, err));
-    TRY(stage_path(s->export_dir, attempt, s->attempt_dir, err));
+    random_bytes(&own, sizeof own);
+    snprintf(attempt, sizeof attempt, "attempt-%u-%08x.tmp", s->attempt, own);
+    TRY(path_in(s->run, "export", s->export_dir, err));
+    TRY(path_in(s->export_dir, attempt, s->attempt_dir, err));
     TRY(fs_mkdirs(&fs_real, s->export_dir, err));
     TRY(fs_fsync_dir(&fs_real, s->run, err));
     return attempt_sweep(s->export_dir, err);
@@ -81,7 +78,7 @@ static int quantize(struct stage *s, struct err *err)
     const struct job_dataset *files = &s->job.spec.train;
     struct dataset train;
     if (result_is_of_failed_gate(s))
-        return err_set(err, ERR_JOB, "the gate failed before on this checkpoint and spec, see %s/result.json; the float model is in %s/float; allow a larger "
+        return err_set(err, ERR_JOB, "the gate failed before on this checkpoint, spec and data.eval, see %s/result.json; the float model is in %s/float; allow a larger "
                        "drop, train longer, or leave out export.quantize", s->export_dir, s->export_dir);
     if (dataset_open_idx(&train, files->images, files->labels, c->channels, c->height, c->width, c->classes, err) < 0)
         return err_wrap(err, "calibrating");
@@ -106,10 +103,10 @@ static int write_model(struct stage *s, const struct exported_model *m, const ch
     unsigned to = s->job.spec.export_to;
     if (m->graph || m->quantized)
         TRY(measure_latency(m, &out->latency, err));
-    TRY(stage_path(s->attempt_dir, name, dir, err));
+    TRY(path_in(s->attempt_dir, name, dir, err));
     TRY(exported_model_write(m, dir, to, err));
     out->file = to & (EXPORT_ONNX | EXPORT_TRITON) ? "model.onnx" : "model.safetensors";
-    TRY(stage_path(dir, out->file, file, err));
+    TRY(path_in(dir, out->file, file, err));
     TRY(file_sha256(file, out->sha256, &out->bytes, err));
     out->done = true;
     return 0;
@@ -184,14 +181,25 @@ static const struct step { const char *name; bool (*wanted)(const struct stage *
     {"finish", always, finish},
 };
 
+/* What was made until then: on a full disk it would be in the way. */
+static void clear_attempt(struct stage *s)
+{
+    struct err why = ERR_INIT;
+    if (*s->attempt_dir && folder_remove(s->attempt_dir, &why) < 0)
+        log_warn(&s->log, "%s", why.text);
+}
+
 int stage_run(struct stage *s, struct err *err)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(steps); i++)
+    int rc = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(steps) && rc == 0; i++)
         if (steps[i].wanted(s)) {
             log_debug(&s->log, "step: %s", steps[i].name);
-            TRY(steps[i].run(s, err));
+            rc = steps[i].run(s, err);
         }
-    return 0;
+    if (rc < 0)
+        clear_attempt(s);
+    return rc;
 }
 
 void stage_close(struct stage *s)

@@ -45,8 +45,6 @@ int stage_run(struct stage *s, struct err *err);
 void stage_close(struct stage *s);
 
 int stage_open_checkpoints(struct stage *s, struct err *err);
-/* A path in the attempt's folder, or in RUN/export. */
-int stage_path(const char *dir, const char *name, char out[PATH_MAX], struct err *err);
 static inline const struct rung *stage_rung(const struct stage *s) { return &s->ladder.rung[s->ladder.chosen]; }
 static inline bool stage_passed(const struct stage *s) { return s->quantized && stage_rung(s)->gate.passed; }
 

@@ -20,13 +20,13 @@ int triton_write(const struct stage *s, struct err *err)
     struct served served = served_by(s);
     struct page config = {0}, labels = {0};
     snprintf(name, sizeof name, "triton/%s", s->job.spec.name);
-    TRY(stage_path(s->attempt_dir, name, dir, err));
-    TRY(stage_path(dir, "1", version, err));
-    TRY(stage_path(s->attempt_dir, "serving", serving, err));
+    TRY(path_in(s->attempt_dir, name, dir, err));
+    TRY(path_in(dir, "1", version, err));
+    TRY(path_in(s->attempt_dir, "serving", serving, err));
     TRY(exported_model_write(stage_passed(s) ? &s->ladder.best : &s->model, version, EXPORT_ONNX, err));
     serving_labels(&served, &labels);
-    TRY(serving_put(dir, "labels.txt", &labels, err));
+    TRY(page_publish(&labels, dir, "labels.txt", err));
     serving_config(&served, &config);
-    TRY(serving_put(dir, "config.pbtxt", &config, err));
+    TRY(page_publish(&config, dir, "config.pbtxt", err));
     return serving_write(&served, serving, err);
 }

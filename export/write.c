@@ -40,8 +40,7 @@ int exported_model_write(const struct exported_model *m, const char *dir, unsign
         size_t size;
         if (!(to & format[i].what))
             continue;
-        if (snprintf(path, sizeof path, "%s/%s", dir, format[i].name) >= (int)sizeof path)
-            return err_set(err, ERR_FAILED, "the path %s is too long", dir);
+        TRY(path_in(dir, format[i].name, path, err));
         TRY(image_of(m, format[i].what, &image, &size, err));
         int rc = fs_publish_file(&fs_real, path, image, size, err);
         free(image);

@@ -310,6 +310,10 @@ static int check_hello(struct link *link, const struct msg_hello *peer, struct e
     if (MIN(peer->version_max, we->version_max) < MAX(peer->version_min, we->version_min))
         return err_set(err, ERR_DENIED, "the other end (%s) speaks versions %u to %u, this process (%s) %u to %u; install one release everywhere",
                        peer->build, peer->version_min, peer->version_max, we->build, we->version_min, we->version_max);
+    bool one_asks = peer->who.role == ROLE_JOIN || we->who.role == ROLE_JOIN, one_answers = peer->who.role == ROLE_COORDINATOR || we->who.role == ROLE_COORDINATOR;
+    if (one_asks && !one_answers)         /* any process of the run has a certificate that its authority signed */
+        return err_set(err, ERR_DENIED, "the other end says it is a %s, this process is a %s: with a token one asks a coordinator and nobody else", role_word(peer->who.role),
+                       role_word(we->who.role));
     if (peer->who.role == ROLE_NONE)
         return err_set(err, ERR_DENIED, "the other end has no role");
     return link->tls ? check_certificate(link, peer, err) : 0;

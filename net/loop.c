@@ -372,6 +372,12 @@ int process_watch(struct loop *l, pid_t pid, void (*fn)(void *arg, pid_t pid, in
     return 0;
 }
 
+void process_signal(const struct process_watch *w, int signo)
+{
+    if (w->fd >= 0)
+        syscall(SYS_pidfd_send_signal, w->fd, signo, NULL, 0);
+}
+
 void process_unwatch(struct process_watch *w)
 {
     if (!w)

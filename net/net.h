@@ -31,6 +31,8 @@ struct process_watch;
 int process_watch(struct loop *l, pid_t pid, void (*fn)(void *arg, pid_t pid, int code, int signo), void *arg,
                   struct process_watch **out, struct err *err);
 void process_unwatch(struct process_watch *w);
+/* To that very process: not to another that got its number after it ended, before its death was told here. */
+void process_signal(const struct process_watch *w, int signo);
 /* Readable pipe or socket: lines of text (their rest after 4096 bytes is dropped), NULL at the end. The loop owns and closes the descriptor. */
 int loop_read_lines(struct loop *l, int fd, void (*fn)(void *arg, const char *line), void *arg, struct err *err);
 

@@ -143,6 +143,8 @@ static int ssl_failed(struct tls *t, int ret, struct err *err)
         return 0;
     if (kind == SSL_ERROR_ZERO_RETURN)
         return err_set(err, ERR_TEMPORARY, "the other end closed the connection");
+    if (verdict == X509_V_ERR_CERT_NOT_YET_VALID || verdict == X509_V_ERR_CERT_HAS_EXPIRED)
+        return err_set(err, ERR_DENIED, "the certificate of the other end is refused (%s): are the clocks of both hosts right?", X509_verify_cert_error_string(verdict));
     if (peer_refused_us(reason))
         return err_set(err, ERR_DENIED, "the other end refused our certificate (%s); are both of the same run?", ERR_reason_error_string(code));
     if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)

@@ -169,11 +169,12 @@ int slurm_book_parse(const char *text, struct slurm_book *out, struct err *err)
         char copy[200];
         if (n >= sizeof copy || b.starts > SLURM_STARTS_MAX)
             return err_set(err, ERR_CORRUPT, "line %u is too long, or there are more than %d starts", number, SLURM_STARTS_MAX);
+        if (!line[n])                     /* the host died while it wrote, or its disk was full */
+            break;
         snprintf(copy, sizeof copy, "%.*s", (int)n, line);
-        /* The last line of a host that died may be half a line. */
-        if (!read_start(copy, &b) && !read_end(copy, &b) && line[n])
+        if (!read_start(copy, &b) && !read_end(copy, &b))
             return err_set(err, ERR_CORRUPT, "line %u is no start and no end", number);
-        line += n + (line[n] == '\n');
+        line += n + 1;
     }
     *out = b;
     return 0;

@@ -102,10 +102,16 @@ static void print_head(FILE *out, const struct job_spec *spec, const struct job_
     print_options(out, spec->name, first);
 }
 
+/* Quoted, these mean themselves; shellcheck asks whether that was meant. */
+static void print_leave(FILE *out, bool quoted)
+{
+    if (quoted)
+        fprintf(out, "# shellcheck disable=SC2016\n");
+}
+
 static void print_path(FILE *out, const char *name, const char *path)
 {
-    if (strpbrk(path, "$`"))
-        fprintf(out, "# shellcheck disable=SC2016\n");
+    print_leave(out, strpbrk(path, "$`"));
     fprintf(out, "%s=", name);
     quote(out, path);
     fputc('\n', out);
@@ -116,6 +122,14 @@ static void print_beginning(FILE *out)
     fprintf(out, "\nset -eu\n"
                  "trap '' USR1                  # until viaduct listens: it would end the script\n"
                  "export SLURM_EXPORT_ENV=ALL   # also when it was submitted with --export=NONE\n");
+}
+
+static bool overrides_are_quoted(const struct slurm_script *what)
+{
+    unsigned i = 0;
+    while (i < what->override_count && !strpbrk(what->overrides[i], "$`"))
+        i++;
+    return i < what->override_count;
 }
 
 static void print_overrides(FILE *out, const struct slurm_script *what)
@@ -134,8 +148,9 @@ static void print_body(FILE *out, const struct slurm_script *what)
     print_path(out, "spec", what->spec);
     print_path(out, "run", what->run_dir);
     fprintf(out, "\n# The second start, after a requeue or a new submission, resumes what the first began.\n"
-                 "if [ -e \"$run/state/job\" ]; then set -- --resume; else set --; fi\n"
-                 "exec \"$viaduct\" run \"$spec\" --dir \"$run\" \"$@\"");
+                 "if [ -e \"$run/state/job\" ]; then set -- --resume; else set --; fi\n");
+    print_leave(out, overrides_are_quoted(what));
+    fprintf(out, "exec \"$viaduct\" run \"$spec\" --dir \"$run\" \"$@\"");
     print_overrides(out, what);
 }
 
@@ -154,6 +169,7 @@ int slurm_render_join(const struct job_spec *spec, unsigned site, const struct s
 {
     const struct job_site *s = &spec->sites[site];
     TRY(check_texts(what, err));
+    TRY(check_text("coordinator.address", spec->address, err));
     fprintf(out, "#!/bin/bash\n"
                  "# Site `%s` of run `%s`, as a Slurm job of its own: made by `viaduct slurm render --site`. It may be edited: Viaduct needs what stands below\n"
                  "# the last #SBATCH line, and the options --signal, --requeue and --open-mode.\n"
@@ -167,7 +183,9 @@ int slurm_render_join(const struct job_spec *spec, unsigned site, const struct s
     print_path(out, "viaduct", what->program);
     print_path(out, "run", what->run_dir);
     print_path(out, "token", what->token);
-    fprintf(out, "\nexec \"$viaduct\" join ");
+    fputc('\n', out);
+    print_leave(out, strpbrk(spec->address, "$`") || overrides_are_quoted(what));
+    fprintf(out, "exec \"$viaduct\" join ");
     quote(out, spec->address);
     fprintf(out, " --site %s --token \"$token\" --dir \"$run\"", s->name);
     print_overrides(out, what);

@@ -100,7 +100,7 @@ enum slurm_cause slurm_why_term(const struct slurm_job *job, bool warned, int64_
 enum slurm_cause slurm_why_silent(enum slurm_state accounted);
 
 /* The starts and ends of a run under Slurm, one line each in RUN/state/slurm: "start JOB RESTART NODE TIME" and "end CAUSE TIME", the
- * latter followed by "resubmitted" when the job could not be requeued and another one was submitted. */
+ * latter followed by "resubmitted" when the job could not be requeued and another one was submitted. A last line without its end is none. */
 #define SLURM_STARTS_MAX 4096
 struct slurm_book {
     uint32_t starts, used[RETRIES];   /* used: starts again in this series, by cause; a start by hand begins a new series */

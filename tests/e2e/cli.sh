@@ -52,6 +52,13 @@ run 0 ": valid" bash -c './viaduct validate <(./viaduct init)'
 ok $? "schema is JSON"
 [ "$(./viaduct schema --json)" = "$(./viaduct schema)" ]; ok $? "... with --json too"
 
+# What is printed arrives, or the exit code says that it did not; nothing opened takes the place of a stdout that is missing.
+for words in --help version schema doctor "validate $demo" "init"; do run 3 "could not be written to stdout" bash -c "./viaduct $words >/dev/full"; done
+mkdir -p "$work/run/state" "$work/run/log" && echo 0123456789abcdef >"$work/run/state/job"
+echo '{"@timestamp":"2000-01-01T00:00:00.000Z","log.level":"info","service.name":"worker a/0","message":"words"}' >"$work/run/log/a.jsonl"
+run 0 "both ended" bash -c "./viaduct status $work/run <&- >&- 2>&- && ./viaduct top --once $work/run <&- >&- 2>&- && echo both ended"
+run 0 "words" bash -c "set -o pipefail; ./viaduct schema | head -1; timeout 20 ./viaduct logs -f $work/run | head -1"
+
 # A truncated data file is refused when it is read, with the byte.
 head -c 3000000 /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz >"$work/cut.gz"
 run 3 "cut off or damaged" ./viaduct bench train $demo --steps 1 data.train.images="$work/cut.gz"

@@ -1,8 +1,7 @@
 /* A process with a valid certificate of a run that misbehaves: says HELLO as a worker of SITE, or as the role that the deed needs, then does what its
  * certificate gives it no right to.
- *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status|warm-without-end|be-dialled
- * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. be-dialled: listens where a coordinator should, says where
- * that is, and is let in when it is told anything. */
+ *   impostor RUN SITE ADDRESS join-as-ps|stop|view|commit|other-site|slot-elsewhere|slot-before|ack-elsewhere|death-elsewhere|ask-status|warm-without-end
+ * Prints what ended the link. Exit: 0 when the other end refused or closed, 1 when it was let in. */
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +16,7 @@ struct impostor {
     struct link *link;
     const char *deed;
     struct msg_hello hello;
-    bool closed, told;
+    bool closed;
 };
 
 static struct {
@@ -76,9 +75,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
 
 static void on_message(void *arg, struct link *link, enum msg_type type, void *msg, const uint8_t *payload, size_t size)
 {
-    struct impostor *me = arg;
-    (void)link, (void)type, (void)msg, (void)payload, (void)size;
-    me->told = true;
+    (void)arg, (void)link, (void)type, (void)msg, (void)payload, (void)size;
 }
 
 static void on_closed(void *arg, struct link *link, const struct err *why)
@@ -107,19 +104,11 @@ static int knock(struct impostor *me, const char *run, const char *site, const c
         me->hello.who = (struct process_id){(uint8_t)role, (uint8_t)index, role == ROLE_PS && strcmp(me->deed, "slot-before") != 0, role == ROLE_PS};
     snprintf(me->hello.job, sizeof me->hello.job, "%s", dir.job);
     snprintf(me->hello.build, sizeof me->hello.build, "impostor");
-    bool listens = strcmp(me->deed, "be-dialled") == 0;
-    struct listener *listener;
     int rc = loop_new(&me->loop, err);
-    if (rc == 0 && listens)
-        rc = net_listen(me->loop, address, identity, &me->hello, &ops, me, &listener, err);
-    else if (rc == 0)
+    if (rc == 0)
         rc = net_dial(me->loop, address, identity, &me->hello, &ops, me, &me->link, err);
-    if (rc == 0 && listens) {
-        printf("%s\n", listener_address(listener));
-        fflush(stdout);
-    }
     if (rc == 0) {
-        timer_start(me->loop, listens ? 10 * PATIENCE_MS : PATIENCE_MS, 0, (void (*)(void *))loop_stop, me->loop);
+        timer_start(me->loop, PATIENCE_MS, 0, (void (*)(void *))loop_stop, me->loop);
         loop_run(me->loop);
     }
     if (me->loop)
@@ -136,5 +125,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "impostor: %s\n", argc == 5 ? err.text : "RUN SITE ADDRESS DEED");
         return 2;
     }
-    return me.closed && !(me.told && strcmp(me.deed, "be-dialled") == 0) ? 0 : 1;
+    return me.closed ? 0 : 1;
 }

@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 
-from harness import complete, events, exported, finish, kill_all, one_site, pruned, reference, report, run, spec, start, step_of, test, two_sites, wait_for, workspace
+from harness import complete, events, exported, finish, kill_all, one_site, pruned, reference, report, run, spec, start, step_of, test, two_sites, viaduct, wait_for, workspace
 
 HOW = {"sparsity": 0.8, "epochs": 2}      # 64 steps, after 40 of training
 TRAIN = {"steps": 40, "batch": 128, "lanes": 8, "seed": 7, "optimizer": {"name": "adamw", "lr": 0.01, "schedule": "cosine", "final": 0.01, "warmup": 10}}
@@ -24,6 +24,10 @@ def undisturbed(w):
     r = report(run_dir)
     test("the report tells of both models", r["steps"] == 104 and r["final"]["eval_accuracy"] is not None and r["export"]["float"]["accuracy"] is not None and
          r["checkpoint"]["step"] == 104, r)
+    for override in ("export.prune=null", "export={to: [onnx]}", "export.prune.sparsity=0.5", "train.steps=20", "name=other"):
+        result = viaduct("export", run_dir, override)
+        test(f"an export of its own does not take {override}", result.returncode == 2 and ("export.prune" in result.stderr or "only export" in result.stderr) and
+             report(run_dir) == r, f"{result.returncode} {result.stderr}")
     return wanted, weights
 
 

@@ -256,6 +256,8 @@ def registering(models, w):
     result = run(job, failed, "export.gate.max_drop=-1")
     test("a failed gate registers nothing", result.returncode == 3 and len(models.json("ls")) == 2, said(result))
     expect("nor by hand", models("register", failed), 3, "its gate failed")
+    result = viaduct("models", "register", failed, "--registry", w / "none")
+    test("and makes no registry", result.returncode == 3 and not (w / "none").exists(), said(result))
     (w / "file").write_text("")
     result = run(job, w / "nowhere", f"export.registry={w}/file/models")
     r = report(w / "nowhere")

@@ -269,7 +269,7 @@ def render(cluster, work):
     job = spec(folder, sites=[site("onprem", "sitea", ps_shards=1, slurm={"mem": "100M", "comment": "a:b", "retries": {"preemption": 5}}),
                               site("cloud", "siteb", ps_shards=1, account="root")])
     script = folder / "job.sh"
-    r = viaduct("slurm", "render", job, "--dir", folder / "run", "--site", "onprem", "train.seed=3", env=env)
+    r = viaduct("slurm", "render", job, "--dir", folder / "run", "--site", "onprem", "train.seed=3", "data.train.labels=${LABELS:-$x}", env=env)
     script.write_text(r.stdout)
     checked = subprocess.run(["shellcheck", script], capture_output=True, text=True)
     test("render: a script that shellcheck passes", r.returncode == 0 and checked.returncode == 0, r.stderr + checked.stdout)

@@ -19,6 +19,9 @@ static const struct example example[] = {
              .hidden = {7}, .batch_norm = true, .mean = {0.4f, 0.5f, 0.1f}, .deviation = {0.3f, 0.2f, 0, 1}}},
     {"mlp", {.family = MODEL_MLP, .classes = 10, .channels = 3, .height = 8, .width = 8, .hidden_count = 2, .hidden = {64, 33}, .mean = {0.286f, 0.3f, 0.5f},
              .deviation = {0.353f, 0.353f, 0.353f, 1}}},
+    {"two", {.family = MODEL_MLP, .classes = 2, .channels = 1, .height = 1, .width = 2, .mean = {2}, .deviation = {1e-6f, 1, 1, 1}}},
+    {"dead", {.family = MODEL_CNN, .classes = 256, .channels = 4, .height = 6, .width = 4, .conv_count = 1, .conv = {3}, .hidden_count = 1, .hidden = {20},
+              .batch_norm = true, .mean = {0.1f, 0.9f, 0.5f, 0}, .deviation = {0.25f, 1e-3f, 3, 1}}},
 };
 
 static int put(const char *dir, const char *name, const void *p, size_t bytes, struct err *err)
@@ -40,11 +43,17 @@ static int infer(const struct quantized_model *m, const float *pixels, uint32_t 
     return 0;
 }
 
-static void random_weights(struct exported_model *m, uint64_t seed)
+/* dead: the first 3 channels of each layer give nothing, as pruned ones. */
+static void random_weights(struct exported_model *m, uint64_t seed, bool dead)
 {
     graph_init_weights(m->graph, &m->layout, seed, m->weights);
     for (uint64_t i = 0; i < m->layout.elems; i++)   /* norms and statistics of a trained model */
         m->weights[i] += 0.1f * philox_unit(philox4x32(seed, (uint32_t)i, 0, 0, 1).v[0]);
+    for (uint32_t t = 0; dead && t < m->layout.tensor_count; t++) {
+        const struct tensor_desc *d = &m->layout.tensors[t];
+        for (uint64_t i = 0; !strstr(d->name, "running_var") && i < d->elems / d->dims[0] * 3; i++)
+            m->weights[d->offset + i] = 0;
+    }
 }
 
 static int quantize(const struct exported_model *m, struct dataset *data, uint64_t layers, struct exported_model *out, struct err *err)
@@ -92,10 +101,10 @@ static int one_example(const struct example *x, uint64_t seed, const char *root,
     m.weights = pages_alloc(m.weights_bytes, err);
     data.pixels = malloc((size_t)SAMPLES * data.sample_bytes);
     CHECK(m.weights && data.pixels);
-    random_weights(&m, seed);
+    random_weights(&m, seed, strcmp(x->name, "dead") == 0);
     for (size_t i = 0; i < (size_t)SAMPLES * data.sample_bytes; i++)
         data.pixels[i] = (uint8_t)philox4x32(seed, (uint32_t)i, 0, 0, 2).v[0];
-    uint64_t all = x->config.family == MODEL_CNN ? 15 : 7;
+    uint64_t all = (1ull << (x->config.conv_count + x->config.hidden_count + 1)) - 1;
     for (uint64_t layers = 1; layers <= all; layers++) {
         char dir[1000];
         snprintf(dir, sizeof dir, "%s/%s-%llx", root, x->name, (unsigned long long)layers);

@@ -1,9 +1,11 @@
 /* What an agent knows of its site's processes, and what the next one finds: adoption, instances launched once ever, deaths that nobody saw. */
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -158,6 +160,38 @@ static void another_process_with_the_same_pid_is_not_adopted(void **state)
     waitpid(pid, NULL, 0);
 }
 
+/* The subreaper has taken an adopted process's end, and its number is another's, before the agent looks. */
+static void only_the_process_itself_is_killed(void **state)
+{
+    struct room *r = *state;
+    pid_t pid = launch(r, 0, 1);
+    end_life(r);
+    begin_life(r);
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    struct clone_args same = {.exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&pid, .set_tid_size = 1};
+    pid_t another = (pid_t)syscall(SYS_clone3, &same, sizeof same);
+    if (another == 0) {
+        pause();
+        _exit(0);
+    }
+    if (another < 0) {
+        test_skip("this user may not choose the number of a process");
+        return;
+    }
+    assert_int_equal(another, pid);
+    children_kill(children_find(r->c, ROLE_WORKER, 0, 1));
+    siginfo_t info = {0};
+    assert_int_equal(kill(another, SIGSTOP), 0);
+    assert_int_equal(waitid(P_PID, (id_t)another, &info, WSTOPPED | WEXITED | WNOWAIT), 0);
+    int what = info.si_code;
+    kill(another, SIGKILL);
+    assert_int_equal(waitpid(another, NULL, 0), another);
+    assert_int_equal(what, CLD_STOPPED);
+    loop_run(r->loop);
+    assert_int_equal(r->killed_ends, 1);
+}
+
 static void a_mark_outlives_an_agent_that_died_before_the_launch(void **state)
 {
     struct room *r = *state;
@@ -309,6 +343,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_next_agent_adopts_who_lives, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_death_while_nobody_watched_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(another_process_with_the_same_pid_is_not_adopted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(only_the_process_itself_is_killed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_mark_outlives_an_agent_that_died_before_the_launch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(deaths_stay_until_they_are_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failing_child_is_told_with_code_and_last_words, set_up, tear_down),

@@ -1,6 +1,7 @@
 /* After training: what is written reads back to the same model, is evaluated alike, and a killed export starts over to the same result. */
 #include "tests/unit/unit.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -138,8 +139,8 @@ static void place_close(struct place *p)
     waitpid(pid, NULL, 0);
 }
 
-/* The process of one attempt; its wait status. cap: largest file it may write, 0: any. */
-static int attempt(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
+/* The process of one attempt. cap: largest file it may write, 0: any. */
+static pid_t attempt_start(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
 {
     fflush(NULL);
     pid_t pid = fork();
@@ -157,9 +158,34 @@ static int attempt(const struct place *p, const char *number, const char *step, 
             setrlimit(RLIMIT_FSIZE, &(struct rlimit){cap, cap});
         _exit(export_main(11, argv));
     }
+    return pid;
+}
+
+static int ended(pid_t pid)
+{
     int status = 0;
-    waitpid(pid, &status, 0);
+    waitpid(pid, &status, WUNTRACED);
     return status;
+}
+
+/* To its end; its wait status. */
+static int attempt(const struct place *p, const char *number, const char *step, const char *failpoints, rlim_t cap)
+{
+    return ended(attempt_start(p, number, step, failpoints, cap));
+}
+
+/* Whether an attempt's folder is left, or what one replaced. */
+static bool is_swept(const struct place *p)
+{
+    char path[100];
+    bool swept = true;
+    snprintf(path, sizeof path, "%s/export", p->run);
+    DIR *d = opendir(path);
+    for (struct dirent *f; d && (f = readdir(d));)
+        swept = swept && !strstr(f->d_name, "attempt-") && !strchr(f->d_name, '~');
+    if (d)
+        closedir(d);
+    return swept;
 }
 
 static char *text_of(const struct place *p, const char *name)
@@ -338,16 +364,35 @@ static void test_killed_anywhere_and_started_again(void **state)
         assert_false(exists(&p, "export/float"));
         assert_int_equal(attempt(&p, "2", "3", at[i], 0), 0);   /* a failpoint fires once in a run */
         check_result(&p, true);
-        assert_false(exists(&p, "export/attempt-1.tmp"));
+        assert_true(is_swept(&p));
         /* and when the files are there already: another killed attempt leaves them whole, one more replaces them */
         attempt(&p, "3", "3", i == 2 ? "export-rename:kill" : "export-write:kill:2", 0);
         check_result(&p, true);
         assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
         check_result(&p, true);
-        assert_false(exists(&p, "export/attempt-3.tmp"));
-        assert_false(exists(&p, "export/attempt-4.tmp"));
+        assert_true(is_swept(&p));
         place_close(&p);
     }
+}
+
+/* A resume counts attempts from 1 again. One of the start before that was stopped and goes on does not meet the new one's files. */
+static void test_late_process_of_the_same_number(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "");
+    pid_t late = attempt_start(&p, "1", "3", "export-write:stop", 0);
+    assert_true(WIFSTOPPED(ended(late)));
+    pid_t next = attempt_start(&p, "1", "3", "export-rename:stop", 0);
+    assert_true(WIFSTOPPED(ended(next)));
+    kill(late, SIGCONT);
+    assert_int_equal(WEXITSTATUS(ended(late)), 4);
+    assert_false(exists(&p, "export/float"));
+    kill(next, SIGCONT);
+    assert_int_equal(ended(next), 0);
+    check_result(&p, true);
+    assert_true(is_swept(&p));
+    place_close(&p);
 }
 
 static void test_later_step_replaces(void **state)
@@ -448,7 +493,7 @@ static void test_damage_and_loss(void **state)
 static void test_links_are_not_followed(void **state)
 {
     (void)state;
-    static const char *const link_name[] = {"export/triton", "export/float", "export/old.trash", "export/attempt-7.tmp"};
+    static const char *const link_name[] = {"export/triton", "export/float", "export/old~trash", "export/attempt-7.tmp"};
     struct place p;
     char path[200];
     place_open(&p, "");
@@ -482,9 +527,10 @@ static void test_full_disk(void **state)
     place_open(&p, "");
     assert_int_equal(WEXITSTATUS(attempt(&p, "1", "3", NULL, 1500)), 3);
     char *out = text_of(&p, "out");
-    assert_non_null(strstr(out, "export/attempt-1.tmp/float/model.onnx"));
+    assert_non_null(strstr(out, ".tmp/float/model.onnx"));
     free(out);
     assert_false(exists(&p, "export/result.json"));
+    assert_true(is_swept(&p));   /* its room is free again */
     assert_int_equal(attempt(&p, "2", "3", NULL, 0), 0);
     check_result(&p, true);
     place_close(&p);
@@ -578,7 +624,7 @@ static void test_quantized_again_and_not_any_more(void **state)
     check_result(&p, true);
     assert_false(exists(&p, "export/quantized"));
     assert_false(exists(&p, "export/triton"));
-    assert_false(exists(&p, "export/attempt-3.tmp"));
+    assert_true(is_swept(&p));
     place_close(&p);
 }
 
@@ -595,8 +641,7 @@ static void test_quantized_killed_anywhere(void **state)
         assert_int_equal(attempt(&p, "2", "3", at[i], 0), 0);
         for (unsigned k = 0; k < ARRAY_LEN(whole); k++)
             assert_true(exists(&p, whole[k]));
-        assert_false(exists(&p, "export/attempt-1.tmp"));
-        assert_false(exists(&p, "export/attempt-2.tmp"));
+        assert_true(is_swept(&p));
         /* while all is there: whatever moment the next one dies at, every folder is whole */
         assert_true(WIFSIGNALED(attempt(&p, "3", "3", i % 2 ? "export-rename:kill:2" : "export-write:kill:5", 0)) || i == 1 || i == 3);
         for (unsigned k = 0; k < ARRAY_LEN(whole); k++)
@@ -628,13 +673,39 @@ static void test_failed_gate(void **state)
         assert_non_null(strstr(text, "mse ranges of 64 images\""));
         assert_non_null(strstr(text, "ranges of 256 images\""));
         assert_non_null(strstr(text, ", in float: "));
+        assert_true((again == 2) == !strstr(out, "the gate failed before"));
         free(out);
         free(text);
     }
+    snprintf(more, sizeof more, "%s/labels", p.run);   /* corrected where they lie: decided anew */
+    int fd = open(more, O_WRONLY);
+    assert_int_equal(pwrite(fd, (uint8_t[]){4}, 1, 8 + SAMPLES / 2), 1);
+    assert_int_equal(pwrite(fd, (uint8_t[]){3}, 1, 8 + SAMPLES / 2 + 1), 1);
+    close(fd);
+    assert_int_equal(WEXITSTATUS(attempt(&p, "5", "3", NULL, 0)), 3);
+    char *anew = text_of(&p, "out");
+    assert_non_null(strstr(anew, "the gate failed: of "));
+    free(anew);
     with_eval(p.run, "export: {quantize: {images: 64}, gate: {max_drop: 0.2}}");   /* another spec: decided anew */
     assert_int_equal(attempt(&p, "4", "3", NULL, 0), 0);
     assert_true(exists(&p, "export/quantized/model.onnx"));
     place_close(&p);
+}
+
+/* 613 samples cannot tell a drop of 0.4 %. */
+static void test_few_samples(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct place p;
+        quantize_place(&p, i ? "0.004" : "0.005");
+        attempt(&p, "1", "3", NULL, 0);
+        char *text = text_of(&p, "log/export-onprem-1.jsonl");
+        assert_non_null(text);
+        assert_int_equal(strstr(text, "can go unseen") != NULL, i);
+        free(text);
+        place_close(&p);
+    }
 }
 
 /* Quantization may well hold the accuracy of a model that answers with NaN: it is refused before. */
@@ -769,10 +840,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_hold_the_same_model), cmocka_unit_test(test_safetensors_bytes), cmocka_unit_test(test_evaluation),
-        cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_later_step_replaces),
+        cmocka_unit_test(test_killed_anywhere_and_started_again), cmocka_unit_test(test_late_process_of_the_same_number), cmocka_unit_test(test_later_step_replaces),
         cmocka_unit_test(test_without_export_or_eval_or_model), cmocka_unit_test(test_damage_and_loss), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_links_are_not_followed),
         cmocka_unit_test(test_quantized_is_published), cmocka_unit_test(test_quantized_again_and_not_any_more),
-        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
+        cmocka_unit_test(test_quantized_killed_anywhere), cmocka_unit_test(test_failed_gate), cmocka_unit_test(test_ladder_of_a_deep_layer), cmocka_unit_test(test_diverged), cmocka_unit_test(test_few_samples), cmocka_unit_test(test_gate), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests_name("export", tests, NULL, NULL);
 }

@@ -462,10 +462,51 @@ static void test_changed_files(void **state)
         assert_int_equal(wrong(p.r), 0);
         assert_int_equal(access(kept, F_OK), 0);
     }
-    snprintf(path, sizeof path, "%s/serving/small.trash", p.root);   /* where two names cannot be exchanged: what a replaced folder became */
+    snprintf(path, sizeof path, "%s/serving/small~trash", p.root);   /* where two names cannot be exchanged: what a replaced folder became */
     assert_ok(fs_mkdirs(&fs_real, path, &e));
     assert_ok(move(p.r, 1, 1, &e));
     assert_int_not_equal(access(path, F_OK), 0);
+    place_close(&p);
+}
+
+/* The database was lost, or put back older: what it does not know is not overwritten under its number. */
+static void test_lost_database(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    char path[200], sha256[2][SHA256_HEX];
+    int64_t bytes, version;
+    two_versions(&p);
+    registry_close(p.r);
+    snprintf(path, sizeof path, "%s/registry.db", p.root);
+    assert_int_equal(unlink(path), 0);
+    assert_ok(registry_open(p.root, true, &p.r, &e));
+    snprintf(path, sizeof path, "%s/store/small/1/model.onnx", p.root);
+    assert_ok(file_sha256(path, sha256[0], &bytes, &e));
+    assert_int_equal(enter(p.r, p.run[1], &version, &e), ERR_CONFLICT);
+    assert_ok(file_sha256(path, sha256[1], &bytes, &e));
+    assert_string_equal(sha256[0], sha256[1]);
+    assert_int_equal(lines(p.r), 0);
+    place_close(&p);
+}
+
+/* Other aliases are served beside the champion, whatever they are called. */
+static void test_aliases_side_by_side(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"trash", "tmp", "canary"};
+    struct err e = ERR_INIT;
+    struct place p;
+    int64_t was, is;
+    two_versions(&p);
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+        assert_ok(registry_move(p.r, &(struct registry_move){.model = "small", .alias = names[i], .version = 2, .expect = 0}, &was, &is, &e));
+    for (int64_t to = 1; to < 3; to++) {
+        assert_ok(move(p.r, to, -1, &e));
+        assert_int_equal(served(&p), to);
+        assert_int_equal(wrong(p.r), 0);
+    }
     place_close(&p);
 }
 
@@ -537,7 +578,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_card), cmocka_unit_test(test_manifests), cmocka_unit_test(test_versions_are_given_once),
         cmocka_unit_test(test_aliases_are_a_stack), cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_moved_meanwhile), cmocka_unit_test(test_lost_while_behind),
-        cmocka_unit_test(test_not_rendered), cmocka_unit_test(test_changed_files), cmocka_unit_test(test_reason_is_one_line), cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_not_rendered), cmocka_unit_test(test_changed_files), cmocka_unit_test(test_lost_database), cmocka_unit_test(test_aliases_side_by_side), cmocka_unit_test(test_reason_is_one_line), cmocka_unit_test(test_many_at_once),
     };
     return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
 }

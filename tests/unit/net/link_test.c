@@ -609,6 +609,38 @@ static void garbage(void **state)
     expect_end(b, false, f, n, ERR_CORRUPT, "first message is not hello");
 }
 
+/* A token's certificate opens no link but to a coordinator: whoever holds one that is used takes no place at a shard, and no other process of the run, whose
+ * certificate is as good, can take the machine over that asks with one. */
+static void a_token_and_a_coordinator_speak_to_nobody_else(void **state)
+{
+    struct bench *b = *state;
+    struct msg_hello token = hello_of(ROLE_JOIN, "job-a"), other = hello_of(ROLE_WORKER, "job-a");
+    uint8_t f[1024];
+    size_t n = raw_frame(f, MSG_HELLO, &token, 0, "");
+    listen_as(b, false, NULL, ROLE_PS, "job-a");
+    expect_end(b, false, f, n, ERR_DENIED, "asks a coordinator and nobody else");
+    listener_close(b->listener);
+
+    struct err e = ERR_INIT;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    char address[ADDRESS_LIMIT];
+    snprintf(at.sun_path, sizeof at.sun_path, "%s/raw", b->dir);
+    snprintf(address, sizeof address, "unix:%s", at.sun_path);
+    int listening = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_true(bind(listening, (struct sockaddr *)&at, sizeof at) == 0 && listen(listening, 1) == 0);
+    b->dialer = (struct side){.b = b};
+    b->server = (struct side){.b = b};
+    assert_ok(net_dial(b->loop, address, NULL, &token, &bench_ops, &b->dialer, &b->dialer.link, &e));
+    int fd = accept(listening, NULL, NULL);
+    n = raw_frame(f, MSG_HELLO, &other, 0, "");
+    assert_int_equal(write(fd, f, n), n);
+    run(b);
+    assert_int_equal(b->dialer.opened, 0);
+    assert_int_equal(b->dialer.why.code, ERR_DENIED);
+    close(fd);
+    close(listening);
+}
+
 static void damage(void **state)
 {
     struct bench *b = *state;
@@ -1210,6 +1242,37 @@ static void ends_in(const struct bench *b, const char *path, long days)
     EVP_PKEY_free(ca);
 }
 
+/* What this host takes for the time; the libraries ask here. */
+static time_t skew;
+__attribute__((visibility("default"))) time_t time(time_t *out)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out)
+        *out = now.tv_sec + skew;
+    return now.tv_sec + skew;
+}
+
+/* A machine may come whose clock is hours behind that of the run; one that is years away is told what is wrong. */
+static void clocks_that_differ(void **state)
+{
+    struct bench *b = *state;
+    struct msg_hello h = hello_of(ROLE_WORKER, "job-a");
+    skew = -20 * 3600;
+    exchange(b, true);
+    listener_close(b->listener);
+    static const long years[] = {-3, 3};
+    for (unsigned i = 0; i < ARRAY_LEN(years); i++) {
+        skew = years[i] * 365 * 86400;
+        b->dialer = (struct side){.b = b};
+        b->server = (struct side){.b = b};
+        refused(b, true, b->worker, b->ps, &h);
+        assert_non_null(strstr(b->dialer.why.text, "are the clocks of both hosts right?"));
+        listener_close(b->listener);
+    }
+    skew = 0;
+}
+
 /* Links are made again at any time of a run: a start leaves no certificate that a long run could outlast. */
 static void a_start_leaves_certificates_a_year(void **state)
 {
@@ -1286,11 +1349,11 @@ static void speed_tls(void **state) { race(*state, true); }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(identities), T(a_start_leaves_certificates_a_year), T(timers), T(posts), T(stop_before_run), T(signals), T(lines), T(deaths), T(death_of_a_stranger),
+        T(identities), T(a_start_leaves_certificates_a_year), T(clocks_that_differ), T(timers), T(posts), T(stop_before_run), T(signals), T(lines), T(deaths), T(death_of_a_stranger),
         T(messages_local), T(messages_tls), T(farewell_local), T(farewell_tls), T(queue_is_bounded), T(a_sender_is_told_when_its_queue_drains),
         T(dial_and_close_at_once), T(free_while_open),
         T(wrong_job), T(wrong_version), T(wrong_authority_of_dialer), T(wrong_authority_of_server), T(server_alone_refuses), T(lie_about_role),
-        T(lie_about_role_of_server), T(a_viewer_is_no_process), T(a_web_server_is_no_process), T(lie_about_job), T(unreachable), T(local_path_is_replaced_when_stale), T(garbage), T(damage), T(drip),
+        T(lie_about_role_of_server), T(a_viewer_is_no_process), T(a_web_server_is_no_process), T(lie_about_job), T(unreachable), T(local_path_is_replaced_when_stale), T(garbage), T(a_token_and_a_coordinator_speak_to_nobody_else), T(damage), T(drip),
         T(garbage_on_tls), T(close_on_a_stuck_reader), T(another_user), T(silence), T(a_silent_crowd_keeps_nobody_out), T(largest),
         T(killed_peer_local), T(killed_peer_tls), T(speed_local), T(speed_tls),
     };

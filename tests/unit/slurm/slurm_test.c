@@ -36,7 +36,7 @@ static void test_script(void **state)
 {
     (void)state;
     static struct job job;
-    static const char *const overrides[] = {"train.steps=5", "model.hidden=[1, 2]"};
+    static const char *const overrides[] = {"train.steps=5", "model.hidden=[1, 2]"}, *const paths[] = {"train.steps=5", "data.train.images=${D}/x"};
     static const char *const lines[] = {
         "#!/bin/bash\n", "\n#SBATCH --job-name=job\n", "\n#SBATCH --signal=B:USR1@180\n", "\n#SBATCH --requeue\n", "\n#SBATCH --open-mode=append\n",
         "\n#SBATCH --partition=gpu\n", "\n#SBATCH --account=team\n", "\n#SBATCH --nodes=1\n", "\n#SBATCH --cpus-per-task=6\n", "\n#SBATCH --time=1-12:00:00\n",
@@ -51,6 +51,11 @@ static void test_script(void **state)
             fail_msg("not in the script: %s", lines[i]);
     assert_null(strstr(script, "contiguous"));
     assert_null(strstr(script, "here"));
+    assert_null(strstr(script, "shellcheck"));
+    free(script);
+    what.overrides = paths;
+    script = rendered(&job, &what);
+    assert_non_null(strstr(script, "\n# shellcheck disable=SC2016\nexec \"$viaduct\" run"));
     free(script);
     job_fini(&job);
 }
@@ -80,6 +85,9 @@ static void test_script_of_a_site_that_joins(void **state)
     free(script);
     what.token = "a\nb";
     f = fopen("/dev/null", "w");
+    assert_int_equal(slurm_render_join(&job.spec, 1, &what, f, &e), ERR_USAGE);
+    what.token = "a";
+    job.spec.address = (char *)(uintptr_t)"host\n:7300";
     assert_int_equal(slurm_render_join(&job.spec, 1, &what, f, &e), ERR_USAGE);
     fclose(f);
     job_fini(&job);
