@@ -19,6 +19,7 @@ from harness import (PROGRAM, ROOT, complete, driver, environment, events, finis
 
 SHORT = {"steps": 20, "batch": 128, "lanes": 8, "seed": 7, "deterministic": True, "optimizer": {"name": "adamw", "lr": 0.01}}
 LONG = dict(SHORT, steps=150)
+MANY = 1000                              # steps: more than a run makes while it is attacked
 
 
 def folder(w, name, **keys):
@@ -132,8 +133,7 @@ def bad_data(w):
     high = rewrite(data["labels"], f / "high-labels.gz", lambda b: b[:8 + 1234] + bytes([10]) + b[8 + 1235:])
     for name, override, words in (
             ("gzip cut inside its body", f"data.train.images={cut}", [cut, "byte"]),
-            ("IDX shorter than its header says", f"data.train.images={short}", [short, "byte"]),
-            ("a label that is no class", f"data.train.labels={high}", [high, "label", "10"])):
+            ("IDX shorter than its header says", f"data.train.images={short}", [short, "byte"])):
         result = run(job, f / "run", override)
         r = report(f / "run")
         refused(f"run: {name}", result, 3, *words)
@@ -142,6 +142,8 @@ def bad_data(w):
         test(f"numbers that were not produced are null: {name}", r["wan"]["bytes_sent"] is None and r["samples_per_second"] is None, r)
         kill_all(f / "run")
         shutil.rmtree(f / "run", ignore_errors=True)
+    refused("run: a label that is no class, before anything starts", run(job, f / "run", f"data.train.labels={high}"), 2, high, "label 10", "model.classes")
+    test("and no directory is made for it", not (f / "run").exists(), "")
     result = run(job, run_dir, "train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}")
     refused("run: a loss that is not finite", result, 3, "step", "lane")
 
@@ -348,7 +350,7 @@ def impostor(directory, address, deed):
 
 
 def attacks(w, other, wanted):
-    job, run_dir = folder(w, "attacked", train=dict(LONG, steps=600), sites=two_sites(1, 1), checkpoint={"every": "100 steps", "keep": 3})
+    job, run_dir = folder(w, "attacked", train=dict(LONG, steps=MANY), sites=two_sites(1, 1), checkpoint={"every": "100 steps", "keep": 3})
     p = start(job, run_dir)
     wait_for(lambda: step_of(run_dir) >= 5)
     doors, over, keep = ports(run_dir), threading.Event(), []
@@ -403,7 +405,7 @@ def death_elsewhere(w, wanted):
 
 def replaced_slot(w, wanted):
     """A shard process that was replaced joins once more (it was paused, or cut off): its successor keeps its place, and can still be dialled."""
-    job, run_dir = folder(w, "replaced", train=dict(LONG, steps=600), sites=two_sites(1, 1), checkpoint={"every": "100 steps", "keep": 3})
+    job, run_dir = folder(w, "replaced", train=dict(LONG, steps=MANY), sites=two_sites(1, 1), checkpoint={"every": "100 steps", "keep": 3})
     p = start(job, run_dir)
     wait_for(lambda: step_of(run_dir) >= 5)
     for pid, words in processes(run_dir, "ps"):
@@ -417,7 +419,7 @@ def replaced_slot(w, wanted):
     for pid, words in processes(run_dir, "worker"):
         if "cloud" in words:
             os.kill(pid, signal.SIGKILL)             # a new view tells everybody where the shards are
-    went_on = wait_for(lambda: step_of(run_dir) >= min(at + 60, 600), 40)
+    went_on = wait_for(lambda: step_of(run_dir) >= min(at + 60, MANY), 40)
     if not went_on:
         kill_all(run_dir)
     out, err = p.communicate(timeout=60)
@@ -476,7 +478,7 @@ with workspace() as w:
     specs(w)
     directories(w)
     long_job, _ = folder(w, "reference", train=LONG)
-    longer_job, _ = folder(w, "longer", train=dict(LONG, steps=600))
+    longer_job, _ = folder(w, "longer", train=dict(LONG, steps=MANY))
     unreadable(w)
     two_at_once(w)
     attacks(w, other, reference(longer_job))
