@@ -419,6 +419,8 @@ static int start_loop(struct viaduct *v, struct err *err)
 
 static int join(struct viaduct *v, struct err *err)
 {
+    if (!v->config.init)
+        return err_set(err, ERR_USAGE, "viaduct_config.init is not set: it gives every tensor its first value");
     TRY(identify(v, err));
     TRY(make_layout(v, err));
     TRY(open_port(v, err));

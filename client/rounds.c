@@ -374,7 +374,7 @@ static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err
     }
     v->coll = coll;
     v->touched = false;
-    log_info(&v->log, "%u ranks sum over %s, lanes %u to %u", c.ranks, c.transport, lanes.lo, lanes.hi);
+    log_info(&v->log, "%u rank%s sum%s over %s, lanes [%u, %u)", c.ranks, c.ranks == 1 ? "" : "s", c.ranks == 1 ? "s" : "", c.transport, lanes.lo, lanes.hi);
     v->lanes = coll_rank_lanes(coll);
     rounds_set_pieces(v);
     return 0;
@@ -598,7 +598,7 @@ int viaduct_contribute(struct viaduct *v, const struct viaduct_totals *totals, s
         v->target = v->step.step + 1;
         v->contributed = true;
         if (!v->works && v->lanes.lo < v->lanes.hi)
-            log_info(&v->log, "contributes its first lanes, %u to %u, to step %llu", v->lanes.lo, v->lanes.hi, (unsigned long long)v->target);
+            log_info(&v->log, "contributes its first lanes, [%u, %u), to step %llu", v->lanes.lo, v->lanes.hi, (unsigned long long)v->target);
         v->works = v->works || v->lanes.lo < v->lanes.hi;
         for (unsigned s = 0; s < v->plan.shard_count; s++) {
             v->piece[s].have = false;

@@ -4,8 +4,8 @@
  *   viaduct_join -> { viaduct_next -> fill the gradients of the own lanes -> viaduct_contribute } ... until viaduct_next says finished -> viaduct_leave
  *
  * A process is one rank of a site's gang. All calls of one handle come from one thread, except viaduct_gradient, viaduct_put_gradient, viaduct_sample and viaduct_lane,
- * which any thread may call between viaduct_next and viaduct_contribute. Functions return 0 or a negative code (see base/err.h: -7 try again, -11 the gang
- * is over: leave and exit with 75) and put a message into viaduct_error. */
+ * which any thread may call between viaduct_next and viaduct_contribute. Functions return 0 or a negative code and put a message into
+ * viaduct_error: -2 wrong arguments, -3 or -12 the job failed (-12: not finite), -7 try again, -10 no memory, -11 the gang is over: leave and exit with 75; else a reason in the text. */
 #ifndef VIADUCT_CLIENT_VIADUCT_H
 #define VIADUCT_CLIENT_VIADUCT_H
 
@@ -36,7 +36,7 @@ struct viaduct_config {
     uint64_t samples_per_pass;
     const char *data_sha256;          /* NULL: not said */
     const char *model_json;           /* put into manifests; NULL: none */
-    /* Initial value of all tensors at their offsets in the flat arena, which comes zeroed; a pure function of the job's seed. */
+    /* Initial value of all tensors at their offsets in the flat arena, which comes zeroed; a pure function of the job's seed. Must be given. */
     void (*init)(void *arg, uint64_t seed, float *arena);
     void *arg;
 };

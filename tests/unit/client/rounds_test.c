@@ -209,6 +209,17 @@ static void a_view_with_other_lanes_asks_for_nothing(void **state)
     assert_int_equal(r->v.piece[0].flying, 0);
 }
 
+static void a_trainer_that_gives_no_first_values_is_told(void **state)
+{
+    struct viaduct *v = NULL;
+    struct viaduct_config c = {.rank = -1, .incarnation = -1};
+    struct viaduct_error e = {0};
+    (void)state;
+    assert_int_equal(viaduct_join(&c, &v, &e), ERR_USAGE);
+    assert_non_null(strstr(e.text, "init"));
+    assert_null(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +233,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_version_that_moves_on_meanwhile_is_asked_for_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(later_ones_come_after_the_first_chunk, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_view_with_other_lanes_asks_for_nothing, set_up, tear_down),
+        cmocka_unit_test(a_trainer_that_gives_no_first_values_is_told),
         cmocka_unit_test_setup_teardown(nothing_is_written_while_the_trainer_computes, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
