@@ -367,7 +367,7 @@ static void on_opened(void *arg, struct link *link, const struct msg_hello *peer
     if (say_ranks(a, link, peer, &err) < 0 || link_send(link, MSG_JOIN, 0, m, NULL, 0, &err) < 0)
         log_warn(&a->log, "%s", err.text);
     free(m);
-    a->joined = true;
+    a->joined = a->accepted = true;
     a->lost_since_ms = 0;
     const char *told = getenv("VIADUCT_HOST_ADDRESS");
     if (!told || !*told)
@@ -417,10 +417,17 @@ static void on_message(void *arg, struct link *link, enum msg_type type, void *m
     }
 }
 
+/* A stranger, who has no certificate of the run, may stand at the coordinator's address for a while: a portal on the way, or somebody who was given its port. What
+ * that refuses says nothing about our place in the run, once we have had one. */
+static bool is_put_out(const struct agent *a, const struct link *link, const struct err *why)
+{
+    bool stranger = link_peer(link)->who.role == ROLE_NONE;
+    return why->code == ERR_DENIED && !a->stopping && !(stranger && (a->accepted || agent_is_visiting()));
+}
+
 static void on_closed(void *arg, struct link *link, const struct err *why)
 {
     struct agent *a = arg;
-    (void)link;
     a->link = NULL;
     a->joined = false;
     if (a->leaving)
@@ -429,9 +436,10 @@ static void on_closed(void *arg, struct link *link, const struct err *why)
         a->lost_since_ms = loop_now_ms(a->loop);
         log_info(&a->log, "coordinator: %s", why->text[0] ? why->text : "the connection is closed");
     }
+    snprintf(a->lost_why, sizeof a->lost_why, "%.*s", (int)sizeof a->lost_why - 1, why->text);
     if (a->goes_without_world)
         begin_stop(a, err_exit_code(ERR_TEMPORARY));
-    if (why->code == ERR_DENIED && !a->stopping) {
+    if (is_put_out(a, link, why)) {
         log_error(&a->log, "%s", why->text);
         kill_children(a);
         begin_stop(a, err_exit_code(ERR_DENIED));
@@ -464,7 +472,7 @@ void agent_tick(void *arg)
     uint64_t lost = a->lost_since_ms ? loop_now_ms(a->loop) - a->lost_since_ms : 0;
     if (lost <= (a->orphan ? ORPHAN_MS : LOST_MS))
         return;
-    log_error(&a->log, "no coordinator for %llu s; this site stops", (unsigned long long)(lost / 1000));
+    log_error(&a->log, "no coordinator for %llu s; this site stops%s%s", (unsigned long long)(lost / 1000), a->lost_why[0] ? "; last: " : "", a->lost_why);
     kill_children(a);
     begin_stop(a, err_exit_code(ERR_TEMPORARY));
 }

@@ -30,9 +30,10 @@ struct agent {
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, stopping, leaving, orphan, drain, sent_away, goes_without_world;   /* drain: the coordinator is asked to save and stop */
+    bool joined, accepted, stopping, leaving, orphan, drain, sent_away, goes_without_world;   /* accepted: once, by the coordinator; drain: the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
+    char lost_why[400];
     struct children children;
     struct door *door;
     const char *door_wanted;     /* HOST:PORT of the front door, over what the spec says; NULL: as the spec says */

@@ -31,7 +31,7 @@ static int no_run(const char *path, struct err *err)
     size_t size = 0;
     struct err none = ERR_INIT;
     snprintf(file, sizeof file, "%s/slurm/id", path);
-    if (fs_read_file(&fs_real, file, 64, &id, &size, &none) < 0)
+    if (err->code != ERR_NOT_FOUND || fs_read_file(&fs_real, file, 64, &id, &size, &none) < 0)
         return err_wrap(err, "%s is not a run directory", path);
     int n = (int)MIN(strspn(id, "0123456789"), (size_t)20);
     err_set(err, ERR_TEMPORARY, "%s has not started yet: `squeue -j %.*s` says what its Slurm job waits for, `scancel %.*s` ends it", path, n, (const char *)id, n,

@@ -228,12 +228,19 @@ static bool anyone_linked(const struct core *c)
     return false;
 }
 
+/* A visitor may leave, and has no run directory that others read. */
+uint8_t core_export_site(const struct core *c)
+{
+    uint8_t site = 0;
+    while (visiting(c, site))
+        site++;
+    return site;
+}
+
 static void launch_export(struct core *c, struct core_out *out)
 {
     const struct checkpoint_entry *e = &c->decided[c->decided_count - 1];
-    uint8_t site = 0;
-    while (visiting(c, site))     /* a visitor may leave, and has no run directory that others read */
-        site++;
+    uint8_t site = core_export_site(c);
     if (!c->agent[site].joined)
         return;
     if (!c->export_running)
@@ -426,7 +433,7 @@ void core_on_leave(struct core *c, uint64_t now_ms, const struct msg_leave *m, s
 
 static void export_ended(struct core *c, struct core_out *out, const struct msg_exited *m)
 {
-    if (!c->export_running || m->who.instance != c->export_attempt)
+    if (!c->export_running || m->who.site != core_export_site(c) || m->who.instance != c->export_attempt)
         return;
     c->export_running = false;
     if (m->code == 0 && m->signal <= 0)

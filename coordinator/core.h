@@ -121,6 +121,7 @@ void core_on_tick(struct core *c, uint64_t now_ms, struct core_out *out);       
 
 /* ---- reading ---- */
 enum core_phase core_phase(const struct core *c);
+uint8_t core_export_site(const struct core *c);         /* whose agent runs the export */
 int core_failure(const struct core *c);                /* of one that failed: ERR_JOB; ERR_DIVERGED: to go on from its checkpoint would end the same way */
 const struct view *core_view(const struct core *c);
 const struct msg_plan *core_plan(const struct core *c);

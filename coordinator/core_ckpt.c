@@ -180,7 +180,8 @@ static void settle_durable(struct core *c, struct core_out *out)
     unsigned wanted = c->config.checkpoint_replicas < sites ? c->config.checkpoint_replicas : sites;
     bool all_answered = (e->site_mask & ~(c->published_mask | c->refused_mask)) == 0;
     bool waited = c->now_ms - c->decided_ms > c->config.relaunch_ms;
-    if (c->durable || there == 0 || (there < wanted && !all_answered && !waited))
+    bool stays = (c->published_mask & ~(uint64_t)c->config.visiting) != 0;   /* a visitor takes its copy away with it */
+    if (c->durable || !stays || (there < wanted && !all_answered && !waited))
         return;
     c->durable = true;
     struct core_action *a = core_act(out, CORE_DURABLE);
@@ -203,7 +204,7 @@ void ckpt_published(struct core *c, struct core_out *out, const struct msg_publi
     } else {
         c->refused_mask |= 1ull << m->site;
         core_event(c, out, "checkpoint failed", (struct process_id){.role = ROLE_AGENT, .site = m->site}, "step %llu: %s", (unsigned long long)m->step, m->text);
-        if ((e->site_mask & ~c->refused_mask) == 0) {
+        if ((e->site_mask & ~c->refused_mask & ~(uint64_t)c->config.visiting) == 0) {
             core_give_up(c, out, "checkpoint of step %llu could not be published at any site: %s", (unsigned long long)m->step, m->text);
             return;
         }

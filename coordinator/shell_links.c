@@ -202,7 +202,7 @@ static void on_exited(struct shell *s, struct msg_exited *m)
     else if (!m->text[0])
         snprintf(m->text, sizeof m->text, "ended while no agent watched");
     shell_who(s, m->who, who);
-    if (m->who.role == ROLE_EXPORT && m->code == 0 && m->signal <= 0)
+    if (m->who.role == ROLE_EXPORT && m->who.site == core_export_site(s->core) && m->code == 0 && m->signal <= 0)
         on_exported(s, who, m);
     s->exited = m->who;
     if (cannot_begin(s, m)) {

@@ -348,15 +348,26 @@ static int verify_version(void *arg, const struct registry_version *v, const cha
     return 0;
 }
 
-static int verify_alias(void *arg, const struct registry_alias *a, struct err *err)
+/* Wrong, unless it is moved or rendered meanwhile: then what it is now counts. */
+static int verify_alias(void *arg, const struct standing *s, struct err *err)
 {
     struct verify *to = arg;
-    struct err why = ERR_INIT;
+    struct err why = ERR_INIT, late = ERR_INIT;   /* what cannot be rendered is told as what is wrong */
+    struct standing now = *s, before;
     struct registry_version *v = malloc(sizeof *v);
     CHECK(v != NULL);
-    int rc = registry_db_version(to->r->db, a->model, a->version, v, err);
+    int rc, looked;
+    do {
+        before = now;
+        rc = registry_db_version(to->r->db, before.alias.model, before.alias.version, v, err);
+        looked = rc < 0 ? 0 : registry_render_verify(to->r->root, &before.alias, v, &why);
+        if (looked < 0)
+            registry_complete(to->r, &late);       /* and waits for who is just rendering */
+        if (looked < 0)
+            rc = registry_db_standing(to->r->db, before.alias.model, before.alias.name, &now, err);
+    } while (rc == 0 && looked < 0 && (now.moves != before.moves || now.rendered != before.rendered));
     if (rc == 0)
-        note(to, registry_render_verify(to->r->root, a, v, &why), &why);
+        note(to, looked, &why);
     free(v);
     return rc;
 }
@@ -368,7 +379,7 @@ int registry_verify(struct registry *r, void (*wrong)(void *arg, const char *tex
     char head[SHA256_HEX];
     *files = 0;
     TRY(registry_versions(r, NULL, verify_version, &to, err));
-    TRY(registry_aliases(r, NULL, verify_alias, &to, err));
+    TRY(registry_db_standings(r->db, NULL, verify_alias, &to, err));
     if (registry_audit(r, NULL, NULL, NULL, head, &why) < 0) {
         to.bad++;
         wrong(arg, why.text);

@@ -127,6 +127,28 @@ static int select_rows(struct registry_db *d, const struct field *fields, unsign
     return rc;
 }
 
+/* Rows are read to the end before a visitor sees one: an open SELECT keeps every writer waiting, and a visitor takes its time with files, or with a pager. */
+struct rows { char *at; size_t size, count, room; };
+
+static void *rows_add(struct rows *r)
+{
+    if (r->count == r->room) {
+        r->room = r->room ? 2 * r->room : 8;
+        r->at = realloc(r->at, r->room * r->size);
+        CHECK(r->at != NULL);
+    }
+    return memset(r->at + r->size * r->count++, 0, r->size);
+}
+
+/* What the last step returned, and the statement's end. */
+static int rows_end(struct registry_db *d, sqlite3_stmt *s, int step, int rc, struct err *err)
+{
+    if (rc == 0 && step != SQLITE_DONE)
+        rc = fail(d, "read", err);
+    sqlite3_finalize(s);
+    return rc;
+}
+
 /* ---- open ---- */
 /* Versions and lines stay as they were written, whoever holds the file open with whatever program. */
 static const char tables[] =
@@ -290,21 +312,28 @@ int registry_db_versions(struct registry_db *d, const char *model,
 {
     static const char aliases[] = ", (SELECT group_concat(name, ',') FROM (SELECT a.name FROM alias a JOIN standing s ON s.model = a.model AND s.alias = a.name AND "
                                   "s.depth = a.depth WHERE a.model = v.model AND s.version = v.version ORDER BY a.name))";
+    struct listed { struct registry_version v; char *aliases; } *one;
+    struct rows all = {.size = sizeof *one};
     sqlite3_stmt *s;
-    struct registry_version *v = malloc(sizeof *v);
-    CHECK(v != NULL);
-    int rc = select_rows(d, version_fields, VERSION_FIELDS, aliases, "version v WHERE ?1 IS NULL OR model = ?1 ORDER BY model, version", &s, err), step = SQLITE_DONE;
-    if (rc == 0 && model)
+    int step;
+    TRY(select_rows(d, version_fields, VERSION_FIELDS, aliases, "version v WHERE ?1 IS NULL OR model = ?1 ORDER BY model, version", &s, err));
+    if (model)
         sqlite3_bind_text(s, 1, model, -1, SQLITE_STATIC);
-    while (rc == 0 && (step = sqlite3_step(s)) == SQLITE_ROW) {
+    while ((step = sqlite3_step(s)) == SQLITE_ROW) {
         const char *names = (const char *)sqlite3_column_text(s, VERSION_FIELDS);
-        row_read(s, version_fields, VERSION_FIELDS, v);
-        rc = visit(arg, v, names ? names : "", err);
+        one = rows_add(&all);
+        row_read(s, version_fields, VERSION_FIELDS, &one->v);
+        one->aliases = strdup(names ? names : "");
+        CHECK(one->aliases != NULL);
     }
-    free(v);
-    if (rc == 0 && step != SQLITE_DONE)
-        rc = fail(d, "read", err);
-    sqlite3_finalize(s);
+    int rc = rows_end(d, s, step, 0, err);
+    one = (struct listed *)(void *)all.at;
+    for (size_t i = 0; i < all.count; i++) {
+        if (rc == 0)
+            rc = visit(arg, &one[i].v, one[i].aliases, err);
+        free(one[i].aliases);
+    }
+    free(all.at);
     return rc;
 }
 
@@ -354,16 +383,16 @@ int registry_db_behind(struct registry_db *d, struct standing *at, bool *found, 
 
 int registry_db_standings(struct registry_db *d, const char *model, int (*visit)(void *arg, const struct standing *s, struct err *err), void *arg, struct err *err)
 {
+    struct rows all = {.size = sizeof(struct standing)};
     sqlite3_stmt *s;
-    int step = SQLITE_DONE, rc = prepare(d, &s, err, STANDING "WHERE ?1 IS NULL OR a.model = ?1 ORDER BY a.model, a.name", "t", model);
-    while (rc == 0 && (step = sqlite3_step(s)) == SQLITE_ROW) {
-        struct standing one;
-        read_standing(s, &one);
-        rc = visit(arg, &one, err);
-    }
-    if (rc == 0 && step != SQLITE_DONE)
-        rc = fail(d, "read", err);
-    sqlite3_finalize(s);
+    int step;
+    TRY(prepare(d, &s, err, STANDING "WHERE ?1 IS NULL OR a.model = ?1 ORDER BY a.model, a.name", "t", model));
+    while ((step = sqlite3_step(s)) == SQLITE_ROW)
+        read_standing(s, rows_add(&all));
+    int rc = rows_end(d, s, step, 0, err);
+    for (size_t i = 0; i < all.count && rc == 0; i++)
+        rc = visit(arg, (struct standing *)(void *)(all.at + i * all.size), err);
+    free(all.at);
     return rc;
 }
 
@@ -452,26 +481,35 @@ static int check_against_audit(struct registry_db *d, struct err *err)
 
 int registry_db_audit(struct registry_db *d, int (*visit)(void *arg, const struct registry_audit *a, struct err *err), void *arg, char head[SHA256_HEX], struct err *err)
 {
+    struct rows all = {.size = sizeof(struct registry_audit)};
+    struct registry_audit *a;
     sqlite3_stmt *s;
     char chain[SHA256_HEX] = "";
-    int64_t want = 1;
-    int step = SQLITE_DONE, rc = select_rows(d, audit_fields, AUDIT_FIELDS, ", chain", "audit ORDER BY position", &s, err);
+    size_t good = 0;
+    int step = SQLITE_DONE, rc = 0;
+    TRY(select_rows(d, audit_fields, AUDIT_FIELDS, ", chain", "audit ORDER BY position", &s, err));
     while (rc == 0 && (step = sqlite3_step(s)) == SQLITE_ROW) {
-        struct registry_audit a;
-        row_read(s, audit_fields, AUDIT_FIELDS, &a);
-        column_text(s, AUDIT_FIELDS, a.chain, sizeof a.chain);
-        rc = chain_of(chain, &a, chain, err);
-        if (rc == 0 && (a.position != want++ || strcmp(chain, a.chain) != 0))
-            rc = err_set(err, ERR_CORRUPT, "line %lld of the audit log of %s does not verify: it, or one before it, was changed; put back a copy whose head is known", (long long)a.position, d->path);
-        if (rc == 0 && visit)
-            rc = visit(arg, &a, err);
+        a = rows_add(&all);
+        row_read(s, audit_fields, AUDIT_FIELDS, a);
+        column_text(s, AUDIT_FIELDS, a->chain, sizeof a->chain);
+        rc = chain_of(chain, a, chain, err);
+        if (rc == 0 && (a->position != (int64_t)all.count || strcmp(chain, a->chain) != 0))
+            rc = err_set(err, ERR_CORRUPT, "line %lld of the audit log of %s does not verify: it, or one before it, was changed; put back a copy whose head is known",
+                         (long long)a->position, d->path);
+        good += rc == 0;
     }
-    if (rc == 0 && step != SQLITE_DONE)
-        rc = fail(d, "read", err);
-    sqlite3_finalize(s);
+    rc = rows_end(d, s, step, rc, err);
     if (rc == 0)
         rc = check_against_audit(d, err);
+    a = (struct registry_audit *)(void *)all.at;
+    struct err stopped = ERR_INIT;
+    int seen = 0;
+    for (size_t i = 0; i < good && visit && seen == 0; i++)   /* also of a damaged log: those before the damage */
+        seen = visit(arg, &a[i], &stopped);
+    free(all.at);
     if (rc == 0)
         memcpy(head, chain, SHA256_HEX);
-    return rc;
+    if (rc == 0 && seen < 0)
+        *err = stopped;
+    return rc < 0 ? rc : seen;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -69,10 +70,15 @@ int launch_local(const struct launch *what, pid_t *pid, struct err *err)
         child(what, program, report[1]);
     close(report[1]);
     int why = 0;
-    ssize_t got = read(report[0], &why, sizeof why);   /* end of file: exec went through */
+    ssize_t got;
+    while ((got = read(report[0], &why, sizeof why)) < 0 && errno == EINTR)
+        ;
     close(report[0]);
-    if (got == (ssize_t)sizeof why)
+    if (got == (ssize_t)sizeof why) {     /* else end of file: exec went through */
+        while (waitpid(made, NULL, 0) < 0 && errno == EINTR)
+            ;
         return err_errno(err, why, "cannot start %s", program);
+    }
     *pid = made;
     return 0;
 }

@@ -3,7 +3,7 @@
 set -u
 build="gcc make pkg-config libuv1-dev libssl-dev libsqlite3-dev libjansson-dev libzstd-dev libxxhash-dev libyaml-dev libhdf5-dev libhwloc-dev zlib1g-dev
  libopenmpi-dev openmpi-bin libibverbs-dev dataset-fashion-mnist"
-test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables chromium zstd"
+test="libcmocka-dev python3 python3-venv bc clang libclang-rt-14-dev shellcheck iproute2 iptables openssl chromium zstd"
 wanted="$build"
 [ "${1:-build}" = test ] && wanted="$build $test"
 # What tests skip without, each line by itself; none of it is run as a service: shells and readers of man pages (tests/e2e/manual.py), a Slurm (slurm.py), a

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -109,6 +110,16 @@ def driver(name):
     env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}   # of the make that runs this
     subprocess.run(["make", "-s", path], cwd=ROOT, check=True, env=env)
     return ROOT / path
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
 
 
 def viaduct(*args, timeout=TIMEOUT_S, env=None):

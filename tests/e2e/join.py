@@ -3,11 +3,13 @@ that never had visitors. And tokens that are wrong, used, or of another site."""
 import gzip
 import json
 import signal
+import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
 
-from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, kill_all, processes, reference, report, skip, spec, step_of, test, viaduct, wait_for,
+from harness import (PROGRAM, ROOT, complete, driver, environment, events, finish, free_ports, kill_all, processes, reference, report, skip, spec, step_of, test, viaduct, wait_for,
                      workspace)
 from net import Nat, inside, reason_not
 
@@ -133,8 +135,30 @@ def other_images(job, folder):
     return path
 
 
+def stranger_in_its_place(w):
+    """Until it has been refused: what the site dials has a certificate that is not the run's."""
+    cert = w.folder / "stranger"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{cert}.key", "-out", f"{cert}.pem",
+                    "-subj", "/CN=portal", "-days", "1"], capture_output=True, check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{cert}.pem", f"{cert}.key")
+    with socket.create_server((w.home, w.port)) as listener:
+        listener.settimeout(30)
+        for _ in range(3):
+            caller, _address = listener.accept()
+            with caller:
+                try:
+                    context.wrap_socket(caller, server_side=True).recv(1)
+                except ssl.SSLError as refused:
+                    if "ALERT" in str(refused):
+                        return True
+                except OSError:
+                    pass
+    return False
+
+
 def wrong_tokens(folder):
-    w = World(folder / "tokens", None, 7312, steps=1000000)
+    w = World(folder / "tokens", None, *free_ports(1), steps=1000000)
     try:
         text = w.token.read_text()
         bad = folder / "bad.token"
@@ -185,6 +209,13 @@ def wrong_tokens(folder):
         joined = w.join()
         w.waits("site joined", 1)
         wait_for(w.edge_works, 30)
+        before = w.count("site joined")
+        kill_all(w.run_dir)
+        seen = stranger_in_its_place(w)
+        w.run = w._start("home", "run", w.job, "--dir", w.run_dir, "--resume")
+        back = w.waits("site joined", before + 1)
+        test("a stranger at the coordinator's address, with a certificate of its own, ends nothing: the site is back when the run is", seen and back and joined.poll() is None,
+             f"{seen} {joined.stderr.read() if joined.poll() is not None else w.story()[-600:]}")
         r = viaduct("drain", w.run_dir, "--site", "edge")
         code = joined.wait(timeout=30)
         test("`drain` sends it away: both exit 0", r.returncode == 0 and code == 0, r.stderr)

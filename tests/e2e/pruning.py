@@ -34,7 +34,7 @@ def undisturbed(w):
 def cut_and_resumed(w, wanted, weights):
     job, run_dir = folder(w, "cut", HOW, two_sites(2, 1))
     p = start(job, run_dir)
-    wait_for(lambda: step_of(run_dir) >= 66)
+    wait_for(lambda: any(e["step"] > 40 for e in events(run_dir, "checkpoint")))   # durable; the next comes 20 steps later
     kill_all(run_dir)
     p.communicate(timeout=60)
     before = (run_dir / "spec.yaml").read_text()

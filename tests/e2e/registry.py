@@ -367,10 +367,8 @@ def others(models):
     def nobody():
         os.setgid(65534)
         os.setuid(65534)
-    probe = subprocess.run([PROGRAM, "version"], capture_output=True, preexec_fn=nobody, check=False, cwd="/") if os.access(PROGRAM, os.X_OK) else None
-    if not probe or probe.returncode != 0:
-        return skip("who may only read, looks but does not promote", "the program lies where only root may go")
-    look, move = (subprocess.run([PROGRAM, "models", *words, "--registry", models.root], capture_output=True, text=True, preexec_fn=nobody, check=False, cwd="/")
+    program = shutil.copy(PROGRAM, models.root.parent / "viaduct")   # where it was built, only its owner may go, perhaps
+    look, move = (subprocess.run([program, "models", *words, "--registry", models.root], capture_output=True, text=True, preexec_fn=nobody, check=False, cwd="/")
                   for words in (("ls",), ("promote", "small", "2")))
     return test("who may only read, looks but does not promote", look.returncode == 0 and move.returncode == 5 and models.stands() == 1, said(look) + said(move))
 

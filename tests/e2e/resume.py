@@ -109,7 +109,7 @@ def stop_outlives_the_coordinator(w):
     test("stop, and the coordinator dies before it is done: the next one stops", bool(restarted) and stopped.returncode == 0 and p.returncode == 0
          and report(run_dir).get("status") == "stopped", f"{restarted} {stopped.stderr} {p.returncode} {report(run_dir)}")
     result = run(job, run_dir, "--resume")                     # to fewer steps than were planned: with other rates, so other weights
-    test("a resume to another length says both", "train.steps was 100000, train.steps is 150 now" in result.stderr, result.stderr[:600])
+    test("a resume to another length says both", "train.steps was 100000 and is 150 now" in result.stderr, result.stderr[:600])
     wrong = complete(run_dir, result)
     test("and a resume is not stopped again", not wrong, wrong)
 

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import processes
+from harness import free_ports, processes
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "unshare")
 CONF = """ClusterName={name}
@@ -81,16 +81,6 @@ def why_not():
     if subprocess.run(["unshare", "--mount", "--uts", "true"], capture_output=True).returncode != 0:
         return "namespaces are not allowed here (unshare --mount --uts)"
     return ""
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Cluster:

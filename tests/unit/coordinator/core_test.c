@@ -623,6 +623,70 @@ static void test_a_checkpoint_that_only_a_visitor_has_is_none(void **state)
     }
 }
 
+/* The last step's checkpoint, part by part; whatever the core says to the last message stands in `out`. */
+static void save_and_publish(struct core *c, uint64_t now, uint64_t step)
+{
+    for (uint8_t site = 0; site < 2; site++)
+        for (uint8_t shard = 0; shard < 2; shard++) {
+            struct msg_part m = {.site = site, .shard = shard, .generation = 1, .step = step, .sha256 = {shard}};
+            core_on_part(c, now, &m, out);
+            keep_log();
+        }
+    for (uint8_t site = 0; site < 2; site++) {
+        struct msg_published m = {.site = site, .generation = 1, .step = step, .ok = true};
+        core_on_published(c, now, &m, out);
+        keep_log();
+    }
+}
+
+/* Its parts lie at both sites; the manifest is what makes it one. A visitor's alone goes away with it, and a home whose disk is full has lost what it says is safe. */
+static void test_a_visitors_manifest_makes_nothing_durable(void **state)
+{
+    for (unsigned fails = 0; fails < 2; fails++) {
+        struct core_config keep = config;
+        config.visiting = 2;
+        config.checkpoint_replicas = 1;
+        struct core *c = start();
+        everyone_joins(c, 1);
+        commit_round(c, 2, 0);
+        commit_round(c, 3, 1);
+        for (uint8_t site = 0; site < 2; site++)
+            for (uint8_t shard = 0; shard < 2; shard++)
+                part(c, site, shard, shard);
+        struct msg_published m = {.site = 1, .generation = 1, .step = 2, .ok = true};
+        core_on_published(c, 5, &m, out);
+        assert_null(find(CORE_DURABLE));
+        m = (struct msg_published){.site = 0, .generation = 1, .step = 2, .ok = !fails, .text = "No space left on device"};
+        core_on_published(c, 6, &m, out);
+        assert_true(fails ? find(CORE_FAIL) && strstr(find(CORE_FAIL)->u.text, "No space left") : find(CORE_DURABLE) != NULL);
+        config = keep;
+        log_count = 0;
+    }
+    (void)state;
+}
+
+/* One agent is asked to export. Another that says how an export ended was not, and ends nothing. */
+static void test_only_the_site_that_exports_tells_of_it(void **state)
+{
+    (void)state;
+    config.has_export = true;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 4; r++)
+        commit_round(c, 2 + r, r);
+    save_and_publish(c, 10, 4);
+    struct msg_exited m = {.who = {.role = ROLE_EXPORT, .site = 1, .instance = find(CORE_SEND_LAUNCH)->u.launch.attempt}, .code = 1};
+    core_on_exited(c, 11, &m, out);
+    keep_log();
+    assert_null(find(CORE_EVENT));
+    m.code = 0;
+    core_on_exited(c, 12, &m, out);
+    keep_log();
+    core_on_stop(c, 13, out);                             /* it still runs */
+    keep_log();
+    assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
+}
+
 static void test_restart_keeps_instances_and_completes_the_log(void **state)
 {
     (void)state;
@@ -735,22 +799,6 @@ static void test_stop_saves_first(void **state)
     assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
     core_on_tick(c, 7 + 5000, out);
     assert_non_null(find(CORE_DONE_RUN));
-}
-
-/* The last step's checkpoint, part by part; whatever the core says to the last message stands in `out`. */
-static void save_and_publish(struct core *c, uint64_t now, uint64_t step)
-{
-    for (uint8_t site = 0; site < 2; site++)
-        for (uint8_t shard = 0; shard < 2; shard++) {
-            struct msg_part m = {.site = site, .shard = shard, .generation = 1, .step = step, .sha256 = {shard}};
-            core_on_part(c, now, &m, out);
-            keep_log();
-        }
-    for (uint8_t site = 0; site < 2; site++) {
-        struct msg_published m = {.site = site, .generation = 1, .step = step, .ok = true};
-        core_on_published(c, now, &m, out);
-        keep_log();
-    }
 }
 
 static void test_stop_while_finishing_keeps_the_last_checkpoint_and_waits_for_no_export(void **state)
@@ -875,6 +923,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_parts_that_differ_fail_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_part_that_differs_at_a_visitor_costs_the_visitor_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_checkpoint_that_only_a_visitor_has_is_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_visitors_manifest_makes_nothing_durable, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_only_the_site_that_exports_tells_of_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_restart_after_a_resume_publishes_nothing_of_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),

@@ -187,6 +187,7 @@ static int tear_down(void **state)
     loop_free(s->loop);
     decision_log_sqlite.close(s->db);
     fclose(s->events);
+    shell_metrics_close(s);
     restarts_close(s->restarts);
     declaration_fini(&s->declaration);
     free(s->declaration_bytes);

@@ -469,6 +469,42 @@ static void test_changed_files(void **state)
     place_close(&p);
 }
 
+/* Somebody who looks, through a pager perhaps, or reads every file, keeps nobody from a promote. */
+static int promote_meanwhile(const char *root)
+{
+    struct err e = ERR_INIT;
+    struct registry *r;
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(registry_open(root, false, &r, &e) == 0);
+        _exit(-move(r, 3 - stands(r), -1, &e));
+    }
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
+}
+
+static int at_version(void *arg, const struct registry_version *v, const char *aliases, struct err *e) { (void)v, (void)aliases, (void)e; return promote_meanwhile(arg); }
+static int at_alias(void *arg, const struct registry_alias *a, struct err *e) { (void)a, (void)e; return promote_meanwhile(arg); }
+static int at_line(void *arg, const struct registry_audit *a, struct err *e) { (void)a, (void)e; return promote_meanwhile(arg); }
+
+static void test_looking_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct place p;
+    char head[SHA256_HEX];
+    two_versions(&p);
+    assert_ok(move(p.r, 1, 0, &e));
+    assert_ok(registry_versions(p.r, NULL, at_version, p.root, &e));
+    assert_ok(registry_aliases(p.r, NULL, at_alias, p.root, &e));
+    assert_int_equal(stands(p.r), 2);
+    assert_ok(registry_audit(p.r, NULL, at_line, p.root, head, &e));
+    assert_int_equal(lines(p.r), 3 + 2 + 1 + 6);
+    assert_int_equal(wrong(p.r), 0);
+    place_close(&p);
+}
+
 /* The database was lost, or put back older: what it does not know is not overwritten under its number. */
 static void test_lost_database(void **state)
 {
@@ -578,7 +614,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names), cmocka_unit_test(test_card), cmocka_unit_test(test_manifests), cmocka_unit_test(test_versions_are_given_once),
         cmocka_unit_test(test_aliases_are_a_stack), cmocka_unit_test(test_killed_anywhere), cmocka_unit_test(test_moved_meanwhile), cmocka_unit_test(test_lost_while_behind),
-        cmocka_unit_test(test_not_rendered), cmocka_unit_test(test_changed_files), cmocka_unit_test(test_lost_database), cmocka_unit_test(test_aliases_side_by_side), cmocka_unit_test(test_reason_is_one_line), cmocka_unit_test(test_many_at_once),
+        cmocka_unit_test(test_not_rendered), cmocka_unit_test(test_changed_files), cmocka_unit_test(test_looking_holds_nobody_up), cmocka_unit_test(test_lost_database), cmocka_unit_test(test_aliases_side_by_side), cmocka_unit_test(test_reason_is_one_line), cmocka_unit_test(test_many_at_once),
     };
     return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 /* Slurm: the script and the steps, what its commands say in several versions, causes, retry budgets, commands that hang. */
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -258,6 +260,30 @@ static void test_damaged_book(void **state)
     assert_int_equal(slurm_book_parse(line, &b, &e), ERR_CORRUPT);
 }
 
+/* ---- processes ---- */
+static void on_alarm(int signo) { (void)signo; }
+
+/* A signal in the middle of a launch hides no failure of it. */
+static void test_signals_in_the_middle_of_a_launch(void **state)
+{
+    (void)state;
+    static const char *const argv[] = {NULL};
+    const struct sigaction handler = {.sa_handler = on_alarm};   /* without SA_RESTART, as `viaduct join` has it */
+    const struct itimerval often = {{0, 10000}, {0, 10000}}, never = {{0, 0}, {0, 0}};
+    struct launch what = {.program = "/nowhere/program", .argv = argv, .keep_fd = -1};
+    unsigned hidden = 0;
+    assert_int_equal(sigaction(SIGALRM, &handler, NULL), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+    for (unsigned i = 0; i < 200; i++) {
+        struct err e = ERR_INIT;
+        pid_t pid = 0;
+        hidden += launch_local(&what, &pid, &e) == 0;
+    }
+    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+    assert_int_equal(hidden, 0);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);     /* and leaves no dead child behind */
+}
+
 /* ---- commands ---- */
 static void test_commands(void **state)
 {
@@ -282,7 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_script), cmocka_unit_test(test_script_of_a_site_that_joins), cmocka_unit_test(test_nothing_ends_a_line), cmocka_unit_test(test_output), cmocka_unit_test(test_steps), cmocka_unit_test(test_states_are_total),
         cmocka_unit_test(test_show_job), cmocka_unit_test(test_why_term), cmocka_unit_test(test_budgets), cmocka_unit_test(test_damaged_book),
-        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_signals_in_the_middle_of_a_launch), cmocka_unit_test(test_commands),
     };
     return cmocka_run_group_tests_name("slurm", tests, NULL, NULL);
 }
