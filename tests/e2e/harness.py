@@ -1,4 +1,5 @@
 """What the end-to-end tests share: small data, runs of the real program, TAP."""
+import functools
 import gzip
 import hashlib
 import json
@@ -104,8 +105,9 @@ def environment(failpoint=None, **more):
     return env
 
 
+@functools.cache
 def driver(name):
-    """A program of tests/e2e, built when it is not there or older than its source."""
+    """A program of tests/e2e, built when it is not there or older than its source: asked of make once, as a run that is attacked does not wait for it."""
     path = f"build/release/tests/e2e/{name}"
     env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "MFLAGS"}   # of the make that runs this
     subprocess.run(["make", "-s", path], cwd=ROOT, check=True, env=env)
