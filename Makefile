@@ -61,7 +61,7 @@ CFLAGS_FILE_collectives/plugin := -include $B/build_id.h
 CFLAGS_FILE_collectives/mpi_plugin := -include $B/build_id.h $(if $(OMPI),$(shell pkg-config --cflags ompi-c))
 
 .SECONDARY:
-.PHONY: all help lint unit test demo deps clean check-all bench oracle
+.PHONY: all help lint unit test demo deps clean check-all bench oracle always
 
 #: all            what plain `make` does: ./viaduct, libviaduct.so, plugins (MODE=asan or tsan: sanitizer builds below build/)
 all: viaduct $(PLUGINS) libviaduct.so
@@ -102,6 +102,15 @@ $B/build_id.h: $(COLL_SOURCES)
 	@mkdir -p $(@D)
 	@echo '#define COLL_BUILD_ID "'"$$(cat $^ | sha256sum | cut -c1-32)"'"' >$@
 $B/collectives/plugin.o $B/collectives/mpi_plugin.o: $B/build_id.h
+
+# For the lineage of models: which commit was built, with "-dirty" when more than it was. Nothing where there is no repository.
+COMMIT := $(if $(wildcard .git),$(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null))
+CFLAGS_FILE_report/report := -include $B/commit.h
+CFLAGS_FILE_export/card := -include $B/commit.h
+$B/commit.h: always
+	@mkdir -p $(@D)
+	@echo '$(if $(COMMIT),#define VIADUCT_COMMIT "$(COMMIT)")' | cmp -s - $@ || echo '$(if $(COMMIT),#define VIADUCT_COMMIT "$(COMMIT)")' >$@
+$B/report/report.o $B/export/card.o: $B/commit.h
 
 $B/plugins/viaduct-mpi.so: $B/collectives/mpi_plugin.o $B/lib/collectives.a $B/lib/base.a
 	@echo "  LD $@"

@@ -1,9 +1,10 @@
 """The post-training stage of whole runs: int8 beside float, a gate that passes and one that fails, a killed export, the stage alone. Prints TAP."""
 import hashlib
 import json
+import re
 from pathlib import Path
 
-from harness import complete, events, finish, logs, one_site, report, run, spec, test, viaduct, workspace
+from harness import ROOT, complete, events, finish, logs, one_site, report, run, spec, test, viaduct, workspace
 
 EXPORT = {"quantize": {"scheme": "static", "images": 128}, "gate": {"max_drop": 0.05}, "to": ["onnx", "safetensors", "triton"]}
 FILES = ["float/model.onnx", "float/model.safetensors", "quantized/model.onnx", "quantized/model.safetensors", "triton/small/config.pbtxt",
@@ -38,6 +39,9 @@ def check_report(directory):
     card = json.loads((directory / "export/card/model-card.json").read_text())
     if card["export"]["quantized"]["accuracy"] != r["quantized"]["accuracy"] or card["lineage"]["weights_sha256"] != report(directory)["weights_sha256"]:
         wrong.append(f"card {card}")
+    commits = [card["lineage"]["commit"], report(directory)["lineage"]["commit"]]
+    if commits[0] != commits[1] or ((ROOT / ".git").exists() and not re.fullmatch("[0-9a-f]{40}(-dirty)?", str(commits[0]))):
+        wrong.append(f"commits {commits}")
     if len(card["labels"]) != 10 or card["input"]["name"] != "input" or card["output"]["name"] != "logits":
         wrong.append("card without labels and names")
     html = (directory / "export/card/model-card.html").read_text()
