@@ -29,6 +29,7 @@ struct ps {
     struct ps_peers *peers;
     struct listener *listen_unix, *listen_tls;
     struct guest guest[GUESTS_MAX];
+    struct log_few strangers, refused;    /* anybody may dial */
     uint64_t guest_wan;                   /* of guests of other sites whose links are closed */
     bool have_plan, have_view;
     struct msg_plan plan;
@@ -242,7 +243,7 @@ static void guest_opened(void *arg, struct link *link, const struct msg_hello *p
 {
     struct ps *p = arg;
     if (link_is_tls(link) && rundir_site(&p->run, link_peer_site(link)) != peer->who.site) {
-        log_warn(&p->log, "a process with a certificate of site '%s' says it is of another: link closed", link_peer_site(link));
+        log_warn_few(&p->log, &p->refused, "a process with a certificate of site '%s' says it is of another: link closed", link_peer_site(link));
         link_close(link);
         return;
     }
@@ -252,7 +253,7 @@ static void guest_opened(void *arg, struct link *link, const struct msg_hello *p
             adopt(p, &p->guest[i]);
             return;
         }
-    log_warn(&p->log, "more than %d processes want a link: one is refused", GUESTS_MAX);
+    log_warn_few(&p->log, &p->refused, "more than %d processes want a link: one is refused", GUESTS_MAX);
     link_close(link);
 }
 
@@ -265,7 +266,7 @@ static void guest_message(void *arg, struct link *link, enum msg_type type, void
     struct ps_host *h = host_of(p, type, m);
     struct err err = ERR_INIT;
     if ((from_copy && !may_hold(p, who)) || (from_rank && who->role != ROLE_WORKER) || (!from_copy && !from_rank)) {
-        log_warn(&p->log, "a %s message from a process that may not send it: link closed", msg_type_name(type));
+        log_warn_few(&p->log, &p->refused, "a %s message from a process that may not send it: link closed", msg_type_name(type));
         link_close(link);
         return;
     }
@@ -290,7 +291,7 @@ static void guest_closed(void *arg, struct link *link, const struct err *why)
         if (p->host[s])
             ps_host_forget(p->host[s], link);
     if (why->code == ERR_CORRUPT || why->code == ERR_DENIED)
-        log_warn(&p->log, "%s", why->text);
+        log_warn_few(&p->log, &p->strangers, "%s", why->text);
 }
 
 static const struct link_ops guest_ops = {guest_opened, guest_message, guest_closed};
