@@ -91,7 +91,7 @@ static void test_divergence_is_named(void **state)
     size_t n;
     if (access("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz", R_OK) != 0)
         test_skip("Fashion-MNIST is not installed (dataset-fashion-mnist)");
-    train("train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}", 1, 45, &w, &n, ERR_JOB, &e);
+    train("train.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}", 1, 45, &w, &n, ERR_DIVERGED, &e);
     assert_non_null(strstr(e.text, "not finite at step"));
     free(w);
 }
