@@ -30,7 +30,9 @@ struct agent {
     struct identity *identity;
     struct msg_hello hello;
     struct link *link;
-    bool joined, accepted, stopping, leaving, orphan, drain, sent_away, goes_without_world;   /* accepted: once, by the coordinator; drain: the coordinator is asked to save and stop */
+    bool joined, stopping, leaving, orphan, sent_away, goes_without_world;
+    bool accepted;               /* by the coordinator, once */
+    bool drain;                  /* the coordinator is asked to save and stop */
     char start_token[40];        /* of the start of the run that we belong to */
     uint64_t lost_since_ms;
     char lost_why[400];

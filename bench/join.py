@@ -65,7 +65,7 @@ def once(folder, wan, hidden, optimizer, shards):
         return {"enrolled_s": at["enrolled"], "joined_s": at["site joined"], "lanes_s": lanes[1], "weights_mb": round(4 * elems / 1e6, 1), "plain_tcp_s": plain, "to_first_contribution_s": first_contribution(edge_dir) - began,
                 "to_first_step_with_it_s": seconds_of(works[0]["time"]) - began, "mb_to_edge": round(crossed[0] / 1e6, 1), "mb_from_edge": round(crossed[1] / 1e6, 1),
                 "pause_at_join_s": max(s for step, s in gaps.items() if first <= step <= works[0]["step"]), "median_step_alone_s": statistics.median(alone),
-                "median_step_together_s": statistics.median(together)}
+                "median_step_together_s": statistics.median(together), "longest_step_together_s": max(together)}
     finally:
         while processes(run_dir) + processes(edge_dir):
             kill_all(run_dir)

@@ -5,7 +5,8 @@
  *
  * A process is one rank of a site's gang. All calls of one handle come from one thread, except viaduct_gradient, viaduct_put_gradient, viaduct_sample and viaduct_lane,
  * which any thread may call between viaduct_next and viaduct_contribute. Functions return 0 or a negative code and put a message into
- * viaduct_error: -2 wrong arguments, -3 or -12 the job failed (-12: not finite), -7 try again, -10 no memory, -11 the gang is over: leave and exit with 75; else a reason in the text. */
+ * viaduct_error: -2 wrong arguments, -3 or -12 the job failed (-12: not finite), -7 try again, -10 no memory, -11 the gang is over:
+ * leave and exit with 75; of any other the text says what it is. */
 #ifndef VIADUCT_CLIENT_VIADUCT_H
 #define VIADUCT_CLIENT_VIADUCT_H
 

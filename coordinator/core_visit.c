@@ -39,7 +39,7 @@ void site_arrived(struct core *c, struct core_out *out, unsigned site)
     c->gang[site] = (struct gang_state){.parked = true, .since_ms = c->now_ms, .patience_ms = c->config.relaunch_ms};
     for (unsigned s = 0; s < c->next.slot_count; s++)
         if (c->next.slot[s].site == site)
-            slot_vacate(c, s, 0);              /* its agent may have launched one that joined after the site had left: that one's copies are not the new one's */
+            slot_vacate(c, s, 0);         /* its agent may have launched one that joined after the site had left: that one's copies are not the new one's */
     core_event(c, out, "site joined", (struct process_id){.role = ROLE_AGENT, .site = (uint8_t)site}, "its ranks get lanes when they reach the shards");
 }
 
@@ -104,4 +104,3 @@ void send_away(struct core *c, struct core_out *out, unsigned site, enum stop_wh
     c->agent[site].sent_away = true;
     site_left(c, out, site, why);
 }
-

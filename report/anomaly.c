@@ -13,7 +13,8 @@
 #define MAD_TO_DEVIATION 1.4826       /* of a normal distribution */
 #define ROW_LENGTH 3
 
-/* floor: least deviation, as a part of the median. least: and as such, for values that are nothing beside it. ratio: to the median, at least. excess: above it, at least, unless ROW_LENGTH are high in a row. */
+/* floor: least deviation, as a part of the median. least: and as such, for values that are nothing beside it. ratio: to the median, at least. excess: above
+ * it, at least, unless ROW_LENGTH are high in a row. */
 static const struct limits { double z, floor, least, ratio, excess; } limits_of[ANOMALY_KINDS] = {
     [ANOMALY_LOSS] = {.z = 8, .floor = 0.02, .least = 1e-12, .ratio = 1.5, .excess = 0},
     [ANOMALY_STEP_SECONDS] = {.z = 8, .floor = 0.05, .least = 1e-3, .ratio = 5, .excess = 0.1},

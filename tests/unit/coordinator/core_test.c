@@ -639,6 +639,18 @@ static void save_and_publish(struct core *c, uint64_t now, uint64_t step)
     }
 }
 
+/* All steps are done, and the export is asked for. */
+static struct core *start_export(void)
+{
+    config.has_export = true;
+    struct core *c = start();
+    everyone_joins(c, 1);
+    for (uint64_t r = 0; r < 4; r++)
+        commit_round(c, 2 + r, r);
+    save_and_publish(c, 10, 4);
+    return c;
+}
+
 /* Its parts lie at both sites; the manifest is what makes it one. A visitor's alone goes away with it, and a home whose disk is full has lost what it says is safe. */
 static void test_a_visitors_manifest_makes_nothing_durable(void **state)
 {
@@ -669,12 +681,7 @@ static void test_a_visitors_manifest_makes_nothing_durable(void **state)
 static void test_only_the_site_that_exports_tells_of_it(void **state)
 {
     (void)state;
-    config.has_export = true;
-    struct core *c = start();
-    everyone_joins(c, 1);
-    for (uint64_t r = 0; r < 4; r++)
-        commit_round(c, 2 + r, r);
-    save_and_publish(c, 10, 4);
+    struct core *c = start_export();
     struct msg_exited m = {.who = {.role = ROLE_EXPORT, .site = 1, .instance = find(CORE_SEND_LAUNCH)->u.launch.attempt}, .code = 1};
     core_on_exited(c, 11, &m, out);
     keep_log();
@@ -845,12 +852,7 @@ static void test_stop_while_finishing_survives_a_rollback(void **state)
 static void test_stop_while_the_export_runs_ends_at_once(void **state)
 {
     (void)state;
-    config.has_export = true;
-    struct core *c = start();
-    everyone_joins(c, 1);
-    for (uint64_t r = 0; r < 4; r++)
-        commit_round(c, 2 + r, r);
-    save_and_publish(c, 10, 4);
+    struct core *c = start_export();
     assert_non_null(find(CORE_SEND_LAUNCH));
     core_on_stop(c, 11, out);
     keep_log();
@@ -860,12 +862,7 @@ static void test_stop_while_the_export_runs_ends_at_once(void **state)
 static void test_stop_after_the_export_finishes_the_run(void **state)
 {
     (void)state;
-    config.has_export = true;
-    struct core *c = start();
-    everyone_joins(c, 1);
-    for (uint64_t r = 0; r < 4; r++)
-        commit_round(c, 2 + r, r);
-    save_and_publish(c, 10, 4);
+    struct core *c = start_export();
     struct msg_exited done = {.who = {.role = ROLE_EXPORT, .instance = find(CORE_SEND_LAUNCH)->u.launch.attempt}};
     core_on_exited(c, 11, &done, out);
     keep_log();
