@@ -96,7 +96,7 @@ $B/report/%.inc: report/%
 	@sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< >$@
 $B/report/page.o: $B/report/page.html.inc $B/report/page.css.inc $B/report/page_charts.js.inc $B/report/page.js.inc
 
--include $(shell find $B -name '*.d' 2>/dev/null)
+-include $(shell find $B build/fuzz -name '*.d' 2>/dev/null)
 
 $B/build_id.h: $(COLL_SOURCES)
 	@mkdir -p $(@D)
@@ -160,13 +160,18 @@ oracle: $(ORACLE) viaduct
 	@tests/run.sh tests/oracle/parity.sh tests/oracle/ckpt_h5py.sh tests/oracle/onnx.sh tests/oracle/int8.sh tests/oracle/tensorboard.sh tests/oracle/grafana.sh
 
 # ---- fuzzing: clang's libFuzzer with ASan and UBSan ----
-FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c jobs/*.c data/*.c model/*.c slurm/allocation.c export/registry_card.c
+FUZZ_SRC := $(wildcard base/*.c) net/msg.c ckpt/manifest.c $(wildcard jobs/*.c data/*.c model/*.c) slurm/allocation.c export/registry_card.c
 FUZZERS := $(patsubst tests/fuzz/%_fuzz.c,build/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_FLAGS := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FUZZ_SECONDS ?= 5
-build/fuzz/%: tests/fuzz/%_fuzz.c $(wildcard base/*.[ch] net/msg.[ch] net/frame.[ch] net/client_hello.[ch] net/http_head.[ch] jobs/*.[ch] data/*.[ch] model/*.[ch] ckpt/*.[ch] slurm/*.[ch] export/registry*.[ch])
+build/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
-	@clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined $(PKG_CFLAGS) -o $@ $< $(FUZZ_SRC) \
-	    -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
+	@echo "  CLANG $<"
+	@clang -std=c11 -D_GNU_SOURCE -I. $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
+build/fuzz/obj/all.a: $(FUZZ_SRC:%.c=build/fuzz/obj/%.o)
+	@rm -f $@ && ar rcsD $@ $^
+build/fuzz/%: build/fuzz/obj/tests/fuzz/%_fuzz.o build/fuzz/obj/all.a
+	@clang $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ -lxxhash -lcrypto -lyaml -lz -ljansson -lm -lpthread
 
 #: fuzz           builds the fuzz targets (clang)
 fuzz: $(FUZZERS)
@@ -182,17 +187,17 @@ deps:
 -include tests/sim/sim.mk
 include packaging/packaging.mk
 SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tests/sim/rules.sh
-SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(SIM_RULES:%=$B/tests/sim/off-%) $(SIM_UNIT_RULES:%=$B/tests/sim/unit-off-%)
+SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(RULES_PROGRAMS)
 
 E2E := $(wildcard tests/e2e/*.sh)
 #: test           set-up, then every test that this machine can run
 test:
 	@bash tests/deps.sh test
-	@$(MAKE) --no-print-directory all lint
-	@$(MAKE) --no-print-directory -j2 test-programs
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j2 all test-programs
 	@$(MAKE) --no-print-directory -j2 test-programs MODE=asan
 	@$(MAKE) --no-print-directory -j2 tsan-programs MODE=tsan
-	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory -j2 fuzz
 	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh tests/lint_test.sh $(UNITS) $(UNITS:build/$(MODE)/%=build/asan/%) $(TSAN_UNITS:build/$(MODE)/%=build/tsan/%) \
 	    tests/fuzz/smoke.sh $(SIM_TESTS) $(E2E)
 

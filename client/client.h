@@ -7,22 +7,15 @@
 
 #include <pthread.h>
 #include "base/base.h"
+#include "base/rule.h"
 #include "client/viaduct.h"
 #include "collectives/collectives.h"
 #include "net/net.h"
 #include "ps/ps.h"
 
-/* Rules of the round protocol that a rank enforces, true in every product build; tests take them out (see ps/rules.h). */
-#ifdef RULE_OFF_EPPULL
-#define RULE_EPPULL false
-#else
-#define RULE_EPPULL true      /* answers of another view are dropped */
-#endif
-#ifdef RULE_OFF_GENPULL
-#define RULE_GENPULL false
-#else
-#define RULE_GENPULL true     /* answers of another generation are dropped */
-#endif
+/* Rules of the round protocol that a rank enforces; see base/rule.h. */
+#define RULE_EPPULL    RULE(EPPULL)    /* answers of another view are dropped */
+#define RULE_GENPULL   RULE(GENPULL)   /* answers of another generation are dropped */
 
 /* AGREEING: this rank's pieces are level and stay as they are, while other ranks may still need its seeds and contributions. */
 enum client_phase { CLIENT_JOINING, CLIENT_WAITING, CLIENT_AGREEING, CLIENT_COMPUTING };

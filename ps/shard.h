@@ -3,7 +3,7 @@
  * It decides with metadata alone; the blocks' data lie with the shell, which stores contribution i under the index the core gave.
  *
  * Implements the round protocol's rules 1-8 and 12 (see docs/architecture.md); each rule's name stands where it is enforced, and each has a
- * test-only build that takes it out (-DRULE_OFF_<NAME>), which the simulator must catch.
+ * test that fails when it is taken out (base/rule.h).
  *
  *            view: PRIMARY/SYNC            view: COPYING
  *   NONE ------------------> LOADING  NONE -----------> COPYING --(complete, view: SYNC)--> SERVING

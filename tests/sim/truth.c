@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "base/magnitude.h"
+#include "base/rule.h"
 #include "ps/shard_private.h"
+
+#define RULE_TELL RULE(TELL)    /* gangs learn of commits from published versions only, not from the coordinator */
 
 uint64_t truth_seed(const struct world *w, unsigned block) { return hash2(w->seed * 0x10001 + 5, block); }
 
@@ -198,7 +201,8 @@ void truth_published(struct world *w, const struct host *h)
 
 void truth_committed(struct world *w, const struct record *r)
 {
-#ifdef RULE_OFF_TELL
+    if (RULE_TELL)
+        return;
     /* As if the coordinator told the world: then nothing may take the record back. */
     if (r->generation < SIM_GENERATIONS && r->round < SIM_ROUNDS) {
         if (w->was_told[r->generation][r->round] && !truth_same_record(&w->told[r->generation][r->round], r))
@@ -206,10 +210,6 @@ void truth_committed(struct world *w, const struct record *r)
         w->told[r->generation][r->round] = *r;
         w->was_told[r->generation][r->round] = true;
     }
-#else
-    (void)w;
-    (void)r;
-#endif
 }
 
 /* S7: whoever may become primary can apply what is committed. */
