@@ -190,7 +190,7 @@ SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tes
 SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(RULES_PROGRAMS)
 
 E2E := $(wildcard tests/e2e/*.sh)
-#: test           set-up, then every test that this machine can run
+#: test           set-up, then every test that this machine can run, TEST_JOBS of them side by side (default: a few); what waits longest first
 test:
 	@bash tests/deps.sh test
 	@$(MAKE) --no-print-directory lint
@@ -198,8 +198,8 @@ test:
 	@$(MAKE) --no-print-directory -j2 test-programs MODE=asan
 	@$(MAKE) --no-print-directory -j2 tsan-programs MODE=tsan
 	@$(MAKE) --no-print-directory -j2 fuzz
-	@TSAN_OPTIONS=halt_on_error=1 tests/run.sh tests/lint_test.sh $(UNITS) $(UNITS:build/$(MODE)/%=build/asan/%) $(TSAN_UNITS:build/$(MODE)/%=build/tsan/%) \
-	    tests/fuzz/smoke.sh $(SIM_TESTS) $(E2E)
+	@TSAN_OPTIONS=halt_on_error=1 TEST_JOBS=$${TEST_JOBS:-$$(($$(nproc) + 1))} tests/run.sh $(E2E) tests/fuzz/smoke.sh $(SIM_TESTS) tests/lint_test.sh \
+	    $(TSAN_UNITS:build/$(MODE)/%=build/tsan/%) $(UNITS:build/$(MODE)/%=build/asan/%) $(UNITS)
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))
 TSAN_UNITS := $(foreach f,device data engine worker net ps client ckpt collectives,$(UNIT_$f))
