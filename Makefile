@@ -190,7 +190,9 @@ SIM_TESTS := build/release/tests/sim/model/model build/release/tests/sim/sim tes
 SIM_PROGRAMS := $B/tests/sim/model/model $B/tests/sim/sim $(RULES_PROGRAMS)
 
 E2E := $(wildcard tests/e2e/*.sh)
-#: test           set-up, then every test that this machine can run, TEST_JOBS of them side by side (default: a few); what waits longest first
+# One more than there are processors: most programs wait most of the time. More than eight would meet each other's deadlines.
+TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8)))
+#: test           set-up, then every test that this machine can run, TEST_JOBS of them side by side
 test:
 	@bash tests/deps.sh test
 	@$(MAKE) --no-print-directory lint
@@ -198,7 +200,7 @@ test:
 	@$(MAKE) --no-print-directory -j2 test-programs MODE=asan
 	@$(MAKE) --no-print-directory -j2 tsan-programs MODE=tsan
 	@$(MAKE) --no-print-directory -j2 fuzz
-	@TSAN_OPTIONS=halt_on_error=1 TEST_JOBS=$${TEST_JOBS:-$$(($$(nproc) + 1))} tests/run.sh $(E2E) tests/fuzz/smoke.sh $(SIM_TESTS) tests/lint_test.sh \
+	@TSAN_OPTIONS=halt_on_error=1 TEST_JOBS=$(TEST_JOBS) tests/run.sh $(E2E) tests/fuzz/smoke.sh $(SIM_TESTS) tests/lint_test.sh tests/run_test.sh \
 	    $(TSAN_UNITS:build/$(MODE)/%=build/tsan/%) $(UNITS:build/$(MODE)/%=build/asan/%) $(UNITS)
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))

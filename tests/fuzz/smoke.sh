@@ -26,3 +26,4 @@ for f in build/fuzz/*; do
     rm -rf "$work" "$work.log"
 done
 [ "$n" -gt 0 ] || echo "not ok 1 - no fuzz target was built"
+echo "1..$n"

@@ -8,5 +8,5 @@ if ! "$venv/bin/python" -c "$read_by" 2>/dev/null; then
     { [ -x "$venv/bin/python" ] || python3 -m venv "$venv"; } >&2
     "$venv/bin/pip" install -q tensorboard 'setuptools<81' >&2
 fi
-"$venv/bin/python" -c "$read_by" 2>/dev/null || { echo "ok 1 - tensorboard # SKIP the tensorboard package could not be installed"; exit 0; }
+"$venv/bin/python" -c "$read_by" 2>/dev/null || { echo "ok 1 - tensorboard # SKIP the tensorboard package could not be installed"; echo "1..1"; exit 0; }
 exec "$venv/bin/python" tests/oracle/tensorboard_check.py
