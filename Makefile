@@ -103,13 +103,18 @@ $B/build_id.h: $(COLL_SOURCES)
 	@echo '#define COLL_BUILD_ID "'"$$(cat $^ | sha256sum | cut -c1-32)"'"' >$@
 $B/collectives/plugin.o $B/collectives/mpi_plugin.o: $B/build_id.h
 
-# For the lineage of models: which commit was built, with "-dirty" when more than it was. Nothing where there is no repository.
-COMMIT := $(if $(wildcard .git),$(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null))
+# For the lineage of models: which commit was built, with "-dirty" when more than it was. Nothing where there is no repository. Makes that tests
+# start are told it: a file that is edited meanwhile does not build the program anew below them.
+ifeq ($(origin VIADUCT_COMMIT),undefined)
+VIADUCT_COMMIT := $(if $(wildcard .git),$(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null))
+endif
+export VIADUCT_COMMIT
+COMMIT_LINE := $(if $(VIADUCT_COMMIT),#define VIADUCT_COMMIT "$(VIADUCT_COMMIT)")
 CFLAGS_FILE_report/report := -include $B/commit.h
 CFLAGS_FILE_export/card := -include $B/commit.h
 $B/commit.h: always
 	@mkdir -p $(@D)
-	@echo '$(if $(COMMIT),#define VIADUCT_COMMIT "$(COMMIT)")' | cmp -s - $@ || echo '$(if $(COMMIT),#define VIADUCT_COMMIT "$(COMMIT)")' >$@
+	@echo '$(COMMIT_LINE)' | cmp -s - $@ || echo '$(COMMIT_LINE)' >$@
 $B/report/report.o $B/export/card.o: $B/commit.h
 
 $B/plugins/viaduct-mpi.so: $B/collectives/mpi_plugin.o $B/lib/collectives.a $B/lib/base.a
@@ -200,7 +205,7 @@ test:
 	@$(MAKE) --no-print-directory -j2 test-programs MODE=asan
 	@$(MAKE) --no-print-directory -j2 tsan-programs MODE=tsan
 	@$(MAKE) --no-print-directory -j2 fuzz
-	@TSAN_OPTIONS=halt_on_error=1 TEST_JOBS=$(TEST_JOBS) tests/run.sh $(E2E) tests/fuzz/smoke.sh $(SIM_TESTS) tests/lint_test.sh tests/run_test.sh \
+	@export TSAN_OPTIONS=halt_on_error=1 TEST_JOBS=$(TEST_JOBS); exec tests/run.sh $(E2E) tests/fuzz/smoke.sh $(SIM_TESTS) tests/lint_test.sh tests/run_test.sh \
 	    $(TSAN_UNITS:build/$(MODE)/%=build/tsan/%) $(UNITS:build/$(MODE)/%=build/asan/%) $(UNITS)
 
 UNITS := $(foreach f,$(FOLDERS),$(UNIT_$f))

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Runs test programs and scripts that print TAP ("ok 1 - name", "not ok 2 - name", "ok 3 # SKIP why"), TEST_JOBS of them side by side (default 1), begun in
 # the order given; a script with a line "# alone: why" runs by itself, after the others. Shows failures and skips whole, and ends with one line:
-# N passed, N failed, N skipped. Exit 1 if any failed. A program that dies, or whose plan ("1..N") has
-# another number of tests than were run, counts as one failure.
-set -u -m    # -m: what runs side by side can be interrupted, as it could alone
+# N passed, N failed, N skipped. Exit 1 if any failed. A program that dies, or whose plan ("1..N") has another number of tests than were run, counts as
+# one failure.
+set -u
 passed=0 failed=0 skipped=0 ended=0
 declare -A program=() began=()    # of what runs, by process id
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-trap 'kill "${!program[@]}" 2>/dev/null; wait; exit 130' INT TERM HUP
+trap 'kill $(jobs -p) 2>/dev/null; wait; exit 130' INT TERM HUP    # timeout passes it on
 
 begin() {
     CMOCKA_MESSAGE_OUTPUT=TAP timeout --kill-after=10 "${TEST_TIMEOUT_S:-900}" "$1" >"$dir/$BASHPID.out" 2>"$dir/$BASHPID.err" </dev/null &
@@ -41,7 +41,7 @@ end_one() {
 alone=()
 for t in "$@"; do
     if grep -qsa -m 1 '^# alone: ' "$t"; then alone+=("$t"); continue; fi
-    [ ${#program[@]} -lt "${TEST_JOBS:-1}" ] || end_one
+    [ ${#program[@]} -eq 0 ] || [ ${#program[@]} -lt "${TEST_JOBS:-1}" ] || end_one
     begin "$t"
 done
 while [ ${#program[@]} -gt 0 ]; do end_one; done

@@ -1,9 +1,11 @@
 """What the end-to-end tests share: small data, runs of the real program, TAP."""
+import contextlib
 import functools
 import gzip
 import hashlib
 import json
 import os
+import random
 import signal
 import socket
 import struct
@@ -115,12 +117,14 @@ def driver(name):
 
 
 def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    """Below those that the system gives to whoever asks for any: tests run side by side, and these are bound later."""
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(max(1024, end - 20000), end)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            ports += [port] if port not in ports else []
     return ports
 
 
@@ -254,5 +258,32 @@ def kill_all(directory):
         time.sleep(0.05)
 
 
+@contextlib.contextmanager
 def workspace():
-    return tempfile.TemporaryDirectory(prefix="viaduct-test-")
+    """A folder for a test's runs, which end with it, however it ends."""
+    with tempfile.TemporaryDirectory(prefix="viaduct-test-") as w:
+        try:
+            yield w
+        finally:
+            while alive := below(w):
+                for pid in alive:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.05)
+
+
+def below(directory):
+    """pid of every process with a run in this folder."""
+    found = []
+    for p in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if any(word.startswith(f"{directory}/".encode()) for word in (p / "cmdline").read_bytes().split(b"\0")[1:]):
+                found.append(int(p.name))
+    return found
+
+
+def told_to_end(_signo, _frame):
+    sys.exit(143)             # an exit like any other: what was begun is ended
+
+
+signal.signal(signal.SIGTERM, told_to_end)
