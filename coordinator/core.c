@@ -436,8 +436,11 @@ static void export_ended(struct core *c, struct core_out *out, const struct msg_
     if (!c->export_running || m->who.site != core_export_site(c) || m->who.instance != c->export_attempt)
         return;
     c->export_running = false;
-    if (m->code == 0 && m->signal <= 0)
+    bool ended = m->signal <= 0 && m->code >= 0 && m->code != err_exit_code(ERR_TEMPORARY);   /* by itself: it would say the same again */
+    if (ended && m->code == 0)
         c->export_done = true;
+    else if (ended)
+        core_give_up(c, out, "the export failed: %s; the checkpoint of step %llu is safe", m->text, (unsigned long long)c->plan.rounds);
     else if (c->export_attempt >= EXPORT_LIMIT)
         core_give_up(c, out, "the export failed %d times (last: %s); the checkpoint of step %llu is safe", EXPORT_LIMIT, m->text,
                      (unsigned long long)c->plan.rounds);

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from harness import ROOT, complete, events, finish, logs, one_site, report, run, spec, test, viaduct, workspace
+from harness import ROOT, complete, events, finish, logs, one_site, report, run, spec, start, step_of, test, viaduct, wait_for, workspace
 
 EXPORT = {"quantize": {"scheme": "static", "images": 128}, "gate": {"max_drop": 0.05}, "to": ["onnx", "safetensors", "triton"]}
 FILES = ["float/model.onnx", "float/model.safetensors", "quantized/model.onnx", "quantized/model.safetensors", "triton/small/config.pbtxt",
@@ -81,6 +81,16 @@ with workspace() as w:
          any(f.endswith("quantized/model.onnx") for f in json.loads(result.stdout)["files"]), result.stderr)
     result = viaduct("export", failed, "export.gate.max_drop=-1")
     test("and with the old one ends with 3 again", result.returncode == 3 and "the gate failed" in result.stderr and not (failed / "export/quantized").exists(), result.stderr)
+
+    blocked = w / "blocked"
+    p = start(spec(w, export=EXPORT), blocked)
+    wait_for(lambda: step_of(blocked) > 0)
+    (blocked / "export").rename(blocked / "away")
+    (blocked / "export").write_text("in the way")
+    _, err = p.communicate(timeout=60)
+    asked = [e for e in events(blocked) if e["event"] == "export failed"]
+    test("an export that cannot write says why, and is not tried three times", p.returncode == 3 and not asked and "the export failed: " in report(blocked)["error"] and
+         str(blocked / "export") in err and "the checkpoint of step 60 is safe" in err, f"{p.returncode} {asked} {err[-1500:]}\n{logs(blocked)}")
 
     damaged = bytearray((first / "export/quantized/model.onnx").read_bytes())
     del damaged[len(damaged) // 2:]

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/err.h"
+
 /* ---- links to the coordinator ---- */
 static void join(struct world *w, struct proc *p)
 {
@@ -169,7 +171,7 @@ void agent_export(struct world *w, struct proc *p, uint32_t attempt)
     struct site *s = &w->site[p->site];
     if (s->export_attempt != attempt) {
         s->export_attempt = attempt;
-        s->export_code = !w->calm && odds(w, 100) && attempt < 3 ? 1 : 0;
+        s->export_code = !w->calm && odds(w, 100) && attempt < 3 ? (uint32_t)err_exit_code(ERR_TEMPORARY) : 0;
     }
     tell_death(w, p, (struct process_id){ROLE_EXPORT, p->site, 0, attempt}, (int)s->export_code);
 }

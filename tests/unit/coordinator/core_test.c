@@ -694,6 +694,24 @@ static void test_only_the_site_that_exports_tells_of_it(void **state)
     assert_int_equal(find(CORE_SEND_STOP)->u.stop.why, STOP_REQUESTED);
 }
 
+/* One that dies, or says that it may be tried again, is; one that ends by itself would end so again. */
+static void test_an_export_is_made_again_when_that_may_help(void **state)
+{
+    (void)state;
+    static const struct { int32_t code, signal; bool again; } of[] = {{-1, 9, true}, {-1, 0, true}, {75, 0, true}, {3, 0, false}, {1, 0, false}, {0, 0, false}};
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        struct core *c = start_export();
+        uint32_t attempt = find(CORE_SEND_LAUNCH)->u.launch.attempt;
+        struct msg_exited m = {.who = {.role = ROLE_EXPORT, .instance = attempt}, .code = of[i].code, .signal = of[i].signal, .text = "no space"};
+        core_on_exited(c, 11, &m, out);
+        keep_log();
+        const struct core_action *launch = find(CORE_SEND_LAUNCH), *fail = find(CORE_FAIL);
+        assert_true(of[i].again ? launch && launch->u.launch.attempt == attempt + 1 : !launch);
+        assert_true(of[i].again || of[i].code == 0 ? !fail : fail && strstr(fail->u.text, "the export failed: no space; the checkpoint of step 4 is safe"));
+        log_count = 0;
+    }
+}
+
 static void test_restart_keeps_instances_and_completes_the_log(void **state)
 {
     (void)state;
@@ -922,6 +940,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_checkpoint_that_only_a_visitor_has_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_visitors_manifest_makes_nothing_durable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only_the_site_that_exports_tells_of_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_export_is_made_again_when_that_may_help, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart_keeps_instances_and_completes_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_restart_after_a_resume_publishes_nothing_of_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commits_stay_near_the_synced_log, setup, teardown),
