@@ -270,6 +270,7 @@ static void put_data(FILE *out, const char *run_dir, json_t *report)
     put_json(out, "events", kept);
     put_json(out, "topology", load(run_dir, "topology.json"));
     put_json(out, "plan_shards", json_incref(json_object_get(plan, "shards")));
+    put_json(out, "phases", json_incref(json_object_get(plan, "phases")));
     put_json(out, "plan_step_seconds", json_incref(json_object_get(plan, "step_seconds_predicted")));
     json_decref(plan);
     read_curves(run_dir, c);

@@ -45,7 +45,7 @@ function learning() {
     levelName: 'evaluation', range: (e) => [Math.min(e[0], 0), e[1]], more: (i) => S.lr ? [[null, 'learning rate', number(S.lr[i], 3)]] : [] });
   const accuracy = S.accuracy && curve({ key: 'accuracy', title: 'Accuracy', name: 'on each step\u2019s samples', colour: 'inside', show: (v) => percent(v),
     text: (v) => `${Math.round(v * 100)} %`,
-    level: f.eval_accuracy, levelName: 'evaluation', range: (e) => [Math.max(0, Math.floor(e[0] * 10) / 10), 1] });
+    level: f.eval_accuracy, levelName: 'evaluation', room: 0.5, range: (e) => [Math.max(0, Math.floor(e[0] * 10) / 10), 1] });
   return section('Learning', h('div', { class: accuracy ? 'grid' : '' }, loss, accuracy));
 }
 
@@ -53,7 +53,7 @@ function learning() {
 function time() {
   if (!X.length) return null;
   const speed = S.rate && curve({ key: 'rate', title: 'Throughput', name: 'samples/s', colour: 'compute', show: (v) => is(v) ? grouped(v) : '–',
-    text: (v) => grouped(v), height: 200,
+    text: (v) => grouped(v), height: 200, room: 0.5,
     range: (e) => [0, e[1]] });
   const there = PARTS.filter(([key]) => S[key]);
   if (!there.length) return speed && section('Speed', speed);

@@ -2,6 +2,7 @@
 /* The run page, first half: tools and charts. It is drawn from the JSON in #data. Text of the run reaches the document through text nodes and setAttribute only. */
 const D = JSON.parse(document.getElementById('data').textContent);
 const R = D.report, S = D.series;
+const LATER = (D.phases || []).slice(1);       // what comes after the first phase
 const PARTS = [
   ['compute', 'Computing', 'forward and backward passes'],
   ['inside', 'Sums inside a site', 'reduce and gather among the ranks of a gang'],
@@ -120,7 +121,8 @@ function band(low, high, x, y) {
   return d;
 }
 
-/* c: title, height, text(v) of an axis label, range() -> [low, high], draw(x, y, group), rows(i) -> [[colour, name, text]], describe */
+/* c: title, height, text(v) of an axis label, range() -> [low, high], draw(x, y, group), rows(i) -> [[colour, name, text]], describe,
+   room: from 0, the top, to 1, where it leaves room for words */
 function chart(c) {
   const svg = s('svg', { 'aria-hidden': 'true' });
   const tip = h('div', { class: 'tip', 'aria-hidden': 'true' });
@@ -148,6 +150,8 @@ function chart(c) {
     }
     for (const step of S.epoch_step.slice(1)) if (step > X[0]) g.append(s('line', { class: 'pass', x1: xs(step), x2: xs(step), y1: top,
       y2: c.height - bottom }));
+    const phases = LATER.filter((p) => p.first_step > X[0] && p.first_step <= lastStep).map((p) => [xs(p.first_step), p.name]);
+    for (const [at] of phases) g.append(s('line', { class: 'phase', x1: at, x2: at, y1: top, y2: c.height - bottom }));
     g.append(s('line', { class: 'axis', x1: left, x2: width - 8, y1: c.height - bottom, y2: c.height - bottom }));
     g.append(s('text', { x: left - 8, y: c.height - 7, 'text-anchor': 'end' }, 'step'));
     const inWhole = ticks(X[0], lastStep, Math.min(inner / 90, lastStep - X[0])).map(Math.round).filter((v, i, all) => v !== all[i - 1] && v >= X[0] && v <= lastStep);
@@ -156,6 +160,11 @@ function chart(c) {
       g.append(s('text', { x: near ? width - 8 : xs(v), y: c.height - 7, 'text-anchor': near ? 'end' : 'middle' }, grouped(v)));
     }
     c.draw(x, y, g, { left, right: width - 8, top, bottom: c.height - bottom });
+    for (const [at, name] of phases) {
+      const before = at > width - 70;
+      g.append(s('text', { class: 'phase-name', x: before ? at - 6 : at + 6, y: top + 12 + (c.room || 0) * (c.height - top - bottom),
+        'text-anchor': before ? 'end' : 'start' }, name));
+    }
     marks = s('g');
     svg.replaceChildren(g, marks);
     show(cursor, false);

@@ -153,6 +153,18 @@ def a_real_run(b, w):
     test("viaduct report writes it anew", again.returncode == 0 and path.exists() and str(path) in again.stdout, again.stderr)
 
 
+def one_that_prunes(b, w):
+    directory = w / "pruned"
+    result = run(spec(w, export={"to": ["onnx"], "prune": {"sparsity": 0.5, "epochs": 1}}), directory)
+    if not test("a run that prunes has a page", result.returncode == 0, result.stderr[-1500:] + logs(directory)):
+        return
+    holds(b, directory / "report.html", "a run that prunes")
+    b.open(directory / "report.html")
+    words = "[...document.querySelectorAll('.plot[role=slider] svg')].map((x) => [...x.querySelectorAll('.phase-name')].map((t) => t.textContent).join())"
+    told = b.value(words)
+    test("each curve says where pruning begins", told and set(told) == {"prune"}, told)
+
+
 def a_long_one(b, w):
     directory = w / "long"
     long_run(directory, 100_000)
@@ -215,7 +227,7 @@ def main():
         finish()
     with workspace() as name, browser.Browser(program) as b:
         w = Path(name)
-        for part in (a_real_run, a_long_one, poor_ones):
+        for part in (a_real_run, one_that_prunes, a_long_one, poor_ones):
             part(b, w)
     finish()
 
