@@ -10,7 +10,6 @@
 #define RESEND_MAX_MS 24000
 #define RESEND_VIEW_MS 500                /* after a new view, which the shard may not have had yet */
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
-#define CHUNK_BLOCKS 64                   /* blocks of a message: 16 MiB */
 #define PULL_BLOCKS 2                     /* blocks of an answer from another site: 512 KiB. A version that is overtaken costs only what is under way */
 #define PULL_WINDOW 8                     /* such answers under way: a link of 600 Mbit/s and 50 ms stays full */
 #define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
@@ -92,20 +91,21 @@ static void ask_for(struct viaduct *v, unsigned shard, uint8_t slot, uint32_t fi
     client_send(v, slot, MSG_PULL, &m, NULL, 0);
 }
 
-/* From another site in chunks, one until the version is there: a question that crosses its answer is answered twice. */
+/* From another site, and where it is large, in chunks, one until the version is there: a question that crosses its answer is answered twice. */
 static void ask_on(struct viaduct *v, unsigned shard)
 {
     struct piece *p = &v->piece[shard];
     uint8_t slot = source_of(v, shard);
-    if (slot == UINT8_MAX || v->plan.embedded || v->view.view.slot[slot].site == v->hello.who.site) {
+    bool nobody = slot == UINT8_MAX, near = nobody || v->plan.embedded || v->view.view.slot[slot].site == v->hello.who.site;
+    if (nobody || v->plan.embedded || (near && p->count <= PS_BLOCKS_AT_ONCE)) {
         if (p->flying == 0)
             ask_for(v, shard, slot, p->first, p->count);
         p->flying = 1;
         return;
     }
-    uint32_t end = p->first + p->count, window = p->flowing ? PULL_WINDOW : 1;
-    for (; (p->next < end || p->count == 0) && p->flying < window; p->next += PULL_BLOCKS) {
-        uint32_t count = MIN(end - p->next, PULL_BLOCKS);
+    uint32_t end = p->first + p->count, window = p->flowing ? PULL_WINDOW : 1, most = near ? PS_BLOCKS_AT_ONCE : PULL_BLOCKS;
+    for (; (p->next < end || p->count == 0) && p->flying < window; p->next += most) {
+        uint32_t count = MIN(end - p->next, most);
         if (count && holds(v, shard, p->next, count))
             continue;
         ask_for(v, shard, slot, p->next, count);
@@ -151,9 +151,9 @@ static void contribute_node(struct viaduct *v, unsigned shard, unsigned node)
 {
     const struct piece *p = &v->piece[shard];
     const struct lane_totals *t = &v->sums.totals[node];
-    struct bytes piece[CHUNK_BLOCKS];
-    for (uint32_t at = 0; at < p->count || at == 0; at += CHUNK_BLOCKS) {
-        uint32_t count = MIN(p->count - at, CHUNK_BLOCKS);
+    struct bytes piece[PS_BLOCKS_AT_ONCE];
+    for (uint32_t at = 0; at < p->count || at == 0; at += PS_BLOCKS_AT_ONCE) {
+        uint32_t count = MIN(p->count - at, PS_BLOCKS_AT_ONCE);
         struct msg_contribute m = {.view = v->view.view.number, .generation = v->view.view.generation, .round = v->target - 1, .shard = (uint8_t)shard,
                                    .name = {v->sums.node[node], v->plan.deterministic ? 0 : v->hello.who.instance},
                                    .totals = {.loss_sum = t->loss_sum, .correct = t->correct, .samples = t->samples, .nonfinite = t->nonfinite},
@@ -183,25 +183,26 @@ static void contribute_all(struct viaduct *v)
 static void seed(struct viaduct *v, const struct msg_pullreply *m)
 {
     struct piece *p = &v->piece[m->shard];
-    struct msg_seed out = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = m->shard, .block_first = p->first,
-                           .block_count = p->count};
+    struct msg_seed out = {.view = v->view.view.number, .generation = v->view.view.generation, .shard = m->shard};
     const struct view_shard *vs = &v->view.view.shard[m->shard];
     uint64_t now = loop_now_ms(v->loop);
     if (!p->speaks || (p->seeded_ms && now - p->seeded_ms < ASK_AGAIN_MS))
         return;
     p->seeded_ms = now;
-    struct bytes *piece = calloc((size_t)p->count + 1, sizeof *piece);
-    CHECK(piece != NULL);
     if (!v->seed) {
         v->seed = calloc(v->layout.elems, sizeof(float));
         CHECK(v->seed != NULL);
         v->config.init(v->config.arg, v->plan.seed, v->seed);
     }
-    unsigned n = gather_blocks(v, m->shard, p->first, p->count, v->seed, 0, piece);
-    for (unsigned i = 0; i < vs->copy_count; i++)
-        if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
-            client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
-    free(piece);
+    struct bytes piece[PS_BLOCKS_AT_ONCE];
+    for (uint32_t at = 0; at < p->count || at == 0; at += PS_BLOCKS_AT_ONCE) {
+        out.block_first = p->first + at;
+        out.block_count = MIN(p->count - at, PS_BLOCKS_AT_ONCE);
+        unsigned n = gather_blocks(v, m->shard, out.block_first, out.block_count, v->seed, 0, piece);
+        for (unsigned i = 0; i < vs->copy_count; i++)
+            if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
+                client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
+    }
 }
 
 /* ---- events ---- */

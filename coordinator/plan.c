@@ -10,7 +10,6 @@
 #include "coordinator/plan.h"
 #include "data/data.h"
 #include "engine/engine.h"
-#include "net/net.h"
 
 /* One round waits for this many messages, one after the other: contribute, replicate, acknowledge, prepared, commit, record to the copies, pull. */
 #define HOPS 7
@@ -276,26 +275,9 @@ static void explain_joins(struct run_plan *p)
                    p->site[i].name, p->site[i].ranks, S(p->site[i].ranks));
 }
 
-/* A shard's contribution is one frame. */
-static void explain_shards(struct run_plan *p)
-{
-    uint64_t largest = 0, wanted = p->model_bytes / (FRAME_PAYLOAD_MAX - BLOCK_ELEMS * sizeof(float)) + 1;
-    for (uint32_t s = 0; s < p->shard_count; s++)
-        largest = MAX(largest, p->shard[s].bytes);
-    if (p->embedded || largest <= FRAME_PAYLOAD_MAX)
-        return;
-    if (wanted > SHARDS_LIMIT)
-        reason(p, "limit: will NOT run: shards of %.0f MB, at most %.0f MB and %d shards are possible; at one site without ps_shards any model is", MB(largest),
-               MB(FRAME_PAYLOAD_MAX), SHARDS_LIMIT);
-    else
-        reason(p, "limit: will NOT run: shards of %.0f MB, at most %.0f MB is possible; give the sites more ps_shards, %llu in all", MB(largest), MB(FRAME_PAYLOAD_MAX),
-               (unsigned long long)wanted);
-}
-
 static void explain_limits(struct run_plan *p)
 {
     uint32_t idle = 0;
-    explain_shards(p);
     for (uint32_t i = 0; i < p->site_count; i++)
         for (uint32_t r = 0; r < p->site[i].ranks && !p->site[i].later; r++)
             idle += p->site[i].rank_lanes[r].lo == p->site[i].rank_lanes[r].hi;

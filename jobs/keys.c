@@ -67,7 +67,7 @@ const struct key keys[] = {
     {"sites[].via", KEY_ENUM, .choices = "local|mpirun|slurm|join", .fallback = "local", .doc = "how its processes start"},
     {"sites[].ranks", KEY_INT, 1, RANKS_MAX, .fallback = "1", .doc = "worker processes of the whole site, over all its nodes"},
     {"sites[].threads", KEY_INT, 1, 64, .fallback = "1", .doc = "lanes that a rank computes at the same time"},
-    {"sites[].ps_shards", KEY_INT, 0, 16, .doc = "parameter-server processes, default 1 at several sites, 0 at one; each holds at most 64 MiB of weights"},
+    {"sites[].ps_shards", KEY_INT, 0, 16, .doc = "parameter-server processes, default 1 at several sites, 0 at one"},
     {"sites[].door", KEY_ADDRESS, .doc = "HOST:PORT of the site's front door, which others dial: one TLS port for all its processes; port 0 takes a free one, default none"},
     {"sites[].door_address", KEY_ADDRESS, .doc = "HOST:PORT by which others reach that door, behind a router that translates addresses or forwards a port; default: door"},
     {"sites[].nodes", KEY_INT, 1, RANKS_MAX, .fallback = "1", .doc = "slurm: hosts of the site; its ranks lie on them evenly, its shards on the first"},

@@ -281,6 +281,8 @@ void code_replicate(struct codec *c, struct msg_replicate *m)
         totals(c, &m->totals[i]);
     u64(c, &m->with_data[0]);
     u64(c, &m->with_data[1]);
+    u32(c, &m->block_first);
+    u32(c, &m->block_count);
     records(c, &m->record_count, m->record);
 }
 

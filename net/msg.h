@@ -147,7 +147,7 @@ struct msg_contribute {        /* rank -> primary; payload: the blocks' sums, co
     uint32_t block_first, block_count;   /* indices in the shard's own block order */
 };
 
-struct msg_replicate {         /* primary -> in-sync and copying copies; payload: for each name with data, the shard's blocks */
+struct msg_replicate {         /* primary -> in-sync and copying copies; payload: for each name with data, these blocks */
     uint32_t view, generation;
     uint8_t shard;
     uint64_t version;          /* the primary's: applied records */
@@ -156,7 +156,8 @@ struct msg_replicate {         /* primary -> in-sync and copying copies; payload
     uint16_t name_count;       /* contributions to round `version` */
     struct name name[NAMES_LIMIT];
     struct totals totals[NAMES_LIMIT];
-    uint64_t with_data[2];     /* bit i: name i's blocks are in the payload */
+    uint64_t with_data[2];     /* bit i: blocks of name i are in the payload */
+    uint32_t block_first, block_count;   /* which; a large shard's come in several messages */
     uint8_t record_count;      /* consecutive */
     struct record record[RECORDS_LIMIT];
 };

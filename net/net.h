@@ -49,7 +49,7 @@ void identity_free(struct identity *i);
 
 /* ---- links ---- */
 #define FRAME_MAGIC 0x54434456u                      /* "VDCT" */
-#define FRAME_VERSION 2
+#define FRAME_VERSION 3
 #define FRAME_HEAD_BYTES 64
 #define FRAME_PAYLOAD_MAX (64u << 20)                /* layout of a frame: net/frame.h */
 

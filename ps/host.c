@@ -207,9 +207,25 @@ static void send_prepared(struct ps_host *h, const struct shard_action *a)
     h->config.send(h->config.arg, PS_TO_COORDINATOR, MSG_PREPARED, &m, pieces, count);
 }
 
+static void send_replicate(struct ps_host *h, const struct shard_action *a)
+{
+    struct msg_replicate m = a->u.replicate;
+    if (!m.with_data[0] && !m.with_data[1]) {
+        h->config.send(h->config.arg, a->slot, MSG_REPLICATE, &m, NULL, 0);
+        return;
+    }
+    uint32_t at = 0;
+    do {
+        m.block_first = at;
+        m.block_count = MIN(h->block_count - at, PS_BLOCKS_AT_ONCE);
+        struct bytes data = {h->contribution[a->name_index[0]] + h->start[at], bytes_of(h->start[at + m.block_count] - h->start[at])};
+        h->config.send(h->config.arg, a->slot, MSG_REPLICATE, &m, &data, data.size > 0);
+        at += m.block_count;
+    } while (at < h->block_count);
+}
+
 static void act(struct ps_host *h, const struct shard_action *a)
 {
-    struct bytes data = {0};
     switch (a->kind) {
     case SHARD_LOAD_BASE:
         host_load_base(h, a->version);
@@ -224,9 +240,7 @@ static void act(struct ps_host *h, const struct shard_action *a)
         publish(h);
         break;
     case SHARD_SEND_REPLICATE:
-        if (a->u.replicate.with_data[0] || a->u.replicate.with_data[1])
-            data = (struct bytes){h->contribution[a->name_index[0]], bytes_of(h->floats)};
-        h->config.send(h->config.arg, a->slot, MSG_REPLICATE, &a->u.replicate, &data, data.size > 0);
+        send_replicate(h, a);
         break;
     case SHARD_SEND_ACK:
         h->config.send(h->config.arg, a->slot, MSG_ACK, &a->u.ack, NULL, 0);
@@ -301,22 +315,21 @@ static void on_replicate(struct ps_host *h, uint8_t slot, uint32_t instance, con
     uint16_t index[NAMES_LIMIT];
     struct err err = ERR_INIT;
     unsigned with_data = (unsigned)(__builtin_popcountll(m->with_data[0]) + __builtin_popcountll(m->with_data[1]));
-    if (size != with_data * bytes_of(h->floats)) {
-        log_warn(h->config.log, "slot %u sent %zu bytes of shard %u where %zu were due: left out", slot, size, h->config.shard, with_data * bytes_of(h->floats));
+    if (with_data > 1 || !sound(h, m->block_first, with_data ? m->block_count : 0, size)) {
+        log_warn(h->config.log, "slot %u sent %zu bytes of shard %u, which are not its %u blocks: left out", slot, size, h->config.shard, m->block_count);
         return;
     }
     if (shard_on_replicate(h->core, slot, instance, m, index) != SHARD_STORE)
         return;
-    for (unsigned n = 0, at = 0; n < m->name_count; n++) {
-        bool here = m->with_data[n / 64] >> (n % 64) & 1;
-        if (here && index[n] != UINT16_MAX) {
-            if (!store_at(h, index[n], &err)) {
-                host_fail(h, ERR_NO_MEMORY, err.text);
-                return;
-            }
-            memcpy(h->contribution[index[n]], payload + at * bytes_of(h->floats), bytes_of(h->floats));
+    for (unsigned n = 0; n < m->name_count; n++) {
+        if (!(m->with_data[n / 64] >> (n % 64) & 1) || index[n] == UINT16_MAX)
+            continue;
+        if (!store_at(h, index[n], &err)) {
+            host_fail(h, ERR_NO_MEMORY, err.text);
+            return;
         }
-        at += here;
+        if (size)
+            memcpy(h->contribution[index[n]] + h->start[m->block_first], payload, size);
     }
     shard_replicated(h->core, now(h), slot, m, index, h->out);
     host_run(h);
@@ -429,10 +442,6 @@ static int allocate(struct ps_host *h, const struct shard_config *core, struct e
     for (uint32_t b = 0; b < h->block_count; b++)
         h->start[b + 1] = h->start[b] + block_at(h, b)->elems;
     h->floats = h->start[h->block_count];
-    bool travels = !h->config.plan->embedded;   /* an embedded shard talks to its own rank only */
-    if (travels && (bytes_of(h->floats) > FRAME_PAYLOAD_MAX || bytes_of(BLOCK_ELEMS) * (1 + h->slot_count) > FRAME_PAYLOAD_MAX))
-        return err_set(err, ERR_USAGE, "shard %u holds %zu MiB, a frame at most %u: give the sites more ps_shards", h->config.shard, bytes_of(h->floats) >> 20,
-                       FRAME_PAYLOAD_MAX >> 20);
     struct { float **to; uint64_t floats; } wanted[] = {{&h->weights, h->floats + 16}, {&h->slots, h->floats * h->slot_count + 16},
                                                         {&h->sum_memory, h->floats + 16}, {&h->scratch, h->floats * LANE_DEPTH_MAX + 16}};
     for (unsigned i = 0; i < ARRAY_LEN(wanted); i++) {

@@ -10,6 +10,8 @@
 #include "net/net.h"
 #include "ps/shard.h"
 
+#define PS_BLOCKS_AT_ONCE 64    /* of a message that carries many: 16 MiB */
+
 /* `viaduct ps --run DIR --site NAME --slot S --instance I` */
 int ps_main(int argc, char **argv);
 

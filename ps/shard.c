@@ -284,6 +284,11 @@ void shard_loaded(struct shard *s, uint64_t now_ms, uint64_t version, struct sha
     begin_serving(s, now_ms, out);
 }
 
+static bool blocks_exist(const struct shard *s, uint32_t first, uint32_t count)
+{
+    return first <= s->config.block_count && count <= s->config.block_count - first;
+}
+
 /* ---- the base from seeds ---- */
 bool shard_needs_seed(const struct shard *s) { return s->state == SHARD_LOADING && s->base_from == BASE_SEED; }
 
@@ -291,7 +296,7 @@ enum shard_verdict shard_on_seed(struct shard *s, const struct msg_seed *m)
 {
     if (fenced(s, m->view, m->generation))
         return SHARD_STALE;
-    if (m->block_first > s->config.block_count || m->block_count > s->config.block_count - m->block_first)
+    if (!blocks_exist(s, m->block_first, m->block_count))
         return SHARD_REFUSE;
     if (!shard_needs_seed(s))
         return SHARD_DUPLICATE;
@@ -328,8 +333,7 @@ static bool overlaps_other(const struct shard *s, const struct name *name)
 
 enum shard_verdict shard_on_contribute(struct shard *s, const struct msg_contribute *m, uint16_t *index)
 {
-    if (m->block_first > s->config.block_count || m->block_count > s->config.block_count - m->block_first ||
-        !lane_is_node(s->config.lanes, m->name.lanes))
+    if (!blocks_exist(s, m->block_first, m->block_count) || !lane_is_node(s->config.lanes, m->name.lanes))
         return SHARD_REFUSE;
     if (fenced(s, m->view, m->generation) || s->role != COPY_PRIMARY || s->state != SHARD_SERVING || m->round != s->version)
         return SHARD_STALE;
@@ -377,6 +381,8 @@ enum shard_verdict shard_on_replicate(struct shard *s, uint8_t from_slot, uint32
         index[i] = UINT16_MAX;
     if (fenced(s, m->view, m->generation))
         return SHARD_STALE;
+    if (!blocks_exist(s, m->block_first, m->block_count))
+        return SHARD_REFUSE;
     if (s->role == COPY_PRIMARY) {
         const struct peer *p = peer_at(s, from_slot, from_instance);
         return p && p->role == COPY_SYNC && s->state == SHARD_SERVING ? SHARD_STORE : SHARD_STALE;
@@ -420,7 +426,7 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
     out->count = 0;
     for (uint16_t i = 0; i < m->name_count; i++)
         if (index[i] != UINT16_MAX)
-            names_piece(s, index[i], 0, s->config.block_count);
+            names_piece(s, index[i], m->block_first, m->block_count);
     if (s->state == SHARD_LOADING) {
         send_ack(s, out);
         return;

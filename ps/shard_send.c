@@ -41,6 +41,8 @@ static struct msg_replicate *replicate_to(struct shard *s, uint8_t slot, uint64_
     m->synced = s->synced;
     m->name_count = 0;
     m->with_data[0] = m->with_data[1] = 0;
+    m->block_first = 0;
+    m->block_count = s->config.block_count;
     m->record_count = copy_records(s, from_round, m->record);
     return m;
 }

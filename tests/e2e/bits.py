@@ -94,6 +94,16 @@ def fake_device(w, wanted):
         test(f"on the fake device, {name}: complete, one hash", not wrong, wrong)
 
 
+def large_shards(w):
+    """Of 76 MB, which no frame holds: seeds, sums, copies and weights travel in pieces."""
+    folder = Path(w) / "large"
+    folder.mkdir()
+    job = spec(folder, model={"family": "mlp", "classes": 10, "input": [1, 28, 28], "hidden": [5800, 5800]}, export=None, sites=two_sites(2, 1),
+               train={"steps": 3, "batch": 16, "lanes": 4, "seed": 7, "deterministic": True, "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}})
+    wrong = complete(folder / "run", run(job, folder / "run", timeout=300), reference(job, timeout=300))
+    test("shards larger than a frame: complete, one hash", not wrong, wrong)
+
+
 def killed_and_resumed(w, wanted):
     job, directory = job_in(w, "killed")
     p = start(job, directory, "sites=" + json.dumps(two_sites(2, 1)))
@@ -117,6 +127,7 @@ with workspace() as w:
     if not FULL:
         fake_device(w, wanted)
         pruning(w)
+        large_shards(w)
     if FULL:
         killed_and_resumed(w, wanted)
 finish()

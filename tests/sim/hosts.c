@@ -169,11 +169,17 @@ static bool act(struct world *w, struct proc *p, unsigned index, const struct sh
         break;
     case SHARD_SEND_REPLICATE: {
         struct payload payload = {.node = h->node};
-        if (a->u.replicate.name_count) {
-            payload.count = block_count(w, h);
-            memcpy(payload.v, h->data[a->name_index[0]], sizeof payload.v);
-        }
-        send_to(w, p, 0, h->slot, slot_pid(w, p, a->slot), MSG_REPLICATE, &a->u.replicate, &payload);
+        struct msg_replicate m = a->u.replicate;
+        unsigned blocks = block_count(w, h), at = 0;
+        do {                                             /* in pieces, as the shell sends what is large */
+            if (m.name_count) {
+                m.block_first = at;
+                m.block_count = payload.count = odds(w, 500) ? blocks - at : (blocks - at + 1) / 2;
+                memcpy(payload.v, &h->data[a->name_index[0]][at], payload.count * sizeof payload.v[0]);
+            }
+            send_to(w, p, 0, h->slot, slot_pid(w, p, a->slot), MSG_REPLICATE, &m, &payload);
+            at += m.block_count;
+        } while (p->alive && at < blocks && m.name_count);
         break;
     }
     case SHARD_SEND_ACK:
@@ -312,7 +318,7 @@ static void on_replicate(struct world *w, struct proc *p, unsigned i, const stru
         return;
     for (unsigned n = 0; n < m->name_count; n++)
         if (index[n] != UINT16_MAX)
-            memcpy(h->data[index[n]], packet->payload.v, sizeof packet->payload.v);
+            memcpy(&h->data[index[n]][m->block_first], packet->payload.v, m->block_count * sizeof packet->payload.v[0]);
     shard_replicated(h->core, w->now_us / 1000, packet->from_slot, m, index, w->shard_out);
     run(w, p, i);
     if (p->alive && block_count(w, h) == 0 && shard_state(h->core) == SHARD_COPYING && shard_version(h->core) == m->version)

@@ -1,9 +1,9 @@
-/* Messages: what is decoded encodes to the same bytes, every prefix and every broken count is refused, version 2 stays as it was written down. */
+/* Messages: what is decoded encodes to the same bytes, every prefix and every broken count is refused, version 3 stays as it was written down. */
 #include "tests/unit/unit.h"
 
 #include "net/msg.h"
 
-#define GOLDEN "tests/fixtures/frames/v2.hex"
+#define GOLDEN "tests/fixtures/frames/v3.hex"
 
 /* Fills a message with values that a decoder accepts, by decoding random bytes whose counts are made small until one passes. */
 static bool random_message(struct test_random *r, enum msg_type type, void *m, uint8_t *bytes, size_t *size)
@@ -99,8 +99,8 @@ static void fill(struct record *rec, uint64_t round)
     rec->cover[1] = (struct name){{4, 8}, 0};
 }
 
-/* What version 2 looks like on the wire; changed bytes mean a new version, never a new fixture. */
-static void test_golden_version_2(void **state)
+/* What version 3 looks like on the wire; changed bytes mean a new version, never a new fixture. */
+static void test_golden_version_3(void **state)
 {
     (void)state;
     struct err e = ERR_INIT;
@@ -113,7 +113,7 @@ static void test_golden_version_2(void **state)
                                    .deterministic = true, .seed = 1, .checkpoint_every = 10, .ram_every = 1, .shard_count = 1, .slot_count = 1, .site_count = 1,
                                    .site_name = {"one"}, .weight_decay = 0.5f, .beta1 = 0.25f, .clip = 2, .layout_hash = 5};
     static struct msg_prepared prepared = {.view = 7, .generation = 2, .shard = 1, .version = 41, .norm_count = 3, .bin_count = 16384, .complete_mask = 1};
-    static struct msg_hello hello = {.version_min = 2, .version_max = 2, .features = 3, .who = {ROLE_WORKER, 1, 2, 3}, .job = "0011aabb", .build = "0.1.0"};
+    static struct msg_hello hello = {.version_min = 3, .version_max = 3, .features = 3, .who = {ROLE_WORKER, 1, 2, 3}, .job = "0011aabb", .build = "0.1.0"};
     static struct msg_join join = {.who = {ROLE_WORKER, 1, 2, 3}, .layout_hash = 11, .samples_per_pass = 12, .ram_version = {4, 5}, .ram_generation = {1, 2},
                                    .data_sha256 = "ab", .address_tls = "tls:10.0.0.2:7", .host = 1, .alive_count = 1, .alive = {{ROLE_PS, 1, 0, 9}}};
     static struct msg_gang gang = {.site = 1, .incarnation = 3, .rank_count = 2, .host = {0, 1}, .address_tls = {"tls:10.0.0.1:7", "tls:10.0.0.2:7"}};
@@ -121,11 +121,21 @@ static void test_golden_version_2(void **state)
     static struct msg_times times = {.generation = 2, .count = 1, .step = {{41, {0.5f, 0.25f, 0.125f, 0, -1}}}};
     static struct msg_ready ready = {.who = {ROLE_WORKER, 1, 2, 3}};
     static struct msg_warm warm = {.back = 65536};
+    static struct msg_contribute contribute = {.view = 7, .generation = 2, .round = 41, .shard = 1, .name = {{0, 4}, 3}, .totals = {1.5, 6, 8, 0}, .block_first = 64, .block_count = 2};
+    static struct msg_replicate replicate = {.view = 7, .generation = 2, .shard = 1, .version = 42, .stable = 41, .synced = 40, .name_count = 1, .name = {{{0, 4}, 3}},
+                                             .totals = {{1.5, 6, 8, 0}}, .with_data = {1}, .block_first = 64, .block_count = 2, .record_count = 1};
+    static struct msg_block block = {.view = 7, .generation = 2, .shard = 1, .version = 42, .block = 66};
+    static struct msg_ack ack = {.view = 7, .generation = 2, .shard = 1, .version = 42, .records = 42, .complete = true, .name_count = 1, .name = {{{0, 4}, 3}}};
+    static struct msg_pull pull = {.view = 7, .generation = 2, .shard = 1, .version = 42, .block_first = 64, .block_count = 2};
+    static struct msg_seed seed = {.view = 7, .generation = 2, .shard = 1, .block_first = 64, .block_count = 2};
     static uint8_t bytes[MSG_BODY_MAX];
     char got[8192] = "";
     fill(&commit.record[0], 41);
+    fill(&replicate.record[0], 41);
     const struct { enum msg_type type; const void *m; } all[] = {{MSG_HELLO, &hello}, {MSG_VIEW, &view}, {MSG_COMMIT, &commit}, {MSG_PLAN, &plan}, {MSG_PREPARED, &prepared},
-                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}, {MSG_TIMES, &times}, {MSG_READY, &ready}, {MSG_WARM, &warm}};
+                                                                  {MSG_JOIN, &join}, {MSG_GANG, &gang}, {MSG_INSITE, &insite}, {MSG_TIMES, &times}, {MSG_READY, &ready}, {MSG_WARM, &warm},
+                                                                  {MSG_CONTRIBUTE, &contribute}, {MSG_REPLICATE, &replicate}, {MSG_BLOCK, &block}, {MSG_ACK, &ack},
+                                                                  {MSG_PULL, &pull}, {MSG_SEED, &seed}};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         struct writer w = writer_over(bytes, sizeof bytes);
         assert_true(msg_encode(all[i].type, all[i].m, &w));
@@ -145,6 +155,6 @@ static void test_golden_version_2(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_limits), cmocka_unit_test(test_golden_version_2)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_limits), cmocka_unit_test(test_golden_version_3)};
     return cmocka_run_group_tests_name("net messages", tests, NULL, NULL);
 }

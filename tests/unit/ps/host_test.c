@@ -463,7 +463,11 @@ static void test_wrong_sizes_change_nothing(void **state)
     rep->name_count = 1;
     rep->name[0] = (struct name){{0, LANES}, 1};
     rep->with_data[0] = 1;
+    rep->block_count = r->blocks;
     ps_host_message(r->end[1].host, 0, 1, NULL, MSG_REPLICATE, rep, (const uint8_t *)junk, sizeof junk);
+    rep->block_first = UINT32_MAX;                       /* first + count overflows */
+    ps_host_message(r->end[1].host, 0, 1, NULL, MSG_REPLICATE, rep, (const uint8_t *)junk, sizeof junk);
+    rep->block_first = 0;
     rep->with_data[1] = ~0ull;                           /* data for names that it does not have */
     ps_host_message(r->end[1].host, 0, 1, NULL, MSG_REPLICATE, rep, (const uint8_t *)junk, sizeof junk);
     free(rep);

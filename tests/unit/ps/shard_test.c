@@ -306,6 +306,7 @@ static void test_a_new_primary_that_lags_learns_the_record(void **state)
     m->name_count = 1;
     m->name[0] = (struct name){{0, LANES}, 1};
     m->with_data[0] = 1;
+    m->block_count = BLOCKS;
     assert_int_equal(shard_on_replicate(ahead, 0, 1, m, index), SHARD_STORE);
     shard_replicated(ahead, 0, 0, m, index, out);
     m->name_count = 0;
@@ -349,11 +350,45 @@ static void test_a_copy_takes_records_from_its_primary_only(void **state)
     m->name_count = 1;
     m->name[0] = (struct name){{0, LANES}, 1};
     m->with_data[0] = 1;
+    m->block_count = BLOCKS;
     assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_STORE);
     shard_replicated(s, 0, 0, m, index, out);
     commit(s, 1, 0, 1);
     assert_null(find(SHARD_APPLY));
     assert_int_equal(shard_version(s), 0);
+    free(m);
+    free(s);
+}
+
+/* Half of a name is no name; the other half may come first, and either twice. */
+static void test_a_large_name_reaches_a_copy_in_pieces(void **state)
+{
+    (void)state;
+    struct shard *s = make(1, 1, BLOCKS);
+    struct view v = view_of(1, 1, 2, (uint8_t[]){COPY_PRIMARY, COPY_SYNC});
+    uint16_t index[NAMES_LIMIT];
+    shard_on_view(s, 0, &v, out);
+    seed(s, 1, BLOCKS);
+    struct msg_replicate *m = calloc(1, sizeof *m);
+    m->view = m->generation = 1;
+    m->name_count = 1;
+    m->name[0] = (struct name){{0, LANES}, 1};
+    m->with_data[0] = 1;
+    static const struct { uint32_t first, count; unsigned held; } piece[] = {{1, BLOCKS - 1, 0}, {1, BLOCKS - 1, 0}, {0, 1, 1}};
+    for (size_t i = 0; i < sizeof piece / sizeof piece[0]; i++) {
+        m->block_first = piece[i].first;
+        m->block_count = piece[i].count;
+        assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_STORE);
+        assert_int_not_equal(index[0], UINT16_MAX);
+        shard_replicated(s, 0, 0, m, index, out);
+        assert_int_equal(find(SHARD_SEND_ACK)->u.ack.name_count, piece[i].held);
+    }
+    assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_STORE);
+    assert_int_equal(index[0], UINT16_MAX);              /* it has all of it */
+    m->block_count = BLOCKS + 1;
+    assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_REFUSE);
+    m->block_first = m->block_count = UINT32_MAX;
+    assert_int_equal(shard_on_replicate(s, 0, 1, m, index), SHARD_REFUSE);
     free(m);
     free(s);
 }
@@ -523,6 +558,7 @@ int main(void)
         cmocka_unit_test(test_a_copy_that_left_starts_blank),
         cmocka_unit_test(test_a_new_primary_that_lags_learns_the_record),
         cmocka_unit_test(test_a_copy_takes_records_from_its_primary_only),
+        cmocka_unit_test(test_a_large_name_reaches_a_copy_in_pieces),
         cmocka_unit_test(test_missed_seeds_come_from_the_primary),
         cmocka_unit_test(test_a_copy_that_skips_ahead_takes_the_last_record),
         cmocka_unit_test(test_a_copy_far_behind_is_sent_the_newest_records),
