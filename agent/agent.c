@@ -312,7 +312,7 @@ static void launch_export(struct agent *a, const struct msg_launch *m)
     const char *argv[] = {"--step", step, "--generation", generation, "--attempt", attempt, NULL};
     failpoint(FAIL_AGENT_EXPORT);
     if (children_launch(&a->children, who, argv, &err) < 0) {
-        struct msg_exited gone = {.who = who, .code = 1};
+        struct msg_exited gone = {.who = who, .code = -1};     /* it said nothing: the next may be launched */
         snprintf(gone.text, sizeof gone.text, "%.*s", (int)sizeof gone.text - 1, err.text);
         children_remember_death(&a->children, &gone);
         tell(a, MSG_EXITED, &gone);

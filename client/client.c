@@ -401,6 +401,7 @@ static int start_loop(struct viaduct *v, struct err *err)
     struct ps_peers_config peers = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .own_slot = UINT8_MAX, .other_host = v->host_index > 0, .opened = peer_opened,
                                     .message = peer_message, .arg = v};
     TRY(ps_peers_open(&peers, &v->peers, err));
+    ps_peers_expect(v->peers, PS_QUEUE_MODELS * v->layout.elems * sizeof(float));
     struct ps_member_config member = {.loop = v->loop, .run = &v->run, .identity = v->identity, .hello = &v->hello, .log = &v->log, .fill_join = fill_join,
                                       .linked = on_linked, .message = on_message, .heartbeat = heartbeat, .over = on_over, .arg = v};
     TRY(ps_member_open(&member, &v->member, err));

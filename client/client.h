@@ -79,6 +79,7 @@ struct viaduct {
     struct { uint64_t since_ns; double seconds[TIME_PARTS]; } spent;   /* of the step under way; the trainer's own */
     struct msg_times times;               /* of finished steps, not yet told; when full the oldest give way */
     float *seed;                          /* the flat arena at version 0, made when first asked for */
+    bool seed_wanted;                     /* of the trainer, while it waits: the loop's thread would be silent for as long as that takes */
 
     struct ps_disk *disk;                 /* embedded shards only */
     struct ps_host *host;

@@ -10,6 +10,7 @@
 #define RESEND_MAX_MS 24000
 #define RESEND_VIEW_MS 500                /* after a new view, which the shard may not have had yet */
 #define SEEDED_MS 10                      /* after seeding, other ranks may still have to seed theirs */
+#define NEAR_BLOCKS 16                    /* from the own site, where a whole piece is too much for one answer: 4 MiB */
 #define PULL_BLOCKS 2                     /* blocks of an answer from another site: 512 KiB. A version that is overtaken costs only what is under way */
 #define PULL_WINDOW 8                     /* such answers under way: a link of 600 Mbit/s and 50 ms stays full */
 #define COPY_TIMEOUT_MS 60000             /* of one copy into or out of a device */
@@ -103,13 +104,15 @@ static void ask_on(struct viaduct *v, unsigned shard)
         p->flying = 1;
         return;
     }
-    uint32_t end = p->first + p->count, window = p->flowing ? PULL_WINDOW : 1, most = near ? PS_BLOCKS_AT_ONCE : PULL_BLOCKS;
+    uint32_t end = p->first + p->count, window = p->flowing ? PULL_WINDOW : 1, most = near ? NEAR_BLOCKS : PULL_BLOCKS;
     for (; (p->next < end || p->count == 0) && p->flying < window; p->next += most) {
         uint32_t count = MIN(end - p->next, most);
         if (count && holds(v, shard, p->next, count))
             continue;
         ask_for(v, shard, slot, p->next, count);
         p->flying++;
+        if (p->count == 0)
+            break;
     }
 }
 
@@ -179,6 +182,14 @@ static void contribute_all(struct viaduct *v)
         contribute(v, s);
 }
 
+static float *make_seed(const struct viaduct *v)
+{
+    float *seed = calloc(v->layout.elems, sizeof *seed);
+    CHECK(seed != NULL);
+    v->config.init(v->config.arg, v->plan.seed, seed);
+    return seed;
+}
+
 /* All that this rank owns of the shard, whichever part was asked for. */
 static void seed(struct viaduct *v, const struct msg_pullreply *m)
 {
@@ -188,19 +199,25 @@ static void seed(struct viaduct *v, const struct msg_pullreply *m)
     uint64_t now = loop_now_ms(v->loop);
     if (!p->speaks || (p->seeded_ms && now - p->seeded_ms < ASK_AGAIN_MS))
         return;
-    p->seeded_ms = now;
-    if (!v->seed) {
-        v->seed = calloc(v->layout.elems, sizeof(float));
-        CHECK(v->seed != NULL);
-        v->config.init(v->config.arg, v->plan.seed, v->seed);
+    if (!v->seed && v->phase == CLIENT_WAITING) {
+        v->seed_wanted = true;
+        pthread_cond_broadcast(&v->wake);
+        return;
     }
+    if (!v->seed)
+        v->seed = make_seed(v);
+    bool due[COPIES_LIMIT];               /* seeds that are still on their way are not sent again */
+    for (unsigned i = 0; i < vs->copy_count; i++)
+        due[i] = (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC) &&
+                 (!p->seeded_ms || v->plan.embedded || ps_peers_queued(v->peers, vs->copy[i].slot) == 0);
+    p->seeded_ms = now;
     struct bytes piece[PS_BLOCKS_AT_ONCE];
     for (uint32_t at = 0; at < p->count || at == 0; at += PS_BLOCKS_AT_ONCE) {
         out.block_first = p->first + at;
         out.block_count = MIN(p->count - at, PS_BLOCKS_AT_ONCE);
         unsigned n = gather_blocks(v, m->shard, out.block_first, out.block_count, v->seed, 0, piece);
         for (unsigned i = 0; i < vs->copy_count; i++)
-            if (vs->copy[i].role == COPY_PRIMARY || vs->copy[i].role == COPY_SYNC)
+            if (due[i])
                 client_send(v, vs->copy[i].slot, MSG_SEED, &out, piece, n);
     }
 }
@@ -381,6 +398,15 @@ static int open_gang(struct viaduct *v, struct lane_range lanes, struct err *err
     return 0;
 }
 
+static void seed_aside(struct viaduct *v)
+{
+    pthread_mutex_unlock(&v->lock);
+    float *seed = make_seed(v);
+    pthread_mutex_lock(&v->lock);
+    v->seed_wanted = false;
+    v->seed = seed;
+}
+
 /* Locked on entry and return. The own pieces at `target`, or other lanes, or why not. */
 static int wait_for_pieces(struct viaduct *v, struct err *err)
 {
@@ -392,8 +418,12 @@ static int wait_for_pieces(struct viaduct *v, struct err *err)
         coll_touch(v->coll);
         pthread_mutex_lock(&v->lock);
     }
-    while (v->end.code == 0 && !v->stopping && !pieces_level(v) && !other_lanes(v))
-        pthread_cond_wait(&v->wake, &v->lock);
+    while (v->end.code == 0 && !v->stopping && !pieces_level(v) && !other_lanes(v)) {
+        if (v->seed_wanted && !v->seed)
+            seed_aside(v);
+        else
+            pthread_cond_wait(&v->wake, &v->lock);
+    }
     if (v->end.code < 0)
         return *err = v->end, err->code;
     return 0;

@@ -607,6 +607,7 @@ static struct link *link_new(struct loop *l, const char *address, bool local, co
     link->arg = arg;
     link->wire.fd = -1;
     link->payload_max = FRAME_PAYLOAD_MAX;
+    link->out.max = LINK_QUEUE_MAX;
     link->job_hash = xxh64_of(hello->job, strlen(hello->job), 0);
     snprintf(link->address, sizeof link->address, "%s", address);
     loop_own(l, &link->owned, drop_owned);
@@ -694,6 +695,7 @@ void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct l
 }
 
 void link_limit_payload(struct link *link, uint32_t bytes) { link->payload_max = bytes; }
+void link_limit_queue(struct link *link, size_t bytes) { link->out.max = bytes; }
 
 void link_close(struct link *link)
 {

@@ -59,7 +59,7 @@ void inbox_free(struct inbox *b)
 /* ---- out ---- */
 int outbox_new(struct outbox *b, size_t size, struct outgoing **out, struct err *err)
 {
-    if (size > OUTBOX_MAX - b->bytes)
+    if (b->bytes > b->max || size > b->max - b->bytes)
         return err_set(err, ERR_TEMPORARY, "%zu MiB wait to be sent already; the other end reads too slowly", b->bytes >> 20);
     for (struct outgoing **p = &b->spare; *p; p = &(*p)->next) {
         struct outgoing *f = *p;

@@ -14,10 +14,9 @@ struct inbox { uint8_t *data; size_t capacity, start, end; };
 int inbox_room(struct inbox *b, size_t need, uint8_t **at, size_t *room, struct err *err);
 void inbox_free(struct inbox *b);
 
-#define OUTBOX_MAX ((size_t)256 << 20)
 struct outgoing { struct outgoing *next; size_t size, capacity; uint8_t data[]; };
-struct outbox { struct outgoing *first, *last, *spare; size_t sent, bytes; unsigned spares; };   /* sent: of the first */
-/* Memory for a frame, to be filled and added; ERR_TEMPORARY when the queue is full. */
+struct outbox { struct outgoing *first, *last, *spare; size_t sent, bytes, max; unsigned spares; };   /* sent: of the first */
+/* Memory for a frame, to be filled and added; ERR_TEMPORARY when `max` bytes would be exceeded. */
 int outbox_new(struct outbox *b, size_t size, struct outgoing **out, struct err *err);
 void outbox_add(struct outbox *b, struct outgoing *f);
 unsigned outbox_peek(const struct outbox *b, struct iovec *v, unsigned max);   /* what to send next */

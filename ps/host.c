@@ -214,10 +214,10 @@ static void send_replicate(struct ps_host *h, const struct shard_action *a)
         h->config.send(h->config.arg, a->slot, MSG_REPLICATE, &m, NULL, 0);
         return;
     }
-    uint32_t at = 0;
+    uint32_t at = 0, most = h->config.blocks_at_once ? h->config.blocks_at_once : PS_BLOCKS_AT_ONCE;
     do {
         m.block_first = at;
-        m.block_count = MIN(h->block_count - at, PS_BLOCKS_AT_ONCE);
+        m.block_count = MIN(h->block_count - at, most);
         struct bytes data = {h->contribution[a->name_index[0]] + h->start[at], bytes_of(h->start[at + m.block_count] - h->start[at])};
         h->config.send(h->config.arg, a->slot, MSG_REPLICATE, &m, &data, data.size > 0);
         at += m.block_count;

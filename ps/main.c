@@ -145,6 +145,7 @@ static void on_plan(struct ps *p, const struct msg_plan *m, const uint8_t *paylo
     }
     p->plan = *m;
     p->have_plan = true;
+    ps_peers_expect(p->peers, PS_QUEUE_MODELS * p->declaration.layout.elems * sizeof(float));
     make_hosts(p);
     if (p->have_view)
         show_view(p);

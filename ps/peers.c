@@ -22,6 +22,8 @@ struct peer {
 
 struct ps_peers {
     struct ps_peers_config config;
+    size_t queue_max;
+    struct log_few few;
     struct peer peer[SLOTS_LIMIT];
 };
 
@@ -153,6 +155,7 @@ int ps_peers_open(const struct ps_peers_config *config, struct ps_peers **out, s
     if (!p)
         return err_set(err, ERR_NO_MEMORY, "no memory for links");
     p->config = *config;
+    p->queue_max = LINK_QUEUE_MAX;
     for (unsigned s = 0; s < SLOTS_LIMIT; s++)
         p->peer[s] = (struct peer){.owner = p, .slot = (uint8_t)s};
     timer_start(config->loop, REDIAL_MS, REDIAL_MS, on_timer, p);
@@ -161,6 +164,8 @@ int ps_peers_open(const struct ps_peers_config *config, struct ps_peers **out, s
 }
 
 void ps_peers_close(struct ps_peers *p) { free(p); }
+
+void ps_peers_expect(struct ps_peers *p, uint64_t bytes) { p->queue_max = MAX(LINK_QUEUE_MAX, (size_t)bytes); }
 
 void ps_peers_view(struct ps_peers *p, const struct msg_view *m)
 {
@@ -193,9 +198,10 @@ bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_
     struct peer *q = &p->peer[slot];
     if (slot >= SLOTS_LIMIT || !q->open)
         return false;
+    link_limit_queue(q->link, p->queue_max);
     if (link_send(q->link, type, view, msg, payload, pieces, &err) == 0)
         return true;
-    log_warn(p->config.log, "slot %u: %s", slot, err.text);
+    log_warn_few(p->config.log, &p->few, "slot %u: %s", slot, err.text);
     return false;
 }
 

@@ -11,6 +11,7 @@
 #include "ps/shard.h"
 
 #define PS_BLOCKS_AT_ONCE 64    /* of a message that carries many: 16 MiB */
+#define PS_QUEUE_MODELS 16      /* so many times the model may wait for one process: NAMES_AT_ONCE, and as much of a view that is over */
 
 /* `viaduct ps --run DIR --site NAME --slot S --instance I` */
 int ps_main(int argc, char **argv);
@@ -31,7 +32,7 @@ struct ps_host_config {
     const struct declaration *declaration;
     const char *run_dir, *job;
     uint8_t site, slot, shard;
-    uint32_t instance;
+    uint32_t instance, blocks_at_once;                   /* of a message to a copy; 0: PS_BLOCKS_AT_ONCE */
     /* Sends to the process that holds `slot` (PS_TO_COORDINATOR: to the coordinator); what cannot be sent now is dropped, the core sends it again. */
     void (*send)(void *arg, uint8_t slot, enum msg_type type, const void *m, const struct bytes *payload, unsigned pieces);
     /* Answers a pull or a contribution; peer is what came with it. */
@@ -105,6 +106,8 @@ struct ps_peers_config {
 };
 int ps_peers_open(const struct ps_peers_config *config, struct ps_peers **out, struct err *err);
 void ps_peers_close(struct ps_peers *p);                 /* after loop_free */
+/* As many bytes may have to wait for one slot: what is sent at once, and sent again from its beginning when its end was refused, must fit. */
+void ps_peers_expect(struct ps_peers *p, uint64_t bytes);
 void ps_peers_view(struct ps_peers *p, const struct msg_view *view);
 bool ps_peers_send(struct ps_peers *p, uint8_t slot, enum msg_type type, uint32_t view, const void *msg, const struct bytes *payload, unsigned pieces);
 /* A process that nobody can dial (its site is visiting) has dialled us: what goes to it goes over that link, too. For the link's `closed`: the other one. */

@@ -422,11 +422,14 @@ static void skip_ahead(struct shard *s, const struct msg_replicate *m, struct sh
 void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const struct msg_replicate *m,
                       const uint16_t index[NAMES_LIMIT], struct shard_out *out)
 {
+    bool more = false;                     /* pieces are still to come */
     (void)from_slot;
     out->count = 0;
     for (uint16_t i = 0; i < m->name_count; i++)
-        if (index[i] != UINT16_MAX)
+        if (index[i] != UINT16_MAX) {
             names_piece(s, index[i], m->block_first, m->block_count);
+            more = !names_whole(s, index[i]);
+        }
     if (s->state == SHARD_LOADING) {
         send_ack(s, out);
         return;
@@ -450,7 +453,8 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
     settle(s, now_ms, out);
     if (s->state == SHARD_SERVING && m->version < s->version && RULE_LAG)
         send_records_to_primary(s, m->version, out);
-    send_ack(s, out);
+    if (!more)                             /* an ACK asks for another block, too */
+        send_ack(s, out);
 }
 
 enum shard_verdict shard_on_block(struct shard *s, uint8_t from_slot, uint32_t from_instance, const struct msg_block *m)

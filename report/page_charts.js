@@ -2,7 +2,7 @@
 /* The run page, first half: tools and charts. It is drawn from the JSON in #data. Text of the run reaches the document through text nodes and setAttribute only. */
 const D = JSON.parse(document.getElementById('data').textContent);
 const R = D.report, S = D.series;
-const LATER = (D.phases || []).slice(1);       // what comes after the first phase
+const LATER = (Array.isArray(D.phases) ? D.phases : []).slice(1).filter((p) => p && typeof p.first_step === 'number');   // after the first phase
 const PARTS = [
   ['compute', 'Computing', 'forward and backward passes'],
   ['inside', 'Sums inside a site', 'reduce and gather among the ranks of a gang'],

@@ -132,7 +132,7 @@ static struct ps_host *open_host(struct rig *r, unsigned slot, struct ps_ram *ra
     struct end *end = &r->end[slot];
     *end = (struct end){.rig = r, .slot = (uint8_t)slot};
     struct ps_host_config c = {.loop = r->loop, .disk = r->disk, .log = &r->log, .plan = &r->plan, .declaration = &r->d, .run_dir = r->dir, .job = "test",
-                               .site = (uint8_t)slot, .slot = (uint8_t)slot, .instance = 1, .send = on_send, .reply = on_reply, .busy = is_busy, .fail = on_fail,
+                               .site = (uint8_t)slot, .slot = (uint8_t)slot, .instance = 1, .blocks_at_once = 2, .send = on_send, .reply = on_reply, .busy = is_busy, .fail = on_fail,
                                .ram = ram, .arg = end};
     assert_ok(ps_host_open(&c, &end->host, &e));
     return end->host;
