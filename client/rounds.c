@@ -542,6 +542,7 @@ static int next(struct viaduct *v, struct viaduct_step *out, struct err *err)
         if (v->target > 0) {                  /* made again if a rollback to the start ever needs it */
             free(v->seed);
             v->seed = NULL;
+            v->seed_wanted = false;
         }
         pthread_mutex_unlock(&v->lock);
         failpoint(FAIL_WORKER_GATHER);

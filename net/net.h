@@ -51,7 +51,7 @@ void identity_free(struct identity *i);
 #define FRAME_MAGIC 0x54434456u                      /* "VDCT" */
 #define FRAME_VERSION 3
 #define FRAME_HEAD_BYTES 64
-#define LINK_QUEUE_MAX ((size_t)256 << 20)
+#define LINK_QUEUE_MAX ((size_t)256 << 20)           /* bytes that wait to be sent over one link, unless its owner says otherwise */
 #define FRAME_PAYLOAD_MAX (64u << 20)                /* layout of a frame: net/frame.h */
 
 struct link;
@@ -84,7 +84,7 @@ size_t link_under_way(const struct link *link);       /* those, and what the oth
 void link_on_drain(struct link *link, size_t low, void (*fn)(void *arg, struct link *link));
 /* A message with a longer payload ends the link; before one is set, FRAME_PAYLOAD_MAX. */
 void link_limit_payload(struct link *link, uint32_t bytes);
-/* A message that would make more than these bytes wait is refused (ERR_TEMPORARY); before this is said, LINK_QUEUE_MAX. */
+/* A message that would make more than `bytes` wait is refused (ERR_TEMPORARY); before one is set, LINK_QUEUE_MAX. */
 void link_limit_queue(struct link *link, size_t bytes);
 /* No message() any more; what is queued is sent (2 s at most), then closed() fires, from the loop. */
 void link_close(struct link *link);

@@ -428,7 +428,7 @@ void shard_replicated(struct shard *s, uint64_t now_ms, uint8_t from_slot, const
     for (uint16_t i = 0; i < m->name_count; i++)
         if (index[i] != UINT16_MAX) {
             names_piece(s, index[i], m->block_first, m->block_count);
-            more = !names_whole(s, index[i]);
+            more |= !names_whole(s, index[i]);
         }
     if (s->state == SHARD_LOADING) {
         send_ack(s, out);

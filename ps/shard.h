@@ -25,9 +25,8 @@ enum shard_action_kind {
                                contribution record.cover[i] is stored. A copying copy may hold blocks without value yet: what becomes of them does not matter */
     SHARD_DROP,             /* forget the stored contribution `index`; SHARD_ALL: every one */
     SHARD_PUBLISH,          /* version is visible now: answer waiting pulls; snapshot when record.flags says checkpoint */
-    SHARD_SEND_REPLICATE,   /* to slot: `replicate`, with the data of the names in replicate.with_data (one at most), stored at name_index[i], and cut
-                             * into several messages where its blocks are many.
-                               A copy that knows more records than a new primary sends it one too, without names */
+    SHARD_SEND_REPLICATE,   /* to slot: `replicate`, with the data of the names in replicate.with_data (one at most), stored at name_index[i], cut into
+                               several messages where its blocks are many. A copy that knows more records than a new primary sends it one too, without names */
     SHARD_SEND_ACK,         /* to slot: `ack` */
     SHARD_SEND_BLOCK,       /* to slot: block `block` at `version` */
     SHARD_SEND_PREPARED,    /* to the coordinator: `prepared`; the shell sums prepared.cover (stored at name_index[i]), adds norms, non-finite counts;

@@ -276,6 +276,10 @@ static void queue_is_bounded(void **state)
         rc = link_send(b->dialer.link, MSG_STATUS, 0, &m, &(struct bytes){p, size}, 1, &e);
     assert_int_equal(rc, ERR_TEMPORARY);
     assert_int_equal(sent, 6);
+    link_limit_queue(b->dialer.link, 7 * size);          /* its owner expects more */
+    assert_int_equal(link_send(b->dialer.link, MSG_STATUS, 0, &m, &(struct bytes){p, size}, 1, &e), 0);
+    link_limit_queue(b->dialer.link, size);              /* or less than waits already */
+    assert_int_equal(link_send(b->dialer.link, MSG_STATUS, 0, &m, NULL, 0, &e), ERR_TEMPORARY);
     assert_int_equal(link_send(b->dialer.link, MSG_STATUS, 0, &m, &(struct bytes){p, (size_t)FRAME_PAYLOAD_MAX + 1}, 1, &e), ERR_FAILED);
     free(p);
 }
